@@ -1,0 +1,113 @@
+"""The errors of servekit, by who must act.  Pure.
+
+    ServeError
+      ConfigError         whoever deployed or started us
+        SettingInvalid      a variable, a flag or an address that cannot be used
+        FleetInvalid        a fleet file that contradicts itself
+        PolicyUnknown       a routing policy nobody wrote
+        WorkloadInvalid     a trace or workload that cannot be replayed
+      RequestError        whoever called us
+        RequestInvalid      not JSON, or not what the endpoint takes
+        RequestTooLarge     a body beyond the limit
+        ModelUnknown        a model that no replica serves
+        PromptTooLong       more tokens than max_model_len
+      EngineError         the engine below us
+        EngineUnreachable   no connection
+        EngineTimeout       connected, but no answer in time
+        EngineRefused       answered with an error status; carries it
+        StreamCut           the stream broke after its first byte
+        EngineExited        the process is gone
+        EngineNotReady      not serving in the time it was given
+        ReplicaMissing      no healthy replica of the model
+        MetricsInvalid      /metrics is not a Prometheus exposition
+
+A message has the fact, the value and the remedy, in one line.
+"""
+
+
+class ServeError(Exception):
+    """Anything servekit raises on purpose."""
+
+
+class ConfigError(ServeError):
+    """Whoever deployed or started us must act."""
+
+
+class SettingInvalid(ConfigError):
+    """A variable, a flag or an address cannot be used."""
+
+
+class FleetInvalid(ConfigError):
+    """A fleet file contradicts itself."""
+
+
+class PolicyUnknown(ConfigError):
+    """No routing policy has this name."""
+
+
+class WorkloadInvalid(ConfigError):
+    """A trace or workload cannot be replayed."""
+
+
+class RequestError(ServeError):
+    """Whoever called us must act."""
+
+
+class RequestInvalid(RequestError):
+    """The request is not JSON, or not what the endpoint takes."""
+
+
+class RequestTooLarge(RequestError):
+    """The body is larger than the limit."""
+
+
+class ModelUnknown(RequestError):
+    """No replica serves the model."""
+
+
+class PromptTooLong(RequestError):
+    """The prompt has more tokens than max_model_len."""
+
+
+class EngineError(ServeError):
+    """The engine below us failed."""
+
+
+class EngineUnreachable(EngineError):
+    """The engine cannot be connected to."""
+
+
+class EngineTimeout(EngineError):
+    """The engine was connected, but did not answer in time."""
+
+
+class EngineRefused(EngineError):
+    """The engine answered with an error status.
+
+    Attributes:
+        status: the HTTP status, 400 to 599.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StreamCut(EngineError):
+    """The stream broke after its first byte."""
+
+
+class EngineExited(EngineError):
+    """The engine's process is gone."""
+
+
+class EngineNotReady(EngineError):
+    """The engine did not serve in the time it was given."""
+
+
+class ReplicaMissing(EngineError):
+    """The model has no healthy replica."""
+
+
+class MetricsInvalid(EngineError):
+    """A /metrics body is not a Prometheus exposition."""

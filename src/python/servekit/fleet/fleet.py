@@ -1,0 +1,197 @@
+"""Which model runs where: the fleet file as a value that contradicts itself nowhere.  Pure but for
+`load_fleet`, which reads the file."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from servekit.errors.tree import FleetInvalid
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model and how every replica of it is started.
+
+    Attributes:
+        name: the id that clients send.
+        short_name: a name for containers and results, such as `llama-8b`.
+        max_model_len: prompt and output tokens of one request, together.
+        tensor_parallel_size: GPUs that one replica spans.
+        gpu_memory_utilization: share of each GPU's memory that the engine may take.
+        policy: the routing policy for this model, instead of the load balancer's default.
+    """
+
+    name: str
+    short_name: str
+    max_model_len: int = 8192
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.95
+    policy: str | None = None
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine: the model it serves, the GPUs it owns and where it listens."""
+
+    name: str
+    model: str
+    gpus: tuple[int, ...]
+    port: int
+    host: str = "127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Models and their replicas.
+
+    Raises:
+        FleetInvalid: on construction, where a name, GPU or port is used twice, a replica names an
+            unknown model, or its GPUs do not match the model's tensor parallel size.
+    """
+
+    models: tuple[Model, ...]
+    replicas: tuple[Replica, ...]
+
+    def __post_init__(self) -> None:
+        _require_once("model", (model.name for model in self.models), "names must differ")
+        _require_once("short_name", (m.short_name for m in self.models), "names must differ")
+        _require_once("replica", (r.name for r in self.replicas), "names must differ")
+        _require_ports_once(self.replicas)
+        _require_gpus_once(self.replicas)
+        for replica in self.replicas:
+            _check_replica(replica, self.models)
+        served = {replica.model for replica in self.replicas}
+        for model in self.models:
+            _check_model(model, served)
+
+    def model(self, name: str) -> Model:
+        """Return the model called *name*.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return next((m for m in self.models if m.name == name), None) or _no_model(name)
+
+    def replicas_of(self, model: str) -> tuple[Replica, ...]:
+        """Return the replicas that serve *model*, in the file's order."""
+        return tuple(replica for replica in self.replicas if replica.model == model)
+
+
+def _no_model(name: str) -> Model:
+    raise KeyError(name)
+
+
+def parse_fleet(text: str, source: str = "the fleet file") -> Fleet:
+    """Return the fleet that *text*, YAML, describes.  *source* names it in errors.
+
+    Raises:
+        FleetInvalid: it is not YAML, not a fleet, or contradicts itself.
+    """
+    try:
+        # The decoder of msgspec needs PyYAML, which reports syntax errors in its own type.
+        raw = msgspec.yaml.decode(text)
+    except msgspec.DecodeError as error:
+        where = " ".join(str(error).split())
+        raise FleetInvalid(f"{source}: not YAML: {where}") from error
+    try:
+        return msgspec.convert(raw, Fleet)
+    except msgspec.ValidationError as error:
+        raise FleetInvalid(f"{source}: {error}") from error
+    except FleetInvalid as error:
+        raise FleetInvalid(f"{source}: {error}") from error
+
+
+def load_fleet(name_or_path: str) -> Fleet:
+    """Return a fleet of ours by name, such as `h100`, or any fleet by the path of its file.
+
+    Raises:
+        FleetInvalid: there is no such file, or it is not a fleet.
+    """
+    known = resources.files("servekit.fleet") / "fleets"
+    own = known / f"{name_or_path}.yaml"
+    if own.is_file():
+        return parse_fleet(own.read_text(), f"fleet {name_or_path!r}")
+    path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(sorted(f.name.removesuffix(".yaml") for f in known.iterdir()))
+        raise FleetInvalid(
+            f"fleet {name_or_path!r} is neither a file nor one of ours; ours are: {names}"
+        )
+    try:
+        return parse_fleet(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetInvalid(f"{path}: cannot be read: {error}") from error
+
+
+def _require_once(what: str, values: Iterable[Hashable], remedy: str) -> None:
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise FleetInvalid(f"{what} {value!r} stands there {count} times; {remedy}")
+
+
+def _require_ports_once(replicas: tuple[Replica, ...]) -> None:
+    owner: dict[tuple[str, int], str] = {}
+    for replica in replicas:
+        first = owner.setdefault((replica.host, replica.port), replica.name)
+        if first != replica.name:
+            raise FleetInvalid(
+                f"replicas {first!r} and {replica.name!r} both listen on {replica.host}:"
+                f"{replica.port}; each replica needs a port of its own"
+            )
+
+
+def _require_gpus_once(replicas: tuple[Replica, ...]) -> None:
+    owner: dict[tuple[str, int], str] = {}
+    for replica in replicas:
+        for gpu in replica.gpus:
+            first = owner.get((replica.host, gpu))
+            if first is not None:
+                users = f"{first!r} twice" if first == replica.name else f"{first!r} and "
+                users += "" if first == replica.name else repr(replica.name)
+                raise FleetInvalid(
+                    f"GPU {gpu} of {replica.host} is used by {users}; each GPU belongs to one "
+                    "replica"
+                )
+            owner[replica.host, gpu] = replica.name
+
+
+def _check_replica(replica: Replica, models: tuple[Model, ...]) -> None:
+    model = next((m for m in models if m.name == replica.model), None)
+    if model is None:
+        known = ", ".join(m.name for m in models) or "none"
+        raise FleetInvalid(
+            f"replica {replica.name!r} serves {replica.model!r}, which is not among the models "
+            f"({known})"
+        )
+    if len(replica.gpus) != model.tensor_parallel_size:
+        raise FleetInvalid(
+            f"replica {replica.name!r} has GPUs {list(replica.gpus)}, but {model.short_name!r} "
+            f"needs {model.tensor_parallel_size} (tensor_parallel_size)"
+        )
+    if not 0 < replica.port < 65536:
+        raise FleetInvalid(
+            f"replica {replica.name!r} has port {replica.port}; a port is 1 to 65535"
+        )
+    if any(gpu < 0 for gpu in replica.gpus):
+        raise FleetInvalid(
+            f"replica {replica.name!r} has GPU {min(replica.gpus)}; GPUs count from 0"
+        )
+
+
+def _check_model(model: Model, served: set[str]) -> None:
+    if model.name not in served:
+        raise FleetInvalid(f"model {model.name!r} has no replica; give it one or leave it out")
+    if model.max_model_len < 1 or model.tensor_parallel_size < 1:
+        raise FleetInvalid(
+            f"model {model.name!r}: max_model_len and tensor_parallel_size are at least 1"
+        )
+    if not 0.0 < model.gpu_memory_utilization <= 1.0:
+        raise FleetInvalid(
+            f"model {model.name!r}: gpu_memory_utilization is {model.gpu_memory_utilization}; "
+            "it is above 0 and at most 1"
+        )
