@@ -30,7 +30,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/completions.  *prompt* is text, token ids, or a list of either."""
 
     model: str
-    prompt: str | list[str] | list[int] | list[list[int]] = ""
+    # Strings and token ids are never mixed; msgspec cannot say so.
+    prompt: str | list[str | int | list[int]] = ""
     max_tokens: int | None = 16
     min_tokens: int = 0
     stream: bool = False

@@ -1,0 +1,84 @@
+"""Environment variables as typed settings."""
+
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servekit.errors.tree import SettingInvalid
+from servekit.settings.environment import Settings, read_settings
+
+
+class Example(Settings, frozen=True):
+    retired: ClassVar = {"OLD_PORT": "PORT"}
+
+    port: int = 8080
+    interval_s: float = 0.2
+    endpoints: tuple[str, ...] = ()
+    offline: bool = False
+
+
+class Needy(Settings, frozen=True):
+    token: str
+
+
+def _read(environ: dict[str, str]) -> tuple[Example, list[str]]:
+    warnings: list[str] = []
+    return read_settings(Example, environ, warnings.append), warnings
+
+
+def test_defaults_hold_where_nothing_is_set() -> None:
+    """An empty environment, and an empty variable, leave the defaults."""
+    assert _read({}) == (Example(), [])
+    assert _read({"PORT": ""}) == (Example(), [])
+
+
+def test_values_are_typed() -> None:
+    """A variable becomes what its field says it is; a tuple is written with commas."""
+    settings, _ = _read(
+        {"PORT": "80", "INTERVAL_S": "1", "ENDPOINTS": "http://a, http://b,", "OFFLINE": "1"}
+    )
+
+    assert settings == Example(
+        port=80, interval_s=1.0, endpoints=("http://a", "http://b"), offline=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "http"), ("INTERVAL_S", "1s"), ("OFFLINE", "maybe")]
+)
+def test_bad_value_names_variable_and_value(name: str, value: str) -> None:
+    """The error says which variable, what it holds and what to do."""
+    with pytest.raises(SettingInvalid, match=rf"{name} is '{value}': .*; correct or unset it"):
+        _read({name: value})
+
+
+def test_required_variable_is_asked_for() -> None:
+    """A variable without a default has to be there."""
+    with pytest.raises(SettingInvalid, match="TOKEN is not set"):
+        read_settings(Needy, {}, print)
+
+
+def test_retired_name_works_and_warns() -> None:
+    """An old deployment goes on working, and learns the new name."""
+    settings, warnings = _read({"OLD_PORT": "81"})
+
+    assert settings.port == 81
+    assert warnings == ["OLD_PORT is retired; set PORT instead"]
+
+
+def test_new_name_wins_over_retired_one() -> None:
+    """Who set both meant the new one."""
+    settings, _ = _read({"OLD_PORT": "81", "PORT": "82"})
+
+    assert settings.port == 82
+
+
+@given(environ=st.dictionaries(st.sampled_from(["PORT", "INTERVAL_S", "OFFLINE"]), st.text()))
+def test_no_environment_raises_anything_else(environ: dict[str, str]) -> None:
+    """Whatever the variables hold, the answer is settings or SettingInvalid."""
+    try:
+        _read(environ)
+    except SettingInvalid as error:
+        assert "\n" not in str(error)
