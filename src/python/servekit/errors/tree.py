@@ -6,11 +6,17 @@
         FleetInvalid        a fleet file that contradicts itself
         PolicyUnknown       a routing policy nobody wrote
         WorkloadInvalid     a trace or workload that cannot be replayed
+        WeightsMissing      weights that are nowhere, or are no model
+        WeightsRefused      an archive that is cut, hostile or too large
+        WeightsUnreachable  weights that could not be downloaded
       RequestError        whoever called us
         RequestInvalid      not JSON, or not what the endpoint takes
         RequestTooLarge     a body beyond the limit
         ModelUnknown        a model that no replica serves
         PromptTooLong       more tokens than max_model_len
+        PromptBlank         nothing to continue
+        TemplateLacksPrompt a prompt template that would drop the prompt
+        TemplateInvalid     a prompt template that cannot be rendered
       EngineError         the engine below us
         EngineUnreachable   no connection
         EngineTimeout       connected, but no answer in time
@@ -49,6 +55,18 @@ class WorkloadInvalid(ConfigError):
     """A trace or workload cannot be replayed."""
 
 
+class WeightsMissing(ConfigError):
+    """The weights are nowhere, or are no model."""
+
+
+class WeightsRefused(ConfigError):
+    """An archive is cut, hostile or too large."""
+
+
+class WeightsUnreachable(ConfigError):
+    """The weights could not be downloaded."""
+
+
 class RequestError(ServeError):
     """Whoever called us must act."""
 
@@ -67,6 +85,18 @@ class ModelUnknown(RequestError):
 
 class PromptTooLong(RequestError):
     """The prompt has more tokens than max_model_len."""
+
+
+class PromptBlank(RequestError):
+    """There is nothing to continue."""
+
+
+class TemplateLacksPrompt(RequestError):
+    """A prompt template would drop the prompt."""
+
+
+class TemplateInvalid(RequestError):
+    """A prompt template cannot be rendered."""
 
 
 class EngineError(ServeError):
