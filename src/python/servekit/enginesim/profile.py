@@ -1,0 +1,85 @@
+"""How long a step of an engine takes.  Pure.
+
+A profile is a set of measured knots with straight lines between them, for one model on one GPU
+type at one tensor parallel size.  A step has three parts, measured apart and added:
+
+- the forward pass, by the tokens that enter it (weights are read once, then arithmetic grows),
+- the decoding sequences, by their number and by the KV cache that their attention reads,
+- the attention of prefill tokens over the tokens before them.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+
+Knots = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """Seconds of one engine step.
+
+    Attributes:
+        name: model, GPU and tensor parallel size, for people.
+        forward_s: (prefill tokens in the step, seconds), from 0 upwards; at 0 it is a pure decode
+            step without sequences.
+        decode_s: (decoding sequences, additional seconds), from 0 upwards.
+        kv_token_s: seconds per token of KV cache that decoding sequences read.
+        mixed_kv_token_s: as before, in a step that also has prefill tokens.
+        attended_pair_s: seconds per pair of a prefill token and a token before it.
+        frontend_s: seconds between a request's arrival and its place in the queue, and back: HTTP,
+            tokenizer, process hops.
+        frontend_token_s: further seconds per prompt token.
+    """
+
+    name: str
+    forward_s: Knots
+    decode_s: Knots
+    kv_token_s: float
+    mixed_kv_token_s: float
+    attended_pair_s: float
+    frontend_s: float = 0.0
+    frontend_token_s: float = 0.0
+
+    def decode_step_s(self, sequences: int, kv_tokens: int) -> float:
+        """Return the seconds of a step in which *sequences* decode over *kv_tokens* in all."""
+        return (
+            self.forward_s[0][1] + between(self.decode_s, sequences) + self.kv_token_s * kv_tokens
+        )
+
+    def step_s(
+        self, prefill_tokens: int, attended_pairs: float, sequences: int, kv_tokens: int
+    ) -> float:
+        """Return the seconds of a step.
+
+        *attended_pairs* is the sum, over prefill tokens, of the tokens before each.
+        """
+        if not prefill_tokens:
+            return self.decode_step_s(sequences, kv_tokens)
+        return (
+            between(self.forward_s, prefill_tokens)
+            + self.attended_pair_s * attended_pairs
+            + between(self.decode_s, sequences)
+            + self.mixed_kv_token_s * kv_tokens
+        )
+
+    def faster(self, factor: float) -> "StepProfile":
+        """Return the profile of an engine that is *factor* times as fast in everything."""
+        return replace(
+            self,
+            forward_s=tuple((x, y / factor) for x, y in self.forward_s),
+            decode_s=tuple((x, y / factor) for x, y in self.decode_s),
+            kv_token_s=self.kv_token_s / factor,
+            mixed_kv_token_s=self.mixed_kv_token_s / factor,
+            attended_pair_s=self.attended_pair_s / factor,
+            frontend_s=self.frontend_s / factor,
+            frontend_token_s=self.frontend_token_s / factor,
+        )
+
+
+def between(knots: Knots, x: float) -> float:
+    """Return the value at *x* on the line through *knots*; the end lines go on beyond them."""
+    if len(knots) == 1:
+        return knots[0][1]
+    place = min(max(bisect_right(knots, (x, float("inf"))), 1), len(knots) - 1)
+    (x0, y0), (x1, y1) = knots[place - 1], knots[place]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
