@@ -1,5 +1,8 @@
-"""What holds for every test: the same examples in every run, however slow the machine."""
+"""What holds for every test: the same examples in every run, and slow suites only when asked for."""
 
+import os
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -10,3 +13,26 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("servekit")
+
+# A test that is marked with one of these runs when SERVEKIT_SUITES names it (commas between).
+SLOW_SUITES = {
+    "slow": "runs Pants or the launcher",
+    "real_engine": "runs vLLM on the CPU",
+    "docker": "builds and starts images",
+    "browser": "opens pages in a browser",
+    "gpu": "needs a GPU",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for suite, why in SLOW_SUITES.items():
+        config.addinivalue_line("markers", f"{suite}: {why}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    asked_for = os.environ.get("SERVEKIT_SUITES", "").split(",")
+    for item in items:
+        for suite in SLOW_SUITES:
+            if item.get_closest_marker(suite) and suite not in asked_for:
+                command = f"SERVEKIT_SUITES={suite} ./pants --tag={suite} test ::"
+                item.add_marker(pytest.mark.skip(reason=f"suite {suite}: {command}"))

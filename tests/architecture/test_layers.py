@@ -1,0 +1,90 @@
+"""The drawing in docs/architecture.md, the table that Pants enforces and the imports say the same."""
+
+import pytest
+
+from tests.architecture.repository import (
+    PYTHON,
+    ROOT,
+    dependency_table,
+    drawn_layers,
+    files_with_rules,
+    find_cycle,
+    libraries_of,
+    module_graph,
+)
+
+# Rules in a BUILD file replace those of its parents for all that is below it, so that one more file
+# with rules is a hole in the table.
+FILES_WITH_RULES = {"src/python/BUILD", "src/docker/BUILD"}
+
+
+def table() -> dict[str, set[str]]:
+    return libraries_of(dependency_table(PYTHON / "BUILD"))
+
+
+def test_only_the_known_files_hold_rules() -> None:
+    """Who may import what is said in one place for code and in one for images."""
+    assert files_with_rules(ROOT) == FILES_WITH_RULES
+
+
+def test_every_row_of_the_table_is_drawn() -> None:
+    """Whoever reads the page sees the libraries and programs that there are."""
+    page = (ROOT / "docs/architecture.md").read_text()
+
+    assert table().keys() - drawn_layers(page).keys() == set()
+
+
+def test_rows_import_only_what_stands_below_them() -> None:
+    """A row of the table may use rows of a lower layer; only layer 1 may use its own (settings)."""
+    layers = drawn_layers((ROOT / "docs/architecture.md").read_text())
+
+    upward = [
+        f"{row} -> {used}"
+        for row, uses in table().items()
+        for used in uses
+        if layers[used] > layers[row]
+    ]
+
+    assert upward == []
+
+
+def test_no_deployable_imports_another() -> None:
+    """Programs meet over HTTP, or as processes."""
+    programs = {row for row in table() if not row.startswith("servekit/")}
+
+    assert {row: uses & programs for row, uses in table().items() if uses & programs} == {}
+
+
+def test_every_python_folder_has_its_row() -> None:
+    """Code outside the table may import nothing, so a folder without a row is a mistake."""
+    folders = {
+        str(path.relative_to(PYTHON))
+        for parent in (PYTHON, PYTHON / "servekit")
+        for path in parent.iterdir()
+        if path.is_dir() and any(path.glob("*.py"))
+    }
+
+    assert folders - table().keys() == set()
+
+
+def test_the_table_has_no_cycle() -> None:
+    """No two rows need each other, however far around."""
+    assert find_cycle(table()) == []
+
+
+def test_the_modules_have_no_cycle() -> None:
+    """Nor do two modules of one row."""
+    assert find_cycle(module_graph(PYTHON)) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "ring"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["b", "c", "b"]),
+        ({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}, []),
+    ],
+)
+def test_find_cycle_sees_rings_only(graph: dict[str, set[str]], ring: list[str]) -> None:
+    """A diamond is no ring; a ring is named from its first member on."""
+    assert find_cycle(graph) == ring
