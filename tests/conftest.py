@@ -1,4 +1,4 @@
-"""What holds for every test: the same examples in every run, and slow suites only when asked for."""
+"""What holds for every test: the same examples in every run; slow suites only when asked for."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The repository as its files say it is: the dependency table, BUILD files, imports.  Reads files."""
+"""The repository as its files say it is: dependency table, BUILD files, imports.  Reads files."""
 
 import ast
 import re
@@ -34,7 +34,7 @@ def files_with_rules(root: Path) -> set[str]:
     return {
         str(path.relative_to(root))
         for path in found
-        if not path.relative_to(root).parts[0] == "dist" and rule.search(path.read_text())
+        if path.relative_to(root).parts[0] != "dist" and rule.search(path.read_text())
     }
 
 

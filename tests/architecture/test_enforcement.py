@@ -1,4 +1,4 @@
-"""Pants refuses what the table forbids: each test plants a violation in a copy of the repository."""
+"""Pants refuses what the table forbids: every test plants a violation in a copy of our files."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The drawing in docs/architecture.md, the table that Pants enforces and the imports say the same."""
+"""The drawing in docs/architecture.md, the table that Pants enforces and the imports agree."""
 
 import pytest
 
