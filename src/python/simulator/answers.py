@@ -1,0 +1,102 @@
+"""What goes out for one request: a stream of events, or one body at the end."""
+
+import asyncio
+
+from simulator.templates import (
+    WORDS,
+    AnswerKind,
+    chunked,
+    last_token_event,
+    role_event,
+    token_events,
+)
+
+
+class EngineGone(Exception):
+    """The engine was cut off in the middle of the answer."""
+
+
+class Answer:
+    """The choices of one request, which may be several prompts.
+
+    Attributes:
+        done: set when every choice has its last token; EngineGone where the engine died.
+    """
+
+    def __init__(self, choices: int) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.tokens = [0] * choices
+        self._open = choices
+
+    def close_one(self) -> None:
+        self._open -= 1
+        if not self._open and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(EngineGone())
+
+
+class WholeChoice:
+    """Counts tokens; the body is written when all choices are done."""
+
+    def __init__(self, answer: Answer, index: int, cut_after: int | None) -> None:
+        self._answer = answer
+        self._index = index
+        self._cut_after = cut_after
+
+    def token(self) -> None:
+        self._answer.tokens[self._index] += 1
+        if self._answer.tokens[self._index] == self._cut_after:
+            self._answer.fail()
+
+    def last(self) -> None:
+        self._answer.tokens[self._index] += 1
+        self._answer.close_one()
+
+    def cut(self) -> None:
+        self._answer.fail()
+
+
+class StreamedChoice:
+    """Writes each token as an event at once: one write per token, of bytes that were ready."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        index: int,
+        kind: AnswerKind,
+        reason: str,
+        transport: asyncio.WriteTransport,
+        cut_after: int | None,
+    ) -> None:
+        self._answer = answer
+        self._index = index
+        self._kind = kind
+        self._reason = reason
+        self._write = transport.write
+        self._cut_after = cut_after
+        self._events = [chunked(event) for event in token_events(kind, index)]
+        # The role comes with the first token, as in vLLM: there is nothing to say before it.
+        self._before = chunked(role_event(kind, index)) if kind.chat else b""
+        self._count = 0
+
+    def token(self) -> None:
+        event = self._events[self._count % len(WORDS)]
+        if self._before:
+            event = self._before + event
+            self._before = b""
+        self._count += 1
+        self._write(event)
+        if self._count == self._cut_after:
+            self._answer.fail()
+
+    def last(self) -> None:
+        event = last_token_event(self._kind, self._index, self._count, self._reason)
+        self._write(self._before + chunked(event))
+        self._answer.tokens[self._index] = self._count + 1
+        self._answer.close_one()
+
+    def cut(self) -> None:
+        self._answer.fail()

@@ -1,0 +1,391 @@
+"""The HTTP interface of one simulated engine, worded as vLLM words it."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import structlog
+from aiohttp import web
+
+from servekit.enginesim.prompts import text_tokens
+from servekit.errors.tree import EngineRefused, ModelUnknown, RequestError, ServeError
+from servekit.wire.openai import (
+    ChatRequest,
+    CompletionRequest,
+    error_envelope,
+    read_chat,
+    read_completion,
+)
+from simulator.answers import Answer, EngineGone, StreamedChoice, WholeChoice
+from simulator.faults import Fault, read_fault
+from simulator.prompts import Prompt, chat_prompt, completion_prompts, natural_length
+from simulator.replica import SLEEP_S, WAKE_S, Choice, Replica
+from simulator.templates import DONE, AnswerKind, usage_event, whole_answer
+
+# The release whose interface this follows.
+VLLM_VERSION = "0.32.0"
+
+# A token of the largest prompts (1M tokens of up to 6 digits) with room to spare.
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+_STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
+
+log = structlog.get_logger()
+
+OpenAiRequest = CompletionRequest | ChatRequest
+
+
+class EngineApi:
+    """The routes of one replica.
+
+    *restart* closes the port, waits and opens it again; it belongs to whoever owns the socket.
+    """
+
+    def __init__(
+        self, replica: Replica, restart: Callable[[float], None], *, dev_mode: bool = True
+    ) -> None:
+        self._replica = replica
+        self._restart = restart
+        self._created = int(time.time())
+        self._random = Random(replica.spec.seed)
+        self._dev_mode = dev_mode
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ping", self._health)
+        app.router.add_get("/version", self._version)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/load", self._load)
+        app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/simulator/fault", self._fault)
+        app.router.add_get("/simulator/state", self._state)
+        if self._dev_mode:
+            app.router.add_post("/reset_prefix_cache", self._reset_prefix_cache)
+            app.router.add_post("/sleep", self._sleep)
+            app.router.add_post("/wake_up", self._wake_up)
+            app.router.add_get("/is_sleeping", self._is_sleeping)
+        return app
+
+    # Serving.
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = read_completion(await request.read())
+        self._check_model(body.model)
+        spec = self._replica.spec
+        prompts = completion_prompts(body, 16, spec.seed)
+        limit = 16 if body.max_tokens is None else body.max_tokens
+        return await self._answer(request, body, prompts, limit)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = read_chat(await request.read())
+        self._check_model(body.model)
+        spec = self._replica.spec
+        prompt = chat_prompt(body, 16, spec.seed)
+        asked = body.max_completion_tokens or body.max_tokens
+        limit = spec.max_model_len - prompt.tokens if asked is None else asked
+        return await self._answer(request, body, [prompt], limit)
+
+    def _check_model(self, model: str) -> None:
+        if model != self._replica.spec.model:
+            raise ModelUnknown(f"The model `{model}` does not exist.")
+
+    async def _answer(
+        self, request: web.Request, body: OpenAiRequest, prompts: list[Prompt], limit: int
+    ) -> web.StreamResponse:
+        if refusal := self._refusal():
+            return refusal
+        for prompt in prompts:
+            self._check_length(prompt, limit)
+        kind = self._kind(isinstance(body, ChatRequest))
+        await asyncio.sleep(self._replica.frontend_s(sum(prompt.tokens for prompt in prompts)))
+        if body.stream:
+            return await self._stream(request, body, prompts, limit, kind)
+        return await self._whole(request, body, prompts, limit, kind)
+
+    def _refusal(self) -> web.Response | None:
+        """Return the answer of an engine that does not take requests now."""
+        now = asyncio.get_running_loop().time()
+        faults = self._replica.faults
+        if faults.get("drain", now):
+            return _error(503, "the server is shutting down")
+        failing = faults.get("errors", now)
+        if failing and self._hits(failing):
+            return _error(failing.status, "a fault of the simulator was asked for")
+        return None
+
+    def _hits(self, fault: Fault) -> bool:
+        return fault.share >= 1.0 or self._random.random() < fault.share
+
+    def _cut_after(self) -> int | None:
+        """Return the token after which a new answer is to die."""
+        fault = self._replica.faults.get("die-mid-stream", asyncio.get_running_loop().time())
+        return max(1, fault.after_tokens) if fault and self._hits(fault) else None
+
+    def _check_length(self, prompt: Prompt, limit: int) -> None:
+        longest = self._replica.spec.max_model_len
+        if limit < 1 and prompt.tokens < longest:
+            raise RequestError(f"max_tokens must be at least 1, got {limit}.")
+        if prompt.tokens + limit > longest or prompt.tokens >= longest:
+            raise RequestError(
+                f"This model's maximum context length is {longest} tokens. However, you requested "
+                f"{max(limit, 0)} output tokens and your prompt contains at least {prompt.tokens} "
+                f"input tokens, for a total of at least {prompt.tokens + max(limit, 0)} tokens. "
+                "Please reduce the length of the input prompt or the number of requested output "
+                "tokens."
+            )
+
+    def _kind(self, chat: bool) -> AnswerKind:
+        prefix = "chatcmpl-" if chat else "cmpl-"
+        return AnswerKind(
+            chat, prefix + uuid.uuid4().hex[:16], self._replica.spec.model, int(time.time())
+        )
+
+    def _submit(
+        self,
+        body: OpenAiRequest,
+        prompts: list[Prompt],
+        limit: int,
+        choices: Callable[[int, str], Choice],
+    ) -> list[int]:
+        """Queue every prompt, or none.
+
+        Raises:
+            EngineRefused: the queue is full.
+        """
+        ids: list[int] = []
+        try:
+            for index, prompt in enumerate(prompts):
+                tokens, reason = _length(body, prompt, limit)
+                choice = choices(index, reason)
+                ids.append(
+                    self._replica.submit(prompt.tokens, prompt.segments, tokens, reason, choice)
+                )
+        except ServeError:
+            self._abort(ids)
+            raise
+        return ids
+
+    def _abort(self, ids: list[int]) -> None:
+        for request_id in ids:
+            self._replica.abort(request_id)
+
+    async def _whole(
+        self,
+        request: web.Request,
+        body: OpenAiRequest,
+        prompts: list[Prompt],
+        limit: int,
+        kind: AnswerKind,
+    ) -> web.Response:
+        answer = Answer(len(prompts))
+        cut_after = self._cut_after()
+        reasons: list[str] = []
+
+        def choice(index: int, reason: str) -> Choice:
+            reasons.append(reason)
+            return WholeChoice(answer, index, cut_after)
+
+        ids = self._submit(body, prompts, limit, choice)
+        try:
+            await answer.done
+        except EngineGone:
+            _hang_up(request)
+        finally:
+            self._abort(ids)
+        tokens = sum(prompt.tokens for prompt in prompts)
+        whole = whole_answer(kind, list(zip(answer.tokens, reasons, strict=True)), tokens)
+        return web.Response(body=whole, content_type="application/json")
+
+    async def _stream(
+        self,
+        request: web.Request,
+        body: OpenAiRequest,
+        prompts: list[Prompt],
+        limit: int,
+        kind: AnswerKind,
+    ) -> web.StreamResponse:
+        answer = Answer(len(prompts))
+        cut_after = self._cut_after()
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        response = web.StreamResponse(headers=_STREAM_HEADERS)
+        response.enable_chunked_encoding()
+
+        def choice(index: int, reason: str) -> Choice:
+            return StreamedChoice(answer, index, kind, reason, transport, cut_after)
+
+        ids = self._submit(body, prompts, limit, choice)
+        try:
+            # Nothing is written before this returns: it does not wait, and steps end in timers.
+            await response.prepare(request)
+            await answer.done
+        except EngineGone:
+            _hang_up(request)
+            return response
+        finally:
+            self._abort(ids)
+        ending = DONE
+        if body.stream_options and body.stream_options.include_usage:
+            tokens = sum(prompt.tokens for prompt in prompts)
+            ending = usage_event(kind, tokens, sum(answer.tokens)) + DONE
+        await response.write_eof(ending)
+        return response
+
+    # About the engine.
+
+    async def _health(self, _: web.Request) -> web.Response:
+        draining = self._replica.faults.get("drain", asyncio.get_running_loop().time())
+        return web.Response(status=503 if draining else 200)
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return _json({"version": VLLM_VERSION})
+
+    async def _models(self, _: web.Request) -> web.Response:
+        spec = self._replica.spec
+        card = {
+            "id": spec.model,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "vllm",
+            "root": spec.model,
+            "parent": None,
+            "max_model_len": spec.max_model_len,
+            "permission": [],
+        }
+        return _json({"object": "list", "data": [card]})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        if self._replica.faults.get("drop-metrics", asyncio.get_running_loop().time()):
+            return web.Response(status=500, text="a fault of the simulator was asked for\n")
+        return web.Response(
+            body=self._replica.exposition().encode(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _load(self, _: web.Request) -> web.Response:
+        return _json({"server_load": self._replica.engine.in_flight})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        """Count the tokens of a text by the simulator's estimate; the ids are made up."""
+        raw = _object(await request.read())
+        text = str(raw.get("prompt", ""))
+        if "messages" in raw:
+            text = "".join(str(message.get("content", "")) for message in raw["messages"])
+        count = text_tokens(text.encode())
+        longest = self._replica.spec.max_model_len
+        return _json({"count": count, "max_model_len": longest, "tokens": list(range(count))})
+
+    # vLLM's development mode (VLLM_SERVER_DEV_MODE=1).
+
+    async def _reset_prefix_cache(self, _: web.Request) -> web.Response:
+        self._replica.engine.forget_prefixes()
+        return web.Response()
+
+    async def _sleep(self, request: web.Request) -> web.Response:
+        level = request.query.get("level", "1")
+        if level not in ("0", "1", "2"):
+            raise RequestError(f"level is {level!r}; it is 0, 1 or 2")
+        await asyncio.sleep(SLEEP_S[int(level)] / self._replica.spec.speed)
+        self._replica.fall_asleep(int(level))
+        return web.Response()
+
+    async def _wake_up(self, _: web.Request) -> web.Response:
+        level = self._replica.sleep_level
+        await asyncio.sleep(WAKE_S[level] / self._replica.spec.speed)
+        self._replica.wake_up()
+        return web.Response()
+
+    async def _is_sleeping(self, _: web.Request) -> web.Response:
+        return _json({"is_sleeping": self._replica.sleep_level > 0})
+
+    # Not vLLM's: the simulator's own.
+
+    async def _fault(self, request: web.Request) -> web.Response:
+        fault = read_fault(await request.read())
+        log.info("fault set", replica=self._replica.spec.name, kind=fault.kind)
+        if fault.kind == "slow-start":
+            self._restart(fault.seconds or 0.0)
+        else:
+            self._replica.set_fault(fault)
+        return _json({"fault": fault.kind})
+
+    async def _state(self, _: web.Request) -> web.Response:
+        """What the engine did, and how late the simulator itself was at worst."""
+        replica = self._replica
+        counters = replica.engine.counters
+        return _json(
+            {
+                "replica": replica.spec.name,
+                "calibration": replica.spec.calibration.source,
+                "in_flight": replica.engine.in_flight,
+                "worst_lag_s": replica.worst_lag_s,
+                "counters": {name: getattr(counters, name) for name in counters.__slots__},
+            }
+        )
+
+
+def _length(body: OpenAiRequest, prompt: Prompt, limit: int) -> tuple[int, str]:
+    """Return how many tokens come out, and why they end."""
+    if body.ignore_eos:
+        return limit, "length"
+    natural = max(natural_length(prompt), body.min_tokens)
+    return (natural, "stop") if natural < limit else (limit, "length")
+
+
+def _hang_up(request: web.Request) -> None:
+    """Close the connection without ending the answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError("the engine was cut off")
+
+
+def _object(body: bytes) -> dict[str, list[dict[str, object]]]:
+    try:
+        raw = json.loads(body)
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise RequestError("the body is not a JSON object")
+    return raw
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(
+        body=json.dumps(body, separators=(",", ":")).encode(), content_type="application/json"
+    )
+
+
+def _error(
+    status: int, message: str, kind: str | None = None, param: str | None = None
+) -> web.Response:
+    return web.Response(
+        status=status,
+        body=error_envelope(status, message, kind, param),
+        content_type="application/json",
+    )
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every error in the envelope that OpenAI's clients read."""
+    try:
+        return await handler(request)
+    except ModelUnknown as error:
+        return _error(404, str(error), param="model")
+    except EngineRefused as error:
+        return _error(error.status, str(error))
+    except RequestError as error:
+        return _error(400, str(error))
+    except web.HTTPException as error:
+        # vLLM's framework answers unknown paths and methods this way.
+        return web.json_response({"detail": error.reason}, status=error.status)
