@@ -1,0 +1,183 @@
+"""What one load balancer knows of its replicas.  Pure: time is an argument.
+
+The ledger counts requests from the moment they are sent to the moment they end, and keeps each
+replica's last poll with its age.  A poll older than three periods is unknown, and unknown is not
+zero.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+from servekit.metrics.engine_load import EngineLoad
+
+# A poll that is late once is jitter; twice is a slow scrape; after three periods nobody knows.
+STALE_PERIODS = 3.0
+
+# How much of each new sample goes into a running mean: half of its weight is gone after 3 samples.
+_EWMA = 0.2
+
+
+class Account:
+    """One replica's line in the ledger.  Policies read it; only the ledger writes it.
+
+    Attributes:
+        in_flight: requests sent and not ended, by this process (count).
+        elsewhere: the same, by the other worker processes of this load balancer.
+        prefilling: prompt tokens of requests sent whose first byte has not come.
+        tokens_per_s: tokens that one running request gets per second, by the last polls; None
+            until two polls saw the engine at work.
+    """
+
+    __slots__ = (
+        "_polled_at_s",
+        "_stale_after_s",
+        "_strangers",
+        "elsewhere",
+        "in_flight",
+        "last_load",
+        "name",
+        "prefilling",
+        "tokens_per_s",
+    )
+
+    def __init__(self, name: str, stale_after_s: float) -> None:
+        self.name = name
+        self.in_flight = 0
+        self.elsewhere = 0
+        self.prefilling = 0
+        self.tokens_per_s: float | None = None
+        self.last_load: EngineLoad | None = None
+        self._polled_at_s = float("-inf")
+        self._stale_after_s = stale_after_s
+        self._strangers = 0
+
+    @property
+    def ours(self) -> int:
+        """Requests in flight by every worker of this load balancer."""
+        return self.in_flight + self.elsewhere
+
+    def load(self, now_s: float) -> EngineLoad | None:
+        """Return the last poll; None where it is stale or never came."""
+        if now_s - self._polled_at_s > self._stale_after_s:
+            return None
+        return self.last_load
+
+    def age_s(self, now_s: float) -> float | None:
+        """Return how old the last poll is; None where none ever came."""
+        return None if self.last_load is None else now_s - self._polled_at_s
+
+    def strangers(self, now_s: float) -> int:
+        """Return how many requests the engine held that are not ours, by the last fresh poll."""
+        return 0 if now_s - self._polled_at_s > self._stale_after_s else self._strangers
+
+    def _record(self, load: EngineLoad, now_s: float) -> None:
+        speed = _tokens_per_s(self.last_load, load, now_s - self._polled_at_s)
+        if speed is not None:
+            before = self.tokens_per_s
+            self.tokens_per_s = speed if before is None else before + _EWMA * (speed - before)
+        held = (load.running or 0) + (load.waiting or 0)
+        self._strangers = max(0, held - self.ours)
+        self.last_load = load
+        self._polled_at_s = now_s
+
+
+def _tokens_per_s(before: EngineLoad | None, after: EngineLoad, seconds: float) -> float | None:
+    if before is None or before.generation_tokens is None or after.generation_tokens is None:
+        return None
+    running = ((before.running or 0) + (after.running or 0)) / 2
+    tokens = after.generation_tokens - before.generation_tokens
+    # Fewer tokens than before means that the engine was restarted.
+    if running < 1 or tokens <= 0 or not 0 < seconds < float("inf"):
+        return None
+    return tokens / seconds / running
+
+
+class InFlight:
+    """One request that was sent: what the ledger needs in order to forget it."""
+
+    __slots__ = ("account", "ended", "prefilling")
+
+    def __init__(self, account: Account, prompt_tokens: int) -> None:
+        self.account = account
+        self.prefilling = prompt_tokens
+        self.ended = False
+
+
+class Pool(Sequence[Account]):
+    """The replicas that a request may go to: built when that changes, not per request."""
+
+    __slots__ = ("_accounts", "_by_name")
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self._accounts = tuple(accounts)
+        self._by_name = {account.name: account for account in self._accounts}
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._accounts)
+
+    @overload
+    def __getitem__(self, index: int) -> Account: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Account, ...]: ...
+    def __getitem__(self, index: int | slice) -> Account | tuple[Account, ...]:
+        return self._accounts[index]
+
+    def named(self, name: str) -> Account | None:
+        """Return the account called *name*; None where it is no candidate."""
+        return self._by_name.get(name)
+
+    def without(self, names: Iterable[str]) -> "Pool":
+        """Return the pool that is left without *names*."""
+        gone = frozenset(names)
+        return Pool(account for account in self._accounts if account.name not in gone)
+
+
+class Ledger:
+    """Every replica's account.  Requests are conserved: what begins ends once."""
+
+    def __init__(self, period_s: float) -> None:
+        self._stale_after_s = STALE_PERIODS * period_s
+        self._accounts: dict[str, Account] = {}
+
+    def account(self, name: str) -> Account:
+        """Return the account of *name*, opened where there is none."""
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = Account(name, self._stale_after_s)
+        return account
+
+    def accounts(self) -> list[Account]:
+        """Return every account, in the order they were opened."""
+        return list(self._accounts.values())
+
+    def close(self, name: str) -> None:
+        """Forget a replica.  Requests that it still holds end as if it were there."""
+        self._accounts.pop(name, None)
+
+    def begin(self, account: Account, prompt_tokens: int = 0) -> InFlight:
+        """Count a request that is being sent."""
+        account.in_flight += 1
+        account.prefilling += prompt_tokens
+        return InFlight(account, prompt_tokens)
+
+    def first_byte(self, request: InFlight) -> None:
+        """The prompt has been read; what is left is generation."""
+        request.account.prefilling -= request.prefilling
+        request.prefilling = 0
+
+    def end(self, request: InFlight) -> None:
+        """Count it no more.  Ending twice is ending once."""
+        if request.ended:
+            return
+        self.first_byte(request)
+        request.ended = True
+        request.account.in_flight -= 1
+
+    def polled(self, name: str, load: EngineLoad, now_s: float) -> None:
+        """Keep what a poll of *name* said; a poll of a replica that is gone is dropped."""
+        account = self._accounts.get(name)
+        if account is not None:
+            account._record(load, now_s)

@@ -1,0 +1,80 @@
+"""What a routing policy is.  Pure: the clock and the random generator are arguments."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import ClassVar, Protocol
+
+from servekit.routing.decision import Decision
+from servekit.routing.ledger import Account, Pool
+from servekit.routing.request import RouteRequest
+
+
+class Policy(Protocol):
+    """Chooses a replica, and hears what became of it.
+
+    `choose` remembers nothing but whose turn it is: a policy that only shadows another is asked
+    too, and then told what was really sent.
+
+    Attributes:
+        name: as in the registry.
+        reads_prompt: whether it wants the request's blocks.
+        reads_session: whether it wants to know whose conversation this is.
+    """
+
+    name: ClassVar[str]
+    reads_prompt: ClassVar[bool]
+    reads_session: ClassVar[bool]
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        """Return a decision for one of *pool*, which is not empty."""
+
+    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
+        """*request* was sent to *account*."""
+
+    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+        """The first byte came, *ttft_s* after it was sent."""
+
+    def forget(self, replica: str) -> None:
+        """*replica* was restarted or removed: what was learnt of it holds no more."""
+
+
+class Unlearning:
+    """A policy that learns nothing from what it hears."""
+
+    reads_prompt: ClassVar[bool] = False
+    reads_session: ClassVar[bool] = False
+
+    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
+        pass
+
+    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+        pass
+
+    def forget(self, replica: str) -> None:
+        pass
+
+
+def lowest(
+    policy: str, scores: Sequence[tuple[str, float | None]], rng: Random, reason: str = "least"
+) -> Decision:
+    """Return the decision for the lowest score; ties are broken by chance, unknown comes last."""
+    best = min((score for _, score in scores if score is not None), default=None)
+    if best is None:
+        reason = "unknown"
+    winners = [name for name, score in scores if score == best]
+    chosen = winners[0] if len(winners) == 1 else winners[int(rng.random() * len(winners))]
+    return Decision(chosen, policy, reason, tuple(scores))
+
+
+# Above this many replicas a policy looks at a sample: eight random choices come within a few per
+# cent of the best of all (Mitzenmacher, "The power of two choices", 2001, table 1), and the cost
+# of a choice does not grow with the fleet.
+LOOK_AT_ALL = 32
+SAMPLE = 8
+
+
+def looked_at(pool: Pool, rng: Random) -> list[Account]:
+    """Return the accounts to compare: all of a small pool, a random sample of a large one."""
+    if len(pool) <= LOOK_AT_ALL:
+        return list(pool)
+    return [pool[index] for index in rng.sample(range(len(pool)), SAMPLE)]

@@ -1,0 +1,22 @@
+"""What a policy may know of a request.  Pure."""
+
+import msgspec
+
+
+class RouteRequest(msgspec.Struct, frozen=True):
+    """A request as routing sees it.
+
+    Attributes:
+        model: the id that the client sent.
+        prompt_tokens: an estimate; 0 where nobody looked.
+        blocks: chained hashes of the prompt's blocks, first block first; a block's hash stands
+            for everything up to its end.  Empty where the policy does not want them.
+        block_tokens: tokens in one block, about.
+        session: whose conversation this is; None where the client did not say.
+    """
+
+    model: str = ""
+    prompt_tokens: int = 0
+    blocks: tuple[int, ...] = ()
+    block_tokens: int = 128
+    session: str | None = None

@@ -1,0 +1,99 @@
+"""Policies that need no model of the engine.  Pure."""
+
+from random import Random
+from typing import ClassVar
+
+from servekit.routing.decision import Decision
+from servekit.routing.ledger import Account, Pool
+from servekit.routing.policy import Unlearning, lowest
+from servekit.routing.request import RouteRequest
+
+
+class RoundRobin(Unlearning):
+    """Each model's replicas in turn."""
+
+    name: ClassVar[str] = "round-robin"
+
+    def __init__(self, rng: Random) -> None:
+        del rng
+        self._turns: dict[str, int] = {}
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        del now_s
+        turn = self._turns.get(request.model, 0)
+        self._turns[request.model] = turn + 1
+        name = pool[turn % len(pool)].name
+        return Decision(name, self.name, "turn", ((name, None),))
+
+
+class ByChance(Unlearning):
+    """Any replica, each as likely."""
+
+    name: ClassVar[str] = "random"
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        del request, now_s
+        name = pool[int(self._rng.random() * len(pool))].name
+        return Decision(name, self.name, "chance", ((name, None),))
+
+
+class LeastWaiting(Unlearning):
+    """The seed's rule, to the letter: the lowest polled `num_requests_waiting`, the first on ties.
+
+    Kept as a warning.  While nobody queues every replica reads 0 and `lowest` means `first`, and
+    between two polls everyone who arrives goes to the same replica.
+    """
+
+    name: ClassVar[str] = "least-waiting"
+
+    def __init__(self, rng: Random) -> None:
+        del rng
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        del request
+        scores = tuple((account.name, _waiting(account, now_s)) for account in pool)
+        known = [(score, name) for name, score in scores if score is not None]
+        if not known:
+            return Decision(scores[0][0], self.name, "unknown", scores)
+        _, name = min(known, key=lambda pair: pair[0])
+        return Decision(name, self.name, "least", scores)
+
+
+def _waiting(account: Account, now_s: float) -> float | None:
+    load = account.load(now_s)
+    return None if load is None else load.waiting
+
+
+class LeastInflight(Unlearning):
+    """The fewest requests in flight by our own count, which is never late; ties by chance."""
+
+    name: ClassVar[str] = "least-inflight"
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        del request, now_s
+        return lowest(self.name, [(a.name, float(a.ours)) for a in pool], self._rng)
+
+
+class PowerOfTwo(Unlearning):
+    """The less loaded of two random replicas: a constant cost, however large the fleet."""
+
+    name: ClassVar[str] = "p2c"
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        del request, now_s
+        size = len(pool)
+        first = int(self._rng.random() * size)
+        if size == 1:
+            return Decision(pool[0].name, self.name, "only", ((pool[0].name, float(pool[0].ours)),))
+        second = (first + 1 + int(self._rng.random() * (size - 1))) % size
+        pair = (pool[first], pool[second])
+        return lowest(self.name, [(a.name, float(a.ours)) for a in pair], self._rng)

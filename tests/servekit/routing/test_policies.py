@@ -1,0 +1,164 @@
+"""What every policy promises, and what each one is for."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servekit.errors.tree import PolicyUnknown
+from servekit.metrics.engine_load import EngineLoad
+from servekit.routing.ledger import Ledger, Pool
+from servekit.routing.registry import POLICY_NAMES, policy_named
+from servekit.routing.request import RouteRequest
+
+ASK = RouteRequest(model="m", prompt_tokens=100, blocks=(1, 2, 3), session="s")
+
+
+def pool_of(ledger: Ledger, count: int) -> Pool:
+    return Pool(ledger.account(f"r{number}") for number in range(count))
+
+
+def picks(name: str, pool: Pool, times: int, now_s: float = 0.0) -> Counter[str]:
+    policy = policy_named(name, Random(1))
+    return Counter(policy.choose(ASK, pool, now_s).replica for _ in range(times))
+
+
+@pytest.mark.parametrize("name", POLICY_NAMES)
+@given(
+    size=st.integers(1, 50),
+    loads=st.lists(
+        st.tuples(st.integers(0, 50), st.integers(0, 9), st.integers(0, 60), st.floats(0, 1))
+    ),
+    now_s=st.floats(0, 100),
+    seed=st.integers(0, 9),
+)
+def test_policy_picks_one_of_the_candidates(
+    name: str, size: int, loads: list[tuple[int, int, int, float]], now_s: float, seed: int
+) -> None:
+    """Whatever is known of the replicas: the choice is a candidate, and among the scores."""
+    ledger = Ledger(period_s=1.0)
+    pool = pool_of(ledger, size)
+    for number, waiting, at_s, usage in loads:
+        ledger.begin(ledger.account(f"r{number}"), prompt_tokens=waiting * 100)
+        load = EngineLoad(running=3, waiting=waiting, kv_usage=usage)
+        ledger.polled(f"r{number}", load, float(at_s))
+    policy = policy_named(name, Random(seed))
+
+    for _ in range(3):
+        decision = policy.choose(ASK, pool, now_s)
+        chosen = pool.named(decision.replica)
+        assert chosen is not None
+        assert decision.replica in dict(decision.scores)
+        assert decision.policy == name
+        policy.sent(ASK, chosen, now_s)
+        policy.answered(ASK, chosen, 0.1)
+    policy.forget(decision.replica)
+
+
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_same_seed_makes_the_same_choices(name: str) -> None:
+    """A simulation can be repeated."""
+    first = [picks(name, pool_of(Ledger(1.0), 9), 50) for _ in range(2)]
+
+    assert first[0] == first[1]
+
+
+def test_round_robin_takes_turns_per_model() -> None:
+    """A model's turns do not depend on other models' traffic."""
+    pool = pool_of(Ledger(1.0), 2)
+    policy = policy_named("round-robin", Random(0))
+    models = ["m", "other", "m", "m", "other"]
+
+    chosen = [policy.choose(RouteRequest(model=m), pool, 0.0).replica for m in models]
+
+    assert chosen == ["r0", "r0", "r1", "r0", "r1"]
+
+
+def test_least_waiting_herds_onto_the_first_while_nobody_queues() -> None:
+    """The seed's rule to the letter: this is what is wrong with it."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 3)
+    for account in pool:
+        ledger.polled(account.name, EngineLoad(running=100, waiting=0), 0.0)
+
+    assert picks("least-waiting", pool, 30) == {"r0": 30}
+
+
+def test_least_waiting_passes_over_a_replica_without_metrics() -> None:
+    """Unknown is not zero: a replica that could not be scraped is not the emptiest."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    ledger.polled("r1", EngineLoad(waiting=7), 0.0)
+
+    assert picks("least-waiting", pool, 5) == {"r1": 5}
+    assert picks("least-waiting", pool, 5, now_s=99.0) == {"r0": 5}
+
+
+@pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue"])
+def test_ties_are_broken_by_chance(name: str) -> None:
+    """Equal replicas share what arrives between two polls."""
+    counts = picks(name, pool_of(Ledger(1.0), 4), 400)
+
+    assert min(counts.values()) > 60
+    assert len(counts) == 4
+
+
+@pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue"])
+def test_our_own_requests_count_at_once(name: str) -> None:
+    """No poll has to come for a request in flight to be seen."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    ledger.begin(pool[0])
+
+    assert picks(name, pool, 20) == {"r1": 20}
+
+
+def test_queue_avoids_a_replica_that_others_load() -> None:
+    """What the engine holds beyond our own requests counts, while the poll is fresh."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    ledger.polled("r0", EngineLoad(running=9, waiting=0), 0.0)
+
+    assert picks("queue", pool, 20) == {"r1": 20}
+    assert len(picks("queue", pool, 50, now_s=9.0)) == 2
+
+
+def test_queue_gives_a_slow_replica_less() -> None:
+    """With four requests each, the one that drains them faster is next."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    for account, tokens in zip(pool, (100, 160), strict=True):
+        for _ in range(4):
+            ledger.begin(account)
+        ledger.polled(account.name, EngineLoad(running=4, generation_tokens=0), 0.0)
+        ledger.polled(account.name, EngineLoad(running=4, generation_tokens=tokens), 1.0)
+
+    assert picks("queue", pool, 20, now_s=1.0) == {"r1": 20}
+
+
+def test_queue_avoids_a_long_prompt_that_is_being_read() -> None:
+    """One request with a prompt of 50,000 tokens weighs more than three short ones."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    long = ledger.begin(pool[0], prompt_tokens=50_000)
+    for _ in range(3):
+        ledger.begin(pool[1], prompt_tokens=10)
+
+    assert picks("queue", pool, 20) == {"r1": 20}
+    ledger.first_byte(long)
+    assert picks("queue", pool, 20) == {"r0": 20}
+
+
+def test_p2c_looks_at_two_of_a_thousand() -> None:
+    """The cost of a choice does not grow with the fleet."""
+    decision = policy_named("p2c", Random(0)).choose(ASK, pool_of(Ledger(1.0), 1000), 0.0)
+
+    assert len(decision.scores) == 2
+
+
+def test_unknown_policy_is_refused_with_the_list() -> None:
+    """The message says what there is."""
+    with pytest.raises(PolicyUnknown, match=r"'best' is unknown; there are: round-robin, random"):
+        policy_named("best", Random(0))
