@@ -1,0 +1,93 @@
+"""The environment that an engine is given.  Pure: both environments are values.
+
+What reaches vLLM by accident costs: an API key in the environment changes the key of the compile
+cache (a full recompile, measured on vLLM 0.26), a Kubernetes service named `vllm` sets VLLM_PORT to
+a URI, and retired variables are warned about or refused.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+# Variables that vLLM no longer knows, and what says the same today.
+RETIRED = {
+    "VLLM_TORCH_COMPILE_LEVEL": "--optimization-level",
+    "VLLM_USE_V1": "nothing: the V1 engine is the only one",
+}
+
+# The engine serves on loopback from local files: it needs no credential of ours.
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "VLLM_API_KEY")
+
+# These say where we run, change the key of the compile cache, and change nothing else.
+_KEY_NOISE = ("VLLM_IMAGE_TAG", "VLLM_USAGE_SOURCE", "XDG_CONFIG_HOME")
+
+# Of what stays, this changes the key of the compile cache (measured on vLLM 0.26).
+KEY_VARIABLES = ("CUDA_HOME", "HOME", "VLLM_ENGINE_READY_TIMEOUT_S", "VLLM_PLUGINS")
+
+# Kubernetes describes a service this way: VLLM_PORT=tcp://10.0.0.7:8000.
+_SERVICE_URI = re.compile(r"(tcp|udp|sctp)://")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFolders:
+    """Where an engine keeps things.
+
+    Attributes:
+        cache: holds every cache of vLLM, torch and Triton, so that it can be kept as one.
+        home: the engine's HOME; the same at capture and restore of a cache, or it is not found.
+    """
+
+    cache: PurePosixPath
+    home: PurePosixPath
+
+
+def engine_environment(
+    environ: Mapping[str, str], folders: EngineFolders, warn: Callable[[str], None]
+) -> dict[str, str]:
+    """Return *environ* without what must not reach an engine, and with its folders.
+
+    *warn* is told of every variable that someone may have counted on.
+    """
+    kept = {}
+    for name, value in environ.items():
+        reason = _reason_to_drop(name, value)
+        if reason is None:
+            kept[name] = value
+        elif reason:
+            warn(f"{name} is not passed to the engine: {reason}")
+    return {**_DEFAULTS, **kept, **_folders(folders)}
+
+
+def compile_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an engine's environment is part of its compile cache's key."""
+    return {name: environ[name] for name in KEY_VARIABLES if name in environ}
+
+
+def _reason_to_drop(name: str, value: str) -> str | None:
+    """None to keep the variable, an empty string to drop it silently."""
+    if name in RETIRED:
+        return f"vLLM has retired it; use {RETIRED[name]}"
+    if name in _SECRETS or name in _KEY_NOISE:
+        return ""
+    if name.startswith("VLLM_") and _SERVICE_URI.match(value):
+        return "it describes a Kubernetes service; set enableServiceLinks: false"
+    return None
+
+
+_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    # Skips memory profiling where an earlier start left its result: 2 to 4 s (vLLM 0.26, H200).
+    "VLLM_ENABLE_STARTUP_PLAN": "1",
+}
+
+
+def _folders(folders: EngineFolders) -> dict[str, str]:
+    return {
+        "HOME": str(folders.home),
+        "VLLM_CACHE_ROOT": str(folders.cache),
+        # A start that finds vLLM's cache looks for Triton's kernels in ~/.triton, and not where the
+        # compiling start left them: 10 s, unless both are told the same folder.
+        "TRITON_CACHE_DIR": str(folders.cache / "triton"),
+    }
