@@ -1,0 +1,121 @@
+"""The arms of a comparison: two upstreams, or two fleets of our own.  Input and output."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.processes import Program, require_module
+from servekit.client.client import Client
+from servekit.errors.tree import EngineUnreachable, RequestInvalid, SettingInvalid
+from servekit.timing.clock import SystemClock
+from servekit.wire.openai import ModelList
+
+# The ports of the seeds' two environments.
+ENVIRONMENTS = {"baseline": "http://127.0.0.1:8080", "managed": "http://127.0.0.1:8081"}
+
+_REMEDY = "give --url, or --env with a running environment, to measure one"
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a comparison.
+
+    Attributes:
+        url: where its requests go.
+        replicas: its engines' URLs by name; empty where they are not known.
+    """
+
+    name: str
+    url: str
+    replicas: dict[str, str] = {}
+
+
+def environment_url(env: str) -> str:
+    """Return where the environment called *env* listens.
+
+    Raises:
+        SettingInvalid: there is none.
+    """
+    if env not in ENVIRONMENTS:
+        known = ", ".join(ENVIRONMENTS)
+        raise SettingInvalid(f"env {env!r} is unknown; there are {known}, and --url for others")
+    return ENVIRONMENTS[env]
+
+
+def check_installed(balancers: Sequence[str]) -> None:
+    """Raise unless the simulator and *balancers* could be started.
+
+    Raises:
+        SettingInvalid: one of them is unknown or not installed.
+    """
+    for balancer in balancers:
+        kind = balancer.partition(":")[0]
+        if kind not in ENVIRONMENTS:
+            raise SettingInvalid(f"load balancer {kind!r} is unknown; there are baseline, managed")
+        require_module(f"loadbalancer.{kind}", _REMEDY)
+    require_module("simulator.main", _REMEDY)
+
+
+def start_arms(
+    balancers: Sequence[str], fleet: str, programs: list[Program], logs: Path
+) -> tuple[Arm, ...]:
+    """Start a simulated fleet and a load balancer for each of *balancers*; add them to *programs*.
+
+    *balancers* are `name` or `name:policy`.  Each arm has engines of its own: a shared cache would
+    let one arm live off the other's requests.
+
+    Raises:
+        EngineExited, EngineNotReady: a program did not start.
+    """
+    simulator = ["simulator.main", "--fleet", fleet, "--ports", "auto"]
+    engines = [
+        Program(f"simulator of {b}", simulator, log=_log(logs, b, "simulator")) for b in balancers
+    ]
+    programs += engines
+    replicas: list[dict[str, str]] = [program.ready()["replicas"] for program in engines]
+    fronts = [
+        Program(f"load balancer {b}", _balancer(b, own), log=_log(logs, b, "loadbalancer"))
+        for b, own in zip(balancers, replicas, strict=True)
+    ]
+    programs += fronts
+    return tuple(
+        Arm(name=balancer, url=front.ready()["url"], replicas=own)
+        for balancer, front, own in zip(balancers, fronts, replicas, strict=True)
+    )
+
+
+def _balancer(name: str, replicas: dict[str, str]) -> list[str]:
+    kind, _, policy = name.partition(":")
+    argv = [f"loadbalancer.{kind}", "--endpoints", ",".join(replicas.values()), "--port", "0"]
+    return [*argv, "--policy", policy] if policy else argv
+
+
+def _log(folder: Path, balancer: str, program: str) -> Path:
+    return folder / f"{balancer.replace(':', '-')}-{program}.log"
+
+
+async def models_at(url: str) -> tuple[str, ...]:
+    """Return the models that the upstream at *url* serves.
+
+    Raises:
+        EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+    """
+    client = Client(url, SystemClock(), timeout_s=10.0)
+    try:
+        status, body = await client.get("/v1/models")
+    finally:
+        await client.aclose()
+    if status == 0:
+        raise EngineUnreachable(
+            f"{url} cannot be reached ({body.decode()}); start it, or give another --url"
+        )
+    if status != 200:
+        raise EngineUnreachable(f"{url}/v1/models answered {status}; is it an OpenAI API?")
+    return tuple(card.id for card in _model_list(body, url).data)
+
+
+def _model_list(body: bytes, url: str) -> ModelList:
+    try:
+        return msgspec.json.decode(body, type=ModelList)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"{url}/v1/models: no list of models: {error}") from error

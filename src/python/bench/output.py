@@ -1,0 +1,66 @@
+"""A run -> the files of its folder.  Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bench.comparison import Comparison
+from bench.export import aiperf_csv, aiperf_json, aiperf_jsonl, genai_csv, genai_json
+from bench.measuring import Measured
+from bench.record import Record, write_records
+from bench.validity import Validity
+
+Files = dict[str, bytes | str]
+
+
+def run_files(records: Sequence[Record], measured: Measured, manifest: Mapping[str, Any]) -> Files:
+    """Return the exports of one arm's *records*, and what is needed to read them back."""
+    config = {**manifest.get("options", {}), "partial": measured.partial}
+    start_ns = round(measured.started.timestamp() * 1e9)
+    ended = measured.started.timestamp() + max((r.end_s for r in records), default=0.0)
+    as_genai = {
+        "csv": genai_csv(records),
+        "json": genai_json(records, config),
+    }
+    return {
+        **{f"profile_export.{kind}": text for kind, text in as_genai.items()},
+        **{f"profile_export_genai_perf.{kind}": text for kind, text in as_genai.items()},
+        "profile_export_aiperf.csv": aiperf_csv(records),
+        "profile_export_aiperf.json": aiperf_json(
+            records,
+            input_config=config,
+            run_info=manifest.get("schedule") or {},
+            start_time=measured.started.isoformat(),
+            end_time=measured.started.fromtimestamp(ended, measured.started.tzinfo).isoformat(),
+            cancelled=measured.partial,
+        ),
+        "profile_export.jsonl": aiperf_jsonl(records, start_ns),
+        "records.msgpack": write_records(records),
+        "manifest.json": _pretty(dict(manifest)),
+    }
+
+
+def comparison_json(
+    found: Comparison, validity: Validity, *, partial: bool, manifest: Mapping[str, Any]
+) -> bytes:
+    """Return comparison.json: verdict first, then a row per metric."""
+    shown = {
+        "verdict": found.verdict if validity.valid else "invalid",
+        "reason": found.reason if validity.valid else "; ".join(validity.reasons),
+        "partial": partial,
+        "valid": validity.valid,
+        "baseline": found.baseline,
+        "candidate": found.candidate,
+        "confidence": found.confidence,
+        "windows": found.windows,
+        "resamples": found.resamples,
+        "metrics": {row.key: row for row in found.rows},
+        "validity": validity,
+        "manifest": dict(manifest),
+    }
+    return _pretty(shown)
+
+
+def _pretty(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,0 +1,132 @@
+"""What is asked of which model, and when; both arms replay it byte for byte.  Pure."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from servekit.errors.tree import WorkloadInvalid
+
+T = TypeVar("T")
+
+# A hash id of a Mooncake trace stands for this many tokens.
+BLOCK_TOKENS = 512
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request of a schedule.
+
+    Attributes:
+        at_s: when it is due, from the start of the schedule.
+        blocks: ids of the prompt's blocks of BLOCK_TOKENS tokens, the last one cut to fit
+            *prompt_tokens*; equal ids are equal tokens, so that equal prefixes are real ones.
+        text: the prompt, where it is words and not blocks.
+        conversation: requests of one conversation share a prefix and a model.
+    """
+
+    at_s: float
+    model: str
+    prompt_tokens: int
+    output_tokens: int
+    blocks: tuple[int, ...] = ()
+    text: str = ""
+    conversation: int = 0
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A stretch of a schedule, which one arm replays at a time.
+
+    Attributes:
+        start_s: where it starts in the schedule.
+        length_s: how long it lasts; calls that are due keep arriving for so long.
+    """
+
+    number: int
+    start_s: float
+    length_s: float
+    calls: tuple[Call, ...]
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """Calls in the order in which they are due.
+
+    Attributes:
+        name: the workload that it was made from.
+        seed: what every random choice in it came from.
+    """
+
+    name: str
+    seed: int
+    calls: tuple[Call, ...]
+
+    @property
+    def length_s(self) -> float:
+        return self.calls[-1].at_s if self.calls else 0.0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that it asks for, each once, sorted."""
+        return tuple(sorted({call.model for call in self.calls}))
+
+    @property
+    def digest(self) -> str:
+        """Return a hash that only the same calls at the same times have."""
+        return hashlib.sha256(write_schedule(self)).hexdigest()
+
+
+class _Head(msgspec.Struct, frozen=True):
+    schedule: str
+    seed: int
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def write_schedule(schedule: Schedule) -> bytes:
+    """Return *schedule* as JSON lines: a head, then one call a line."""
+    head = _Head(schedule.name, schedule.seed)
+    return b"".join(_encode(value) + b"\n" for value in (head, *schedule.calls))
+
+
+def read_schedule(lines: bytes, source: str) -> Schedule:
+    """Return what `write_schedule` wrote.  *source* names it in errors.
+
+    Raises:
+        WorkloadInvalid: it is something else; the message has the line's number.
+    """
+    head, *rest = lines.splitlines() or [b""]
+    about = _read_line(_Head, head, 1, source)
+    calls = tuple(_read_line(Call, line, n, source) for n, line in enumerate(rest, start=2))
+    return in_order(Schedule(about.schedule, about.seed, calls))
+
+
+def in_order(schedule: Schedule) -> Schedule:
+    """Return *schedule* with its calls sorted by when they are due; ties keep their order."""
+    calls = tuple(sorted(schedule.calls, key=lambda call: call.at_s))
+    return msgspec.structs.replace(schedule, calls=calls)
+
+
+def split(schedule: Schedule, lengths_s: Sequence[float]) -> tuple[Part, ...]:
+    """Return consecutive parts of *schedule* of the given lengths; the rest is left out."""
+    parts: list[Part] = []
+    start_s = 0.0
+    for number, length_s in enumerate(lengths_s):
+        end_s = start_s + length_s
+        calls = tuple(call for call in schedule.calls if start_s <= call.at_s < end_s)
+        parts.append(Part(number, start_s, length_s, calls))
+        start_s = end_s
+    return tuple(parts)
+
+
+def total_tokens(calls: Iterable[Call]) -> tuple[int, int]:
+    """Return the prompt tokens and output tokens that *calls* ask for."""
+    asked = list(calls)
+    return sum(c.prompt_tokens for c in asked), sum(c.output_tokens for c in asked)
+
+
+def _read_line(kind: type[T], line: bytes, number: int, source: str) -> T:
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WorkloadInvalid(f"{source}, line {number}: not a schedule: {error}") from error

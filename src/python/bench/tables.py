@@ -1,0 +1,121 @@
+"""Comparisons and runs as tables for people: rich on a terminal, Markdown in a file.  Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from bench.comparison import Comparison, Row, Verdict
+from bench.measures import ITL, LATENCY, TTFT, Measure, Stats, Totals
+from bench.validity import Validity
+
+# What the terminal has room for; the report and comparison.json have all rows.
+SHOWN = (
+    *(f"{latency}_{of}" for latency in ("ttft", "itl", "e2e") for of in ("p50", "p90", "p99")),
+    "output_throughput",
+    "request_throughput",
+    "goodput",
+    "error_rate",
+)
+
+_STYLE = {
+    Verdict.BETTER: "bold green",
+    Verdict.WORSE: "bold red",
+    Verdict.MIXED: "bold yellow",
+    Verdict.NOT_SHOWN: "dim",
+}
+
+
+def comparison_table(found: Comparison) -> Table:
+    """Return a line per metric: both arms, the difference with its interval, the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in _headings(found):
+        table.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
+    for row in _shown(found):
+        style = _STYLE[row.verdict]
+        table.add_row(*_cells(row), f"[{style}]{row.verdict}[/{style}]")
+    return table
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """Return the same table in Markdown."""
+    lines = [_headings(found), ["---"] * 6]
+    lines += [[*_cells(row), str(row.verdict)] for row in _shown(found)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) -> str:
+    """Return the verdict of the whole in one sentence."""
+    if invalid:
+        return f"INVALID: {'; '.join(invalid)}"
+    candidate, baseline = found.candidate, found.baseline
+    sentence = {
+        Verdict.BETTER: f"{candidate} is better than {baseline}",
+        Verdict.WORSE: f"{candidate} is worse than {baseline}",
+        Verdict.MIXED: f"{candidate} is better than {baseline} in some respects, worse in others",
+        Verdict.NOT_SHOWN: f"not shown that {candidate} differs from {baseline}",
+    }[found.verdict]
+    return f"{'PARTIAL RUN: ' if partial else ''}{sentence} ({found.reason})"
+
+
+def client_line(validity: Validity) -> str:
+    """Return what the client did to its own measurement."""
+    return (
+        f"client: {validity.client_cpu_share:.0%} of a core, event loop "
+        f"{validity.lag_p99_ms:.1f} ms late (p99), requests sent "
+        f"{validity.dispatch_p50_ms:.2f} ms (p50) and {validity.dispatch_p99_ms:.2f} ms (p99) "
+        f"after they were due, {validity.achieved_share:.1%} of the asked rate"
+    )
+
+
+def run_table(found: dict[Measure, Stats], total: Totals) -> Table:
+    """Return the latencies and totals of one run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "mean", "p50", "p90", "p99"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for measure in (TTFT, ITL, LATENCY):
+        if measure in found:
+            of = found[measure]
+            values = (of.avg, *(of.percentiles[q] for q in (50, 90, 99)))
+            table.add_row(f"{measure.label} ({measure.unit})", *(number(v) for v in values))
+    table.add_row("Requests per second", number(total.request_throughput))
+    table.add_row("Output tokens per second", number(total.output_token_throughput))
+    table.add_row("Requests", str(total.requests))
+    table.add_row("Errors", error_text(total))
+    return table
+
+
+def error_text(total: Totals) -> str:
+    """Return how many requests failed, and of what."""
+    named = ", ".join(f"{n} {error}" for error, n in total.errors.items())
+    return f"{total.failed} ({named})" if named else "0"
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """Return *value* with about three figures that matter; a dash where it is unknown."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    text = f"{value:{'+' if sign else ''},.{digits}f}"
+    return text if float(text.replace(",", "")) else "0"
+
+
+def _shown(found: Comparison) -> Iterable[Row]:
+    return (found.row(key) for key in SHOWN)
+
+
+def _headings(found: Comparison) -> list[str]:
+    percent = f"{found.confidence:.0%}"
+    return ["", found.baseline, found.candidate, "difference", f"{percent} interval", "verdict"]
+
+
+def _cells(row: Row) -> list[str]:
+    interval = f"{number(row.low, sign=True)} to {number(row.high, sign=True)}"
+    percent = f" ({row.ratio - 1:+.1%})" if row.ratio is not None else ""
+    return [
+        f"{row.label} ({row.unit})",
+        number(row.baseline),
+        number(row.candidate),
+        number(row.difference, sign=True) + percent,
+        interval if row.low is not None else "-",
+    ]
