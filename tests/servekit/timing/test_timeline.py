@@ -66,3 +66,11 @@ def test_text_has_seconds_and_total(clock: FakeClock) -> None:
 def test_timeline_without_stages_is_empty(clock: FakeClock) -> None:
     """Nothing timed, nothing said."""
     assert (Timeline(clock).total_s, Timeline(clock).to_text()) == (0.0, "")
+
+
+def test_stage_that_somebody_else_timed_is_kept(clock: FakeClock) -> None:
+    """An engine times its own phases; ours began before we could look at a clock."""
+    timeline = Timeline(clock, started_s=98.5)
+    timeline.record(Stage("Container initialization", 0.0, timeline.elapsed_s))
+
+    assert timeline.stages == (Stage("Container initialization", 0.0, 1.5),)

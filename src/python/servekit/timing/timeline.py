@@ -29,9 +29,10 @@ class Stage:
 class Timeline:
     """The stages of one start, in the order in which they ended."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, started_s: float | None = None) -> None:
+        """*started_s* is when it all began, in the clock's seconds; now, unless it is given."""
         self._clock = clock
-        self._origin = clock.now()
+        self._origin = clock.now() if started_s is None else started_s
         self._stages: list[Stage] = []
 
     @property
@@ -43,14 +44,23 @@ class Timeline:
         """Seconds from the timeline's start to the end of its last stage; 0.0 without one."""
         return max((stage.end_s for stage in self._stages), default=0.0)
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the timeline's start."""
+        return self._clock.now() - self._origin
+
+    def record(self, stage: Stage) -> None:
+        """Add a stage that somebody else timed."""
+        self._stages.append(stage)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block as a stage, also when it raises."""
-        start = self._clock.now() - self._origin
+        start = self.elapsed_s
         try:
             yield
         finally:
-            self._stages.append(Stage(name, start, self._clock.now() - self._origin))
+            self.record(Stage(name, start, self.elapsed_s))
 
     def to_json(self) -> str:
         """Return `{"total_s": …, "stages": [{"name", "start_s", "end_s"}, …]}`."""
