@@ -27,9 +27,9 @@ def test_the_nearest_template_wins(
     """The request's, then the deployment's, then the tokenizer's, then COMPLETION."""
     prompts = choose_prompts(config_template=config, tokenizer_template=tokenizer)
 
-    text = prompts.write(prompt="hi", system_prompt="", prompt_template=request_template)
+    written = prompts.write(prompt="hi", system_prompt="", prompt_template=request_template)
 
-    assert text == expected
+    assert written.text == expected
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,20 @@ def test_a_template_may_be_named() -> None:
     """Request and deployment may name one of the four instead of spelling it out."""
     by_config = choose_prompts(config_template="MISTRAL_INSTRUCT", tokenizer_template=TOKENIZER)
 
-    assert by_config.write(prompt="hi", system_prompt="be kind") == "<s>[INST] be kind hi [/INST]"
-    assert by_config.write(prompt="hi", system_prompt="", prompt_template="COMPLETION") == "<s>hi"
+    by_request = by_config.write(prompt="hi", system_prompt="", prompt_template="COMPLETION")
+
+    written = by_config.write(prompt="hi", system_prompt="be kind")
+
+    assert written.text == "<s>[INST] be kind hi [/INST]"
+    assert by_request.text == "<s>hi"
+
+
+def test_only_a_chat_template_is_trusted_to_begin_the_sequence() -> None:
+    """A format string may lack the token that begins a sequence; whoever tokenizes must know."""
+    prompts = choose_prompts(config_template=CONFIG, tokenizer_template=None)
+
+    assert prompts.write(prompt="hi", system_prompt="").complete
+    assert not prompts.write(prompt="hi", system_prompt="", prompt_template="{prompt}").complete
 
 
 @pytest.mark.parametrize("prompt", ["", " \n\t"])
@@ -65,7 +77,9 @@ def test_a_template_can_be_the_whole_prompt() -> None:
     """cog-vllm took a request with a template only; it still works."""
     prompts = choose_prompts(config_template=None, tokenizer_template=None)
 
-    assert prompts.write(prompt="", system_prompt="", prompt_template="Say hi.") == "Say hi."
+    written = prompts.write(prompt="", system_prompt="", prompt_template="Say hi.")
+
+    assert written.text == "Say hi."
 
 
 def test_a_template_that_leaves_a_blank_is_refused() -> None:

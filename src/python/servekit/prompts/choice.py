@@ -36,6 +36,19 @@ class FieldTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A prompt as the model reads it.
+
+    Attributes:
+        complete: whether it has its special tokens, such as the one that begins a sequence; a chat
+            template writes them, a format string may or may not.
+    """
+
+    text: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Prompts:
     """The template of a deployment, which a request may replace.
 
@@ -46,7 +59,7 @@ class Prompts:
     template: PromptTemplate
     origin: str
 
-    def write(self, *, prompt: str, system_prompt: str, prompt_template: str = "") -> str:
+    def write(self, *, prompt: str, system_prompt: str, prompt_template: str = "") -> Written:
         """Return the text for the model.
 
         *prompt_template* is the name of one of `NAMED`, a format string, or empty for the
@@ -64,7 +77,7 @@ class Prompts:
         text = template.render(prompt=prompt, system_prompt=system_prompt)
         if not text.strip():
             raise PromptBlank("the formatted prompt is blank; send some text as prompt")
-        return text
+        return Written(text, complete=isinstance(template, ChatTemplate))
 
 
 def choose_prompts(

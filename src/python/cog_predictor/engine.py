@@ -1,0 +1,90 @@
+"""What the predictor needs of an engine, which it is given."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen, and when to stop.
+
+    Attributes:
+        top_k: tokens to choose among; 0 for all.
+        stop: texts that end the answer; they are not part of it.
+    """
+
+    max_tokens: int
+    min_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    presence_penalty: float
+    frequency_penalty: float
+    stop: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What was generated since the piece before.
+
+    Attributes:
+        tokens: how many tokens it is; its text may be empty.
+    """
+
+    text: str
+    tokens: int
+
+
+class Engine(Protocol):
+    """A model that was loaded.
+
+    Every method may raise EngineExited: the engine is gone, and does not come back.
+    """
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer, together."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The tokenizer's own template, Jinja."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """The tokenizer's special tokens, such as `bos_token`."""
+
+    def tokenize(self, text: str, *, complete: bool) -> list[int]:
+        """Return the token ids of *text*; unless it is *complete*, begin the sequence once."""
+
+    def generate(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[Piece, None]:
+        """Generate until the model, *sampling* or `abort` says stop.
+
+        Raises:
+            RequestInvalid: the engine refuses the request.
+        """
+
+    async def abort(self, request_id: str) -> None:
+        """Stop generating for a request; unknown ones are passed over."""
+
+    async def check(self) -> None:
+        """Raise EngineExited if the engine is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """An engine that can be started.
+
+    Attributes:
+        known_args: the names that engine_args may have.
+        gpu_count: GPUs on this machine.
+        start: loads the model in a folder, with arguments; raises EngineNotReady.
+    """
+
+    known_args: frozenset[str]
+    gpu_count: int
+    start: Callable[[Path, Mapping[str, object]], Awaitable[Engine]]

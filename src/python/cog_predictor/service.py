@@ -1,0 +1,82 @@
+"""What the runner file calls: a predictor with error codes, logs and an end."""
+
+import os
+from collections.abc import AsyncGenerator, Callable, MutableMapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from cog_predictor.deployment import Deployment
+from cog_predictor.engine import EngineKind
+from cog_predictor.error_codes import coded
+from cog_predictor.given_weights import weights_text
+from cog_predictor.library_path import preload_libraries
+from cog_predictor.predictor import Predictor, RecordMetric
+from cog_predictor.process import end_server_soon
+from cog_predictor.request import Request
+from cog_predictor.vllm_engine import vllm_kind
+from servekit.cli.logs import configure_logs
+from servekit.errors.tree import EngineExited
+from servekit.timing.clock import SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A predictor, and how the process ends when its engine does."""
+
+    predictor: Predictor
+    end: Callable[[], None]
+
+    async def run(self, request: Request, record: RecordMetric) -> AsyncGenerator[str, None]:
+        """Yield the answer to *request*.
+
+        Raises:
+            CodedError: with the code that the table gives.
+        """
+        with coded():
+            try:
+                async with aclosing(self.predictor.predict(request, record)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except EngineExited:
+                self.end()
+                raise
+
+    async def healthy(self) -> bool:
+        """Return whether the engine lives."""
+        try:
+            await self.predictor.engine.check()
+        except EngineExited:
+            self.end()
+            return False
+        return True
+
+
+def import_vllm(environ: MutableMapping[str, str]) -> EngineKind:
+    """Return vLLM, imported where it finds its libraries."""
+    preload_libraries(environ)
+    return vllm_kind()
+
+
+async def start_service(
+    weights: object,
+    environ: MutableMapping[str, str],
+    import_engine: Callable[[MutableMapping[str, str]], EngineKind] = import_vllm,
+) -> Service:
+    """Start, within Cog's worker process, the engine that it serves with.
+
+    Raises:
+        CodedError: it cannot be started.
+    """
+    configure_logs()
+    deployment = Deployment(
+        engine_kind=lambda: import_engine(environ),
+        environ=environ,
+        clock=SystemClock(),
+        report=structlog.get_logger().info,
+    )
+    with coded():
+        predictor = await deployment.start(weights_text(weights))
+    server = os.getppid()
+    return Service(predictor, end=lambda: end_server_soon(server))
