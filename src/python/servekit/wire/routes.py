@@ -1,0 +1,30 @@
+"""Every HTTP route of vLLM's that we call or answer, in one place.
+
+tests/golden holds what vLLM serves, and a test finds each of these there, and each route that our
+code spells out among these.
+"""
+
+HEALTH = "/health"
+VERSION = "/version"
+METRICS = "/metrics"
+MODELS = "/v1/models"
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+TOKENIZE = "/tokenize"
+
+GENERATE = (HEALTH, VERSION, METRICS, MODELS, COMPLETIONS, CHAT, TOKENIZE)
+
+# An engine with --runner pooling serves these in place of completions and chat.
+EMBEDDINGS = "/v1/embeddings"
+
+POOLING = (EMBEDDINGS,)
+
+# Only where the engine was started with VLLM_SERVER_DEV_MODE=1.
+SLEEP = "/sleep"
+WAKE_UP = "/wake_up"
+IS_SLEEPING = "/is_sleeping"
+
+DEVELOPMENT = (SLEEP, WAKE_UP, IS_SLEEPING)
+
+# Not vLLM's: the front process and the load balancers add them.
+OURS: tuple[str, ...] = ()

@@ -1,0 +1,112 @@
+"""Docker by its command line, as far as tests need it.  Runs processes."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+
+def docker(*args: str, check: bool = True) -> str:
+    run = subprocess.run(("docker", *args), capture_output=True, text=True, check=False)  # noqa: S603, S607
+    if check and run.returncode != 0:
+        raise AssertionError(f"docker {' '.join(args)}: {run.stderr.strip()}")
+    return run.stdout.strip()
+
+
+def inspect(kind: str, name: str) -> dict[str, Any]:
+    """What Docker knows of an image or a container."""
+    found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", name))
+    return found[0]
+
+
+def daemon_answers() -> bool:
+    run = subprocess.run(("docker", "version"), capture_output=True, check=False)  # noqa: S607
+    return run.returncode == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container that runs, or has run.
+
+    Attributes:
+        started_at: on the monotonic clock, when `docker run` was called.
+    """
+
+    id: str
+    started_at: float
+
+    @property
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = inspect("container", self.id)["State"]
+        return state
+
+    @property
+    def address(self) -> str:
+        networks = inspect("container", self.id)["NetworkSettings"]["Networks"]
+        return str(next(iter(networks.values()))["IPAddress"])
+
+    def logs(self) -> str:
+        return subprocess.run(  # noqa: S603
+            ("docker", "logs", "--tail", "30", self.id),  # noqa: S607
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        ).stdout
+
+    def wait_until_healthy(self, port: int, path: str, timeout_s: float) -> float:
+        """Return the seconds from `docker run` to the first 200."""
+        url = f"http://{self.address}:{port}{path}"
+        while time.monotonic() < self.started_at + timeout_s:
+            if not self.state["Running"]:
+                break
+            try:
+                with urllib.request.urlopen(url, timeout=2):
+                    return time.monotonic() - self.started_at
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        raise AssertionError(f"{url} is not healthy after {timeout_s} s; logs:\n{self.logs()}")
+
+    def stop(self) -> tuple[int, float]:
+        """SIGTERM; return the exit code and the seconds that it took."""
+        began = time.monotonic()
+        docker("stop", "--time", "20", self.id)
+        return int(self.state["ExitCode"]), time.monotonic() - began
+
+
+@contextmanager
+def running(
+    image: str,
+    args: Sequence[str] = (),
+    *,
+    read_only: bool = False,
+    network: str = "bridge",
+    name: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Container]:
+    """Run *image* in the background; remove the container in the end."""
+    options = ["--read-only"] if read_only else []
+    options += ["--network", network]
+    options += ["--network-alias", name] if name else []
+    for key, value in (environ or {}).items():
+        options += ["--env", f"{key}={value}"]
+    began = time.monotonic()
+    container = Container(docker("run", "--detach", *options, image, *args), began)
+    try:
+        yield container
+    finally:
+        docker("rm", "--force", container.id)
+
+
+@contextmanager
+def private_network(name: str) -> Iterator[str]:
+    docker("network", "create", name)
+    try:
+        yield name
+    finally:
+        docker("network", "rm", name)

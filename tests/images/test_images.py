@@ -1,0 +1,128 @@
+"""Every image of src/docker, as built by build-support/images/build: started, asked, stopped."""
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.images.cases import PROGRAMS, SERVERS, Server
+from tests.images.docker import Container, daemon_answers, docker, inspect, private_network, running
+from tests.images.secrets import secrets_in
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+
+DOCKERFILES = Path(__file__).parents[2] / "src/docker"
+NAMES = [*(server.image for server in SERVERS), *PROGRAMS]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def daemon() -> None:
+    if not daemon_answers():
+        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[str]:
+    with private_network(f"servekit-{os.getpid()}") as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def fleet(network: str) -> Iterator[Container]:
+    """A simulated fleet for the images that need one."""
+    with running("simulator", network=network) as container:
+        container.wait_until_healthy(8001, "/health", 15.0)
+        yield container
+
+
+@pytest.fixture(scope="session")
+def table() -> Iterator[list[str]]:
+    """Lines that the session prints in the end: image, size, seconds to start and to stop."""
+    lines = [f"{'image':<16}{'MB':>6}{'start s':>9}{'stop s':>8}"]
+    yield lines
+    print("\n" + "\n".join(lines))  # noqa: T201
+
+
+def ask(container: Container, server: Server) -> dict[str, Any]:
+    """One request, small enough to be answered at once."""
+    url = f"http://{container.address}:{server.port}"
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as answer:  # noqa: S310
+        model = json.load(answer)["data"][0]["id"]
+    body = {"model": model, "max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
+    request = urllib.request.Request(  # noqa: S310
+        url + server.path,
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def labels_of(image: str) -> dict[str, str]:
+    labels: dict[str, str] = inspect("image", image)["Config"]["Labels"] or {}
+    return labels
+
+
+def test_every_image_has_a_case() -> None:
+    """An image that nobody starts is one that nobody knows to start."""
+    folders = {path.parent.name for path in DOCKERFILES.glob("*/Dockerfile")}
+
+    assert folders == set(NAMES)
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.image)
+def test_image_starts_answers_and_stops(
+    server: Server, fleet: Container, network: str, table: list[str]
+) -> None:
+    """Healthy in time, one request answered, and a SIGTERM obeyed with exit code 0."""
+    args = [arg.format(fleet=fleet.address) for arg in server.args]
+    read_only = labels_of(server.image)["io.servekit.read-only-root"] == "true"
+
+    with running(server.image, args, network=network, read_only=read_only) as container:
+        started_s = container.wait_until_healthy(server.port, "/health", server.start_s)
+        answer = ask(container, server)
+        code, stopped_s = container.stop()
+
+    assert answer["usage"]["completion_tokens"] > 0
+    assert code == 0
+    assert stopped_s < 10
+    size_mb = inspect("image", server.image)["Size"] / 1e6
+    table.append(f"{server.image:<16}{size_mb:>6.0f}{started_s:>9.2f}{stopped_s:>8.2f}")
+
+
+@pytest.mark.parametrize("image", PROGRAMS)
+def test_program_explains_itself(image: str, table: list[str]) -> None:
+    """An image that is no server runs its program."""
+    assert "Usage" in docker("run", "--rm", image, "--help")
+
+    table.append(f"{image:<16}{inspect('image', image)['Size'] / 1e6:>6.0f}{'-':>9}{'-':>8}")
+
+
+@pytest.mark.parametrize("image", NAMES)
+def test_image_runs_as_nobody_special(image: str) -> None:
+    """Neither by name nor by number is the user root, and the process starts without a shell."""
+    configuration = inspect("image", image)["Config"]
+
+    user = configuration["User"].partition(":")[0]
+    assert user not in ("", "0", "root")
+    assert configuration["Entrypoint"][0] != "/bin/sh"
+
+
+@pytest.mark.parametrize("image", NAMES)
+def test_image_says_where_it_comes_from(image: str) -> None:
+    """Source and revision are on the image itself."""
+    labels = labels_of(image)
+
+    assert labels["org.opencontainers.image.revision"] not in ("", "unknown")
+    assert labels["org.opencontainers.image.source"]
+
+
+@pytest.mark.parametrize("image", NAMES)
+def test_image_holds_no_secret(image: str) -> None:
+    """No layer, no line of history and no variable holds what looks like a token or a key."""
+    assert secrets_in(image) == []
