@@ -75,6 +75,7 @@ class StreamedChoice:
         self._index = index
         self._kind = kind
         self._reason = reason
+        self._transport = transport
         self._write = transport.write
         self._cut_after = cut_after
         self._events = [chunked(event) for event in token_events(kind, index)]
@@ -90,7 +91,7 @@ class StreamedChoice:
         self._count += 1
         self._write(event)
         if self._count == self._cut_after:
-            self._answer.fail()
+            self.cut()
 
     def last(self) -> None:
         event = last_token_event(self._kind, self._index, self._count, self._reason)
@@ -99,4 +100,11 @@ class StreamedChoice:
         self._answer.close_one()
 
     def cut(self) -> None:
+        """Close at once: the handler may only run after further steps."""
+        self._transport.close()
+        self._write = _write_nothing
         self._answer.fail()
+
+
+def _write_nothing(_: bytes) -> None:
+    """Where the connection is closed already."""

@@ -196,7 +196,7 @@ class EngineApi:
         try:
             await answer.done
         except EngineGone:
-            _hang_up(request)
+            return _hang_up(request)
         finally:
             self._abort(ids)
         tokens = sum(prompt.tokens for prompt in prompts)
@@ -340,11 +340,11 @@ def _length(body: OpenAiRequest, prompt: Prompt, limit: int) -> tuple[int, str]:
     return (natural, "stop") if natural < limit else (limit, "length")
 
 
-def _hang_up(request: web.Request) -> None:
-    """Close the connection without ending the answer."""
+def _hang_up(request: web.Request) -> web.Response:
+    """Close the connection without ending the answer; what is returned reaches nobody."""
     if request.transport is not None:
-        request.transport.abort()
-    raise ConnectionResetError("the engine was cut off")
+        request.transport.close()
+    return web.Response()
 
 
 def _object(body: bytes) -> dict[str, list[dict[str, object]]]:
