@@ -97,7 +97,7 @@ def forest(title: str, axis: Axis, intervals: Sequence[Interval]) -> str:
 
     zero = f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="2" y2="{height - 30}"/>'
     ticks = "".join(
-        f'<text x="{at(t):.1f}" y="{height - 16}" text-anchor="middle">{t:+.0%}</text>'
+        f'<text x="{at(t):.1f}" y="{height - 16}" text-anchor="middle">{_percent(t)}</text>'
         for t in axis.ticks()
     )
     rows = "".join(
@@ -167,6 +167,10 @@ def _frame(x: Axis, y: Axis) -> str:
     )
 
 
+def _percent(share: float) -> str:
+    return "0" if abs(share) < 1e-9 else f"{share * 100:+.3g}%"
+
+
 def short(value: float) -> str:
     """Return a tick's number with no digit too many: 0.5, 20, 1.5k."""
     if abs(value) >= 1000:
@@ -188,4 +192,6 @@ def _log_ticks(low: float, high: float) -> list[float]:
     # Three labels a decade are legible over two decades, one over more.
     steps = (1, 2, 5) if math.log10(high / low) <= 2 else (1,)
     ticks = [m * 10.0**power for power in powers for m in steps]
-    return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    # Within a decade there may be none of these; round numbers serve as well there.
+    return inside if len(inside) > 2 else _ticks(low, high, 4)
