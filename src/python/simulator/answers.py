@@ -106,5 +106,5 @@ class StreamedChoice:
         self._answer.fail()
 
 
-def _write_nothing(_: bytes) -> None:
+def _write_nothing(_: bytes | bytearray | memoryview) -> None:
     """Where the connection is closed already."""
