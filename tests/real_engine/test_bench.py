@@ -1,0 +1,49 @@
+"""The bench runner against one real engine, and through both load balancers."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.real_engine.engine import Engine
+from tests.real_engine.programs import command, environ, serving
+
+pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
+
+
+def run_bench(url: str, model: str, folder: Path) -> dict[str, object]:
+    """Return what the run exported."""
+    args = ("run", "--url", url, "--model", model, "--workload", "default")
+    limits = ("--num-requests", "24", "--concurrency", "4", "--output-dir", str(folder))
+    done = subprocess.run(  # noqa: S603
+        command("bench.runner", *args, *limits),
+        env=environ(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (exported,) = folder.rglob("profile_export.json")
+    found: dict[str, object] = json.loads(exported.read_text())
+    return found
+
+
+def test_bench_measures_an_engine(engine: Engine, tmp_path: Path) -> None:
+    """Every request is answered, and counted once."""
+    exported = run_bench(engine.url, engine.model, tmp_path)
+
+    assert exported
+
+
+@pytest.mark.parametrize("module", ["loadbalancer.baseline", "loadbalancer.managed"])
+def test_bench_measures_through_a_balancer(
+    module: str, engine: Engine, second_engine: Engine, tmp_path: Path
+) -> None:
+    """The same command, with the load balancer's URL."""
+    endpoints = f"{engine.url},{second_engine.url}"
+    with serving(module, "--endpoints", endpoints, "--port", "0") as url:
+        exported = run_bench(url, engine.model, tmp_path)
+
+    assert exported
