@@ -11,13 +11,11 @@ import tempfile
 from pathlib import Path as LocalPath
 from typing import Optional
 
-import structlog
 from cog import BaseModel, Input, Path, Secret
 from cog_predictor.error_codes import coded
+from cog_predictor.logs import report
 from cog_predictor.predictor_config import PredictorConfig
 from cog_predictor.training import HubFiles, Pack, pack_model, patterns
-
-from servekit.cli.logs import configure_logs
 
 
 class TrainingOutput(BaseModel):
@@ -56,7 +54,6 @@ def train(
     ),
 ) -> TrainingOutput:
     """Return model.tar with the repository and a predictor_config.json."""
-    configure_logs()
     pack = Pack(
         repo_id=hf_model_id,
         revision=hf_model_sha,
@@ -72,6 +69,6 @@ def train(
             hub,
             folder=LocalPath(folder),
             target=LocalPath("model.tar"),
-            report=structlog.get_logger().info,
+            report=report,
         )
     return TrainingOutput(weights=Path(str(target)))

@@ -5,18 +5,16 @@ from collections.abc import AsyncGenerator, Callable, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import structlog
-
 from cog_predictor.deployment import Deployment
 from cog_predictor.engine import EngineKind
 from cog_predictor.error_codes import coded
 from cog_predictor.given_weights import weights_text
 from cog_predictor.library_path import preload_libraries
+from cog_predictor.logs import report
 from cog_predictor.predictor import Predictor, RecordMetric
 from cog_predictor.process import end_server_soon
 from cog_predictor.request import Request
 from cog_predictor.vllm_engine import vllm_kind
-from servekit.cli.logs import configure_logs
 from servekit.errors.tree import EngineExited
 from servekit.timing.clock import SystemClock
 
@@ -69,12 +67,11 @@ async def start_service(
     Raises:
         CodedError: it cannot be started.
     """
-    configure_logs()
     deployment = Deployment(
         engine_kind=lambda: import_engine(environ),
         environ=environ,
         clock=SystemClock(),
-        report=structlog.get_logger().info,
+        report=report,
     )
     with coded():
         predictor = await deployment.start(weights_text(weights))

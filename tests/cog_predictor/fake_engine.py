@@ -1,0 +1,87 @@
+"""An engine that answers word by word, and does what its prompt says.
+
+A prompt is as many tokens as it has words, without the `<s>` that begins it.  Words with a
+meaning: `slow` waits before every token, `die` ends the engine, `refuse` is refused.  What happens
+is noted in `engine.log`, line by line, since a test looks from another process.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
+from pathlib import Path
+
+from cog_predictor.engine import EngineKind, Piece, Sampling
+
+from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
+
+GOLDEN = Path(__file__).parents[1] / "golden/cog/async_engine_args_v0.32.0.txt"
+
+SLOW_TOKEN_S = 0.05
+
+
+def known_args() -> frozenset[str]:
+    """The names that vLLM takes."""
+    return frozenset(line for line in GOLDEN.read_text().splitlines() if not line.startswith("#"))
+
+
+def import_fake(_environ: MutableMapping[str, str]) -> EngineKind:
+    """Stand in for `import_vllm`."""
+    return EngineKind(known_args(), gpu_count=0, start=start_fake)
+
+
+async def start_fake(model: Path, args: Mapping[str, object]) -> "FakeEngine":
+    """Load nothing; take as long as the argument `shutdown_timeout` says, and fail as told."""
+    await asyncio.sleep(float(str(args.get("shutdown_timeout", 0))))
+    if args.get("quantization") == "broken":
+        raise EngineNotReady("vLLM did not start: broken quantization")
+    return FakeEngine(model, args, Path("engine.log"))
+
+
+class FakeEngine:
+    """Repeats the words of the prompt until it may stop."""
+
+    def __init__(self, model: Path, args: Mapping[str, object], log: Path) -> None:
+        template = model / "chat_template.jinja"
+        self._words: list[str] = []
+        self._running: set[str] = set()
+        self._dead = False
+        self._log = log
+        self.args = dict(args)
+        self.max_model_len = int(str(args.get("max_model_len", 64)))
+        self.chat_template = template.read_text() if template.exists() else None
+        self.special_tokens = {"bos_token": "<s>"}
+
+    def tokenize(self, text: str, *, complete: bool) -> list[int]:  # noqa: ARG002
+        words = text.removeprefix("<s>").split()
+        self._words += [word for word in words if word not in self._words]
+        return [self._words.index(word) for word in words]
+
+    async def generate(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[Piece, None]:
+        words = [self._words[token] for token in prompt_token_ids]
+        self._note(f"start {sampling.max_tokens} {sampling.seed} {' '.join(words)}")
+        if "refuse" in words:
+            raise RequestInvalid("vLLM refuses the request: it was told to")
+        self._running.add(request_id)
+        for number in range(sampling.max_tokens):
+            if "slow" in words:
+                await asyncio.sleep(SLOW_TOKEN_S)
+            if "die" in words:
+                self._dead = True
+            await self.check()
+            if request_id not in self._running:
+                return
+            yield Piece(f"{words[number % len(words)]} ", 1)
+        self._running.discard(request_id)
+
+    async def abort(self, request_id: str) -> None:
+        self._running.discard(request_id)
+        self._note("abort")
+
+    async def check(self) -> None:
+        if self._dead:
+            raise EngineExited("the engine is gone: it was told to die")
+
+    def _note(self, line: str) -> None:
+        with self._log.open("a") as file:
+            file.write(f"{line}\n")
