@@ -6,7 +6,7 @@ COPY dist-packages /usr/local/lib/python3.11/dist-packages
 RUN set -eu; folder=/usr/local/lib/python3.11/dist-packages/vllm-0.32.0+cpu.dist-info; \
     mkdir "$folder"; \
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' >"$folder/METADATA"; \
-    printf '#!/usr/bin/python3\nfrom vllm.entrypoints.cli.main import main\n\nmain()\n' >/usr/local/bin/vllm; \
+    printf '#!/bin/sh\nexec python3 -m vllm.entrypoints.cli.main "$@"\n' >/usr/local/bin/vllm; \
     chmod 755 /usr/local/bin/vllm
 # Nothing is fetched and nobody is told.
 ENV HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1

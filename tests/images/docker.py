@@ -5,7 +5,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,17 +86,13 @@ def running(
     *,
     read_only: bool = False,
     network: str = "bridge",
-    name: str | None = None,
-    environ: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Container]:
-    """Run *image* in the background; remove the container in the end."""
-    options = ["--read-only"] if read_only else []
-    options += ["--network", network]
-    options += ["--network-alias", name] if name else []
-    for key, value in (environ or {}).items():
-        options += ["--env", f"{key}={value}"]
+    """Run *image* in the background, with more *options* of `docker run`; remove it in the end."""
+    flags = ["--read-only"] if read_only else []
+    flags += ["--network", network, *options]
     began = time.monotonic()
-    container = Container(docker("run", "--detach", *options, image, *args), began)
+    container = Container(docker("run", "--detach", *flags, image, *args), began)
     try:
         yield container
     finally:
