@@ -22,8 +22,24 @@ _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "VLLM
 # These say where we run, change the key of the compile cache, and change nothing else.
 _KEY_NOISE = ("VLLM_IMAGE_TAG", "VLLM_USAGE_SOURCE", "XDG_CONFIG_HOME")
 
-# Of what stays, this changes the key of the compile cache (measured on vLLM 0.26).
-KEY_VARIABLES = ("CUDA_HOME", "HOME", "VLLM_ENGINE_READY_TIMEOUT_S", "VLLM_PLUGINS")
+# Of what stays, this changes the key of the compile cache (measured on vLLM 0.26), and so does every
+# variable of vLLM's own but these (vLLM 0.32, envs.py, compile_factors).
+_KEY_VARIABLES = frozenset({"CUDA_HOME", "HOME"})
+_OUTSIDE_THE_KEY = frozenset(
+    {
+        "VLLM_CACHE_ROOT",
+        "VLLM_CUDA_COMPATIBILITY_PATH",
+        "VLLM_ENABLE_CUDA_COMPATIBILITY",
+        "VLLM_ENABLE_STARTUP_PLAN",
+        "VLLM_HOST_IP",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE",
+        "VLLM_LOGGING_COLOR",
+        "VLLM_LOGGING_LEVEL",
+        "VLLM_LOGGING_PREFIX",
+        "VLLM_NO_USAGE_STATS",
+        "VLLM_PORT",
+    }
+)
 
 # Kubernetes describes a service this way: VLLM_PORT=tcp://10.0.0.7:8000.
 _SERVICE_URI = re.compile(r"(tcp|udp|sctp)://")
@@ -61,7 +77,11 @@ def engine_environment(
 
 def compile_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what of an engine's environment is part of its compile cache's key."""
-    return {name: environ[name] for name in KEY_VARIABLES if name in environ}
+    return {
+        name: value
+        for name, value in sorted(environ.items())
+        if name in _KEY_VARIABLES or (name.startswith("VLLM_") and name not in _OUTSIDE_THE_KEY)
+    }
 
 
 def _reason_to_drop(name: str, value: str) -> str | None:

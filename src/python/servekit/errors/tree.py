@@ -9,6 +9,7 @@
         WeightsMissing      weights that are nowhere, or are no model
         WeightsRefused      an archive that is cut, hostile or too large
         WeightsUnreachable  weights that could not be downloaded
+        CacheRefused        a compile cache that is not for this engine, or is damaged
       RequestError        whoever called us
         RequestInvalid      not JSON, or not what the endpoint takes
         RequestTooLarge     a body beyond the limit
@@ -65,6 +66,10 @@ class WeightsRefused(ConfigError):
 
 class WeightsUnreachable(ConfigError):
     """The weights could not be downloaded."""
+
+
+class CacheRefused(ConfigError):
+    """A compile cache is not for this engine, or is damaged."""
 
 
 class RequestError(ServeError):

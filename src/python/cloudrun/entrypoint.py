@@ -1,0 +1,125 @@
+"""`cloudrun`: serve one model from one container; keep and put back its compile cache."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from cloudrun.compile_cache import capture, manifests, restore
+from cloudrun.compile_cache import read_key as read_compile_key
+from cloudrun.fetch import fetch_model
+from cloudrun.lifecycle import World, serve
+from cloudrun.progress import INITIALIZATION, Progress
+from cloudrun.settings import CloudRunSettings, read_cloudrun_settings
+from cloudrun.stores import open_store
+from servekit.cli.logs import announce, configure_logs
+from servekit.cli.program import run_program
+from servekit.cli.server import run_until_stopped
+from servekit.timing.clock import SystemClock
+from servekit.timing.timeline import Stage
+from servekit.weights.hub import HubDownload
+
+log = structlog.get_logger()
+
+app = typer.Typer(add_completion=False, no_args_is_help=False)
+cache_app = typer.Typer(help="Keep a compile cache, and put it back.")
+app.add_typer(cache_app, name="cache")
+
+StoreName = Annotated[str, typer.Argument(help="a folder, or gs://bucket/prefix")]
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
+    """Serve, unless a command says otherwise.  Settings come from the environment."""
+    configure_logs()
+    if context.invoked_subcommand is None:
+        serve_command()
+
+
+@app.command("serve")
+def serve_command() -> None:
+    """Serve MODEL_NAME on PORT: 503 until it is up and warm, then every byte."""
+    clock = SystemClock()
+    progress = Progress(clock, started_s=clock.now() - _age_s())
+    settings = _settings()
+    world = World(os.environ, clock, _hub(settings), _write)
+    progress.stages.record(Stage(INITIALIZATION, 0.0, progress.stages.elapsed_s))
+    run_until_stopped(lambda stop: serve(settings, progress, world, stop))
+
+
+@app.command("download")
+def download_command() -> None:
+    """Bring MODEL_NAME into HF_HOME, whole or not at all; for the building of an image."""
+    settings = _settings()
+    model = fetch_model(
+        settings.model_name, settings.model_revision, Path(settings.hf_home), _hub(settings)
+    )
+    announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
+
+
+@cache_app.command("capture")
+def capture_command(to: StoreName) -> None:
+    """Keep the compile cache of the engine that runs here, or ran."""
+    manifest = capture(Path(_settings().vllm_cache_root), open_store(to, os.environ))
+    announce(
+        "captured", digest=manifest.key.digest, files=manifest.files, bytes_unpacked=manifest.size
+    )
+
+
+@cache_app.command("restore")
+def restore_command(source: StoreName) -> None:
+    """Put back the compile cache for the engine that ran here last; `serve` does so by itself."""
+    root = Path(_settings().vllm_cache_root)
+    key = read_compile_key(root)
+    manifest = restore(root, key, open_store(source, os.environ))
+    if manifest is None:
+        announce("nothing to restore", digest=key.digest)
+        raise typer.Exit(1)
+    announce("restored", digest=key.digest, files=manifest.files)
+
+
+@cache_app.command("inspect")
+def inspect_command(source: StoreName) -> None:
+    """Say what is kept, and for what."""
+    for manifest in manifests(open_store(source, os.environ)):
+        key = manifest.key
+        announce(
+            "compile cache",
+            digest=key.digest,
+            gpu_arch=key.gpu_arch,
+            vllm=key.vllm,
+            torch=key.torch,
+            model=key.model,
+            flags=list(key.flags),
+            variables=key.variables,
+            files=manifest.files,
+            bytes_unpacked=manifest.size,
+        )
+
+
+def _settings() -> CloudRunSettings:
+    return read_cloudrun_settings(os.environ, log.warning)
+
+
+def _hub(settings: CloudRunSettings) -> HubDownload:
+    return HubDownload(settings.hf_token or None, settings.hf_endpoint or None)
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _age_s() -> float:
+    """Seconds since this process was started: the interpreter's own start counts."""
+    # Field 22 of proc(5)'s stat, in clock ticks since boot; the name before it may hold blanks.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
+
+
+if __name__ == "__main__":
+    run_program(app)

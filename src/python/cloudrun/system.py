@@ -1,0 +1,84 @@
+"""What the container asks of its host: never more than a warning when it says no."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from servekit.engine.dtype import GpuArch, read_arch_list
+from servekit.errors.tree import SettingInvalid
+
+Warn = Callable[[str], None]
+
+# The seed's `ulimit -n`.
+OPEN_FILES = 1048576
+
+HOSTS = Path("/etc/hosts")
+
+
+def raise_open_files(warn: Warn, wanted: int = OPEN_FILES) -> int:
+    """Allow *wanted* open files, or as many as the host permits; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    for target, ceiling in ((wanted, max(wanted, hard)), (limit, hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, ceiling))
+        except (OSError, ValueError):
+            continue
+        soft = target
+        break
+    if soft < wanted:
+        warn(f"{soft} open files are allowed, not {wanted}; the host permits no more")
+    return soft
+
+
+def name_host(warn: Warn, hosts: Path = HOSTS, hostname: str | None = None) -> None:
+    """Make our own host name resolvable: torch looks it up, and waits where nobody answers."""
+    name = hostname or socket.gethostname()
+    try:
+        if name not in hosts.read_text().split():
+            with hosts.open("a") as file:
+                file.write(f"127.0.0.1 {name}\n")
+    except OSError as error:
+        warn(f"{hosts} could not be given the host name: {error.strerror}; it is read-only here")
+
+
+async def find_arch(
+    arch_list: str, warn: Warn, command: tuple[str, ...] = ("nvidia-smi",)
+) -> GpuArch | None:
+    """Return the GPU's compute capability, as the driver says it; else the first of *arch_list*.
+
+    None where neither knows, as on a machine without a GPU.
+    """
+    seen = await _ask_driver(command)
+    named = read_arch_list(arch_list)
+    if seen is not None and named and seen not in named:
+        warn(
+            f"the GPU is {seen}, and TORCH_CUDA_ARCH_LIST says {arch_list!r}; kernels for it are "
+            "compiled at start"
+        )
+    return seen or (named[0] if named else None)
+
+
+async def _ask_driver(command: tuple[str, ...]) -> GpuArch | None:
+    query = (*command, "--query-gpu=compute_cap", "--format=csv,noheader")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *query, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    said, _ = await process.communicate()
+    try:
+        archs = read_arch_list(said.decode("ascii", "replace"))
+    except SettingInvalid:
+        return None
+    return archs[0] if archs and process.returncode == 0 else None
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
