@@ -94,6 +94,8 @@ def read_calibration(raw: dict[str, Any]) -> Calibration:
         attended_pair_s=step["attended_pair_s"],
         frontend_s=step.get("frontend_s", 0.0),
         frontend_token_s=step.get("frontend_token_s", 0.0),
+        idle_start_s=step.get("idle_start_s", 0.0),
+        jitter_s=step.get("jitter_s", 0.0),
     )
     return Calibration(
         model=raw["model"],
@@ -139,6 +141,8 @@ def scaled(
             attended_pair_s=profile.attended_pair_s * width * compute,
             frontend_s=profile.frontend_s,
             frontend_token_s=profile.frontend_token_s,
+            idle_start_s=profile.idle_start_s,
+            jitter_s=profile.jitter_s,
         ),
         kv_cache_tokens=_kv_cache_tokens(shape, there, tp, utilization),
         source=f"scaled from {profile.name} by parameters, bandwidth and flops",

@@ -188,6 +188,7 @@ class Engine:
         self._step: Step | None = None
         # Arrivals up to here may enter the next step.
         self._seen_until = 0.0
+        self._ended_s = float("-inf")
         self._orders = 0
         self._tickets = 0
         self._leaving: list[Sequence] = []
@@ -281,6 +282,7 @@ class Engine:
         self._step = None
         last_step_s = step.first_step_s + step.growth_s * (step.steps - 1)
         self._seen_until = step.end_s - last_step_s
+        self._ended_s = step.end_s
         self._advance(step.steps, step.decoded)
         self.counters.steps += step.steps
         self.counters.generation_tokens += step.decoded * step.steps + len(step.sampled)
@@ -439,8 +441,12 @@ class Engine:
             return None
         kv = self._decode_kv + decoded
         seconds = self.profile.step_s(prefill.tokens, prefill.attended, decoded, kv)
+        if now > self._ended_s:
+            # Scheduling and launching are hidden behind the step before, where there is one.
+            seconds += self.profile.idle_start_s
         steps, growth = 1, 0.0
-        if most > 1 and not prefill.tokens and not self._arriving and not preempted:
+        alike = not prefill.tokens and not self._arriving and not preempted
+        if most > 1 and alike and now <= self._ended_s:
             steps = self._like_steps(most)
             growth = self.profile.kv_token_s * decoded
         return Step(

@@ -29,6 +29,8 @@ class StepProfile:
         frontend_s: seconds between a request's arrival and its place in the queue, and back: HTTP,
             tokenizer, process hops.
         frontend_token_s: further seconds per prompt token.
+        idle_start_s: further seconds of a step that no other one preceded.
+        jitter_s: standard deviation of the moment at which a client sees a token.
     """
 
     name: str
@@ -39,6 +41,8 @@ class StepProfile:
     attended_pair_s: float
     frontend_s: float = 0.0
     frontend_token_s: float = 0.0
+    idle_start_s: float = 0.0
+    jitter_s: float = 0.0
 
     def decode_step_s(self, sequences: int, kv_tokens: int) -> float:
         """Return the seconds of a step in which *sequences* decode over *kv_tokens* in all."""
@@ -73,6 +77,8 @@ class StepProfile:
             attended_pair_s=self.attended_pair_s / factor,
             frontend_s=self.frontend_s / factor,
             frontend_token_s=self.frontend_token_s / factor,
+            idle_start_s=self.idle_start_s / factor,
+            jitter_s=self.jitter_s / factor,
         )
 
 

@@ -1,0 +1,102 @@
+"""What happens to a fleet: who asks, what breaks, and when it grows.  Pure values."""
+
+from dataclasses import dataclass, field
+
+from servekit.enginesim.calibration import Calibration
+from servekit.errors.tree import SettingInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request that reaches the load balancer.
+
+    Attributes:
+        segments: chained hash, or id, of each full segment of the prompt.
+        session: whose conversation it belongs to.
+    """
+
+    at_s: float
+    model: str
+    prompt_tokens: int
+    output_tokens: int
+    segments: tuple[int, ...] = ()
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSetup:
+    """One engine of the fleet.  Replicas of a model may differ in GPU, and so in calibration."""
+
+    name: str
+    model: str
+    calibration: Calibration
+    max_model_len: int
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A replica that dies at *at_s* and serves again, empty, *down_s* later."""
+
+    replica: str
+    at_s: float
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscale:
+    """Replicas of each model follow the requests in flight.
+
+    Attributes:
+        in_flight: requests per replica that are aimed at.
+        most: replicas of one model, at most; the setups given are the least.
+        every_s: how often it looks.
+        start_s: from the decision to a replica that serves: a cold start, or a wake-up.
+        idle_s: how long fewer must have sufficed before one is drained.
+    """
+
+    in_flight: float
+    most: int
+    start_s: float
+    every_s: float = 10.0
+    idle_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.in_flight <= 0 or self.most < 1 or self.every_s <= 0:
+            raise SettingInvalid("autoscaling needs in_flight > 0, most >= 1 and every_s > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The world around the requests.
+
+    Attributes:
+        poll_s: seconds between two polls of /metrics; loads are that stale at worst, plus the
+            scrape.
+        scrape_s: seconds from the engine's answer to the load balancer's knowledge of it.
+        segment_tokens: tokens per entry of `Arrival.segments`.
+        retries: further replicas that are tried before the first byte.
+    """
+
+    replicas: tuple[ReplicaSetup, ...]
+    poll_s: float = 0.2
+    scrape_s: float = 0.006
+    segment_tokens: int = 512
+    max_num_seqs: int = 1024
+    max_num_batched_tokens: int = 8192
+    retries: int = 2
+    failures: tuple[Failure, ...] = ()
+    autoscale: Autoscale | None = None
+    seed: int = 1
+    names: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = frozenset(setup.name for setup in self.replicas)
+        if len(names) != len(self.replicas) or not names:
+            raise SettingInvalid("a fleet has at least one replica, and each its own name")
+        unknown = [failure.replica for failure in self.failures if failure.replica not in names]
+        if unknown:
+            raise SettingInvalid(f"failure of {unknown[0]!r}: no replica has this name")
+        if self.poll_s <= 0:
+            raise SettingInvalid(f"poll_s is {self.poll_s}; it is above 0")
+        object.__setattr__(self, "names", names)

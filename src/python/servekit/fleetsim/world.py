@@ -1,0 +1,391 @@
+"""A fleet behind one load balancer, in virtual time.  Pure: no clock, no sockets, one seed.
+
+Events are taken in order of time; ties are taken in the order in which they were planned, so that
+a run is the same to the bit wherever it is repeated.  The policies are those of servekit/routing,
+unchanged, over the same ledger that the load balancer keeps; the engines are those that the HTTP
+simulator serves.  What a request costs here does not depend on how many replicas there are, but
+for what the policy looks at and the polls.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from math import ceil
+from random import Random
+
+from servekit.enginesim.engine import Engine, EngineConfig, Request, Step
+from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
+from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, Outcome
+from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
+from servekit.metrics.engine_load import EngineLoad
+from servekit.routing.ledger import Account, InFlight, Ledger, Pool
+from servekit.routing.policy import Policy
+from servekit.routing.request import RouteRequest
+
+# Decode steps that may be taken as one; a run ends by itself at the next change.
+_RUN = 1_000_000_000
+
+
+class _Trip:
+    """One request on its way."""
+
+    __slots__ = (
+        "account",
+        "arrival",
+        "first_s",
+        "held",
+        "number",
+        "replica",
+        "request",
+        "route",
+        "tried",
+    )
+
+    def __init__(self, number: int, arrival: Arrival, route: RouteRequest) -> None:
+        self.number = number
+        self.arrival = arrival
+        self.route = route
+        self.request = Request(
+            number, arrival.prompt_tokens, arrival.output_tokens, arrival.segments
+        )
+        self.first_s = -1.0
+        self.tried: tuple[str, ...] = ()
+        self.account: Account
+        self.held: InFlight
+        self.replica: _Replica
+
+
+class _Replica:
+    """One engine, up or down."""
+
+    __slots__ = ("born_s", "draining", "engine", "number", "setup", "trips", "up", "version")
+
+    def __init__(self, setup: ReplicaSetup, number: int, engine: Engine, now: float) -> None:
+        self.setup = setup
+        self.number = number
+        self.engine = engine
+        self.up = True
+        self.draining = False
+        self.born_s = now
+        # An event of an earlier version is about a step that was cut short.
+        self.version = 0
+        self.trips: dict[int, _Trip] = {}
+
+
+class World:
+    """One run of one policy."""
+
+    def __init__(
+        self, scenario: Scenario, policy: Callable[[Random], Policy], *, keep_curve: bool = False
+    ) -> None:
+        self._scenario = scenario
+        self._policy = policy(Random(scenario.seed))
+        self._ledger = Ledger(scenario.poll_s)
+        self._outcome = Outcome()
+        self._heap: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = count()
+        self._replicas: dict[str, _Replica] = {}
+        self._pools: dict[str, Pool] = {}
+        self._open = 0
+        self._arrived = 0
+        self._starting: dict[str, int] = {}
+        self._enough_since: dict[str, float] = {}
+        self._keep_curve = keep_curve
+        self._last_s = 0.0
+
+    def run(self, arrivals: Iterable[Arrival]) -> Outcome:
+        """Serve *arrivals*, in order of time, to the last token and return what became of them."""
+        for setup in self._scenario.replicas:
+            self._add_replica(setup, 0.0)
+        self._rebuild_pools()
+        for failure in self._scenario.failures:
+            self._plan(failure.at_s, self._failing(failure))
+        self._poll(0.0)
+        if self._scenario.autoscale:
+            self._plan(self._scenario.autoscale.every_s, self._scale)
+        self._drive(iter(arrivals))
+        return self._finished()
+
+    def _drive(self, arrivals: Iterator[Arrival]) -> None:
+        heap = self._heap
+        arrival = next(arrivals, None)
+        while arrival is not None or self._open:
+            if arrival is not None and (not heap or arrival.at_s <= heap[0][0]):
+                self._last_s = arrival.at_s
+                self._arrive(arrival)
+                arrival = next(arrivals, None)
+                continue
+            now, _, happen = heapq.heappop(heap)
+            self._last_s = now
+            self._outcome.events += 1
+            happen(now)
+
+    def _finished(self) -> Outcome:
+        outcome = self._outcome
+        outcome.end_s = self._last_s
+        for replica in self._replicas.values():
+            self._count_engine(replica.engine)
+            outcome.replica_s += self._last_s - replica.born_s
+        return outcome
+
+    def _plan(self, when: float, happen: Callable[[float], None]) -> None:
+        heapq.heappush(self._heap, (when, next(self._order), happen))
+
+    # Requests.
+
+    def _arrive(self, arrival: Arrival) -> None:
+        policy = self._policy
+        route = RouteRequest(
+            model=arrival.model,
+            prompt_tokens=arrival.prompt_tokens,
+            blocks=arrival.segments if policy.reads_prompt else (),
+            block_tokens=self._scenario.segment_tokens,
+            session=arrival.session if policy.reads_session else None,
+        )
+        trip = _Trip(self._arrived, arrival, route)
+        self._arrived += 1
+        self._open += 1
+        self._send(trip, arrival.at_s)
+
+    def _send(self, trip: _Trip, now: float) -> None:
+        """Send a request to where the policy says, and elsewhere where nobody answers."""
+        pool = self._pools.get(trip.arrival.model)
+        while True:
+            left = pool.without(trip.tried) if pool and trip.tried else pool
+            if not left or len(trip.tried) > self._scenario.retries:
+                self._close(trip, now, REFUSED if trip.tried else NO_REPLICA)
+                return
+            decision = self._policy.choose(trip.route, left, now)
+            replica = self._replicas[decision.replica]
+            if replica.up:
+                break
+            # Nobody listens: a refused connection is known at once.
+            self._retry(trip, decision.replica)
+        account = self._ledger.account(decision.replica)
+        trip.account, trip.replica = account, replica
+        trip.held = self._ledger.begin(account, trip.arrival.prompt_tokens)
+        self._policy.sent(trip.route, account, now)
+        replica.trips[trip.number] = trip
+        profile = replica.engine.profile
+        way_s = profile.frontend_s + profile.frontend_token_s * trip.arrival.prompt_tokens
+        engine = replica.engine
+        self._plan(now + way_s, lambda then: self._submit(trip, engine, then))
+
+    def _retry(self, trip: _Trip, name: str) -> None:
+        trip.tried = (*trip.tried, name)
+        self._outcome.retries += 1
+
+    def _submit(self, trip: _Trip, engine: Engine, now: float) -> None:
+        replica = trip.replica
+        if replica.engine is not engine or trip.number not in replica.trips:
+            # The replica died meanwhile, and the request went elsewhere.
+            return
+        before = engine.busy_until
+        try:
+            engine.submit(trip.request, now)
+        except EngineRefused:
+            self._leave(trip)
+            self._retry(trip, replica.setup.name)
+            self._send(trip, now)
+            return
+        except (PromptTooLong, RequestInvalid):
+            self._leave(trip)
+            self._close(trip, now, TOO_LONG)
+            return
+        if before is None:
+            engine.begin(now, _RUN)
+        if engine.busy_until != before:
+            self._await_step(replica)
+
+    def _await_step(self, replica: _Replica) -> None:
+        until = replica.engine.busy_until
+        if until is None:
+            return
+        replica.version += 1
+        version = replica.version
+        self._plan(until, lambda now: self._step_ended(replica, version, now))
+
+    def _step_ended(self, replica: _Replica, version: int, now: float) -> None:
+        if version != replica.version:
+            return
+        engine = replica.engine
+        step = engine.end()
+        self._hear(replica, step, now)
+        engine.begin(now, _RUN)
+        self._await_step(replica)
+
+    def _hear(self, replica: _Replica, step: Step, now: float) -> None:
+        if step.decoded:
+            self._outcome.gaps.add_run(step.first_step_s, step.growth_s, step.steps, step.decoded)
+        for sequence in step.sampled:
+            trip = replica.trips[sequence.request.id]
+            if trip.first_s < 0:
+                trip.first_s = now
+                self._ledger.first_byte(trip.held)
+                self._policy.answered(trip.route, trip.account, now - trip.arrival.at_s)
+        for sequence in step.finished:
+            trip = replica.trips[sequence.request.id]
+            self._leave(trip)
+            self._close(trip, now, OK)
+        if replica.draining and not replica.trips:
+            self._remove(replica, now)
+
+    def _leave(self, trip: _Trip) -> None:
+        del trip.replica.trips[trip.number]
+        self._ledger.end(trip.held)
+
+    def _close(self, trip: _Trip, now: float, status: int) -> None:
+        self._open -= 1
+        arrival = trip.arrival
+        number = trip.replica.number if status in (OK, CUT) else -1
+        self._outcome.add(
+            trip.number, arrival.at_s, trip.first_s, now, arrival.output_tokens, status, number
+        )
+
+    # What the load balancer sees.
+
+    def _poll(self, now: float) -> None:
+        scenario = self._scenario
+        loads: list[tuple[str, EngineLoad]] = []
+        changed = False
+        for name, replica in self._replicas.items():
+            if replica.up:
+                loads.append((name, replica.engine.load(now)))
+            pool = self._pools.get(replica.setup.model)
+            listed = pool is not None and pool.named(name) is not None
+            changed = changed or listed != (replica.up and not replica.draining)
+        if changed:
+            self._rebuild_pools()
+        self._plan(now + scenario.scrape_s, lambda then: self._polled(loads, then))
+        self._plan(now + scenario.poll_s, self._poll)
+        if self._keep_curve:
+            self._keep(now, loads)
+
+    def _polled(self, loads: list[tuple[str, EngineLoad]], now: float) -> None:
+        for name, load in loads:
+            self._ledger.polled(name, load, now)
+
+    def _keep(self, now: float, loads: list[tuple[str, EngineLoad]]) -> None:
+        running = sum(load.running or 0 for _, load in loads)
+        usage = sum(load.kv_usage or 0.0 for _, load in loads) / max(1, len(loads))
+        self._outcome.running.append((now, running, usage))
+
+    def _rebuild_pools(self) -> None:
+        by_model: dict[str, list[Account]] = {}
+        for name, replica in self._replicas.items():
+            if replica.up and not replica.draining:
+                by_model.setdefault(replica.setup.model, []).append(self._ledger.account(name))
+        self._pools = {model: Pool(accounts) for model, accounts in by_model.items()}
+
+    # What changes the fleet.
+
+    def _add_replica(self, setup: ReplicaSetup, now: float) -> None:
+        number = len(self._outcome.replica_names)
+        self._outcome.replica_names.append(setup.name)
+        self._replicas[setup.name] = _Replica(setup, number, self._engine(setup), now)
+
+    def _engine(self, setup: ReplicaSetup) -> Engine:
+        scenario = self._scenario
+        config = EngineConfig(
+            num_blocks=setup.calibration.kv_cache_tokens // 16,
+            max_model_len=setup.max_model_len,
+            max_num_seqs=scenario.max_num_seqs,
+            max_num_batched_tokens=scenario.max_num_batched_tokens,
+            segment_tokens=scenario.segment_tokens,
+            max_in_flight=setup.max_in_flight,
+        )
+        return Engine(config, setup.calibration.profile)
+
+    def _failing(self, failure: Failure) -> Callable[[float], None]:
+        def fail(now: float) -> None:
+            replica = self._replicas.get(failure.replica)
+            if replica is None or not replica.up:
+                return
+            self._die(replica, now)
+            self._plan(now + failure.down_s, lambda then: self._restart(replica, then))
+
+        return fail
+
+    def _die(self, replica: _Replica, now: float) -> None:
+        """Lose everything that is in the engine.  Who saw a first byte is cut off, the others are
+        sent elsewhere."""
+        replica.up = False
+        replica.version += 1
+        self._count_engine(replica.engine)
+        replica.engine = self._engine(replica.setup)
+        trips = list(replica.trips.values())
+        for trip in trips:
+            self._leave(trip)
+        for trip in trips:
+            if trip.first_s >= 0:
+                self._close(trip, now, CUT)
+            else:
+                self._retry(trip, replica.setup.name)
+                self._send(trip, now)
+
+    def _restart(self, replica: _Replica, now: float) -> None:
+        del now
+        replica.up = True
+        self._policy.forget(replica.setup.name)
+
+    def _remove(self, replica: _Replica, now: float) -> None:
+        name = replica.setup.name
+        self._count_engine(replica.engine)
+        self._outcome.replica_s += now - replica.born_s
+        del self._replicas[name]
+        self._ledger.close(name)
+        self._policy.forget(name)
+
+    def _count_engine(self, engine: Engine) -> None:
+        counters, outcome = engine.counters, self._outcome
+        outcome.preemptions += counters.preemptions
+        outcome.prefix_queries += counters.prefix_queries
+        outcome.prefix_hits += counters.prefix_hits
+        outcome.prompt_tokens += counters.prompt_tokens
+
+    def _scale(self, now: float) -> None:
+        rule = self._scenario.autoscale
+        if rule is None:
+            return
+        for model in {setup.model: None for setup in self._scenario.replicas}:
+            self._scale_model(model, now)
+        self._plan(now + rule.every_s, self._scale)
+
+    def _scale_model(self, model: str, now: float) -> None:
+        rule = self._scenario.autoscale
+        if rule is None:
+            return
+        serving = [
+            r for r in self._replicas.values() if r.setup.model == model and r.up and not r.draining
+        ]
+        least = sum(1 for setup in self._scenario.replicas if setup.model == model)
+        held = sum(len(replica.trips) for replica in serving)
+        wanted = min(max(least, ceil(held / rule.in_flight)), max(least, rule.most))
+        coming = self._starting.get(model, 0)
+        if wanted > len(serving) + coming:
+            self._start(model, wanted - len(serving) - coming, now + rule.start_s)
+        if wanted >= len(serving):
+            self._enough_since.pop(model, None)
+        elif now - self._enough_since.setdefault(model, now) >= rule.idle_s:
+            self._drain(serving[-1], now)
+
+    def _start(self, model: str, number: int, when: float) -> None:
+        like = next(setup for setup in self._scenario.replicas if setup.model == model)
+        self._starting[model] = self._starting.get(model, 0) + number
+
+        def ready(now: float) -> None:
+            self._starting[model] -= number
+            for _ in range(number):
+                name = f"{like.name}-scaled-{len(self._outcome.replica_names)}"
+                setup = ReplicaSetup(
+                    name, model, like.calibration, like.max_model_len, like.max_in_flight
+                )
+                self._add_replica(setup, now)
+
+        self._plan(when, ready)
+
+    def _drain(self, replica: _Replica, now: float) -> None:
+        replica.draining = True
+        self._rebuild_pools()
+        if not replica.trips:
+            self._remove(replica, now)
