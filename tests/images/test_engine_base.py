@@ -43,7 +43,8 @@ def models(base: str) -> Iterator[str]:
 
 def test_engine_image_serves_a_model(base: str, models: str) -> None:
     """`vllm serve` of the image answers as vllm/vllm-openai would, and obeys SIGTERM."""
-    options = ("--volume", f"{models}:/models:ro")
+    # Processes of the engine talk by shared memory, and Docker gives 64 MB where nothing is said.
+    options = ("--volume", f"{models}:/models:ro", "--shm-size", "1g")
     args = ("/models/tiny", "--served-model-name", "tiny", *ARGS)
 
     with running(base, args, options=options) as container:

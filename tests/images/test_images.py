@@ -39,14 +39,6 @@ def fleet(network: str) -> Iterator[Container]:
         yield container
 
 
-@pytest.fixture(scope="session")
-def table() -> Iterator[list[str]]:
-    """Lines that the session prints in the end: image, size, seconds to start and to stop."""
-    lines = [f"{'image':<16}{'MB':>6}{'start s':>9}{'stop s':>8}"]
-    yield lines
-    print("\n" + "\n".join(lines))  # noqa: T201
-
-
 def ask(container: Container, server: Server) -> dict[str, Any]:
     """One request, small enough to be answered at once."""
     url = f"http://{container.address}:{server.port}"
