@@ -131,6 +131,7 @@ def _spec(
         max_model_len=model.max_model_len,
         calibration=calibration_for(
             model.name,
+            gpu=replica.gpu,
             tensor_parallel_size=model.tensor_parallel_size,
             utilization=model.gpu_memory_utilization,
         ),

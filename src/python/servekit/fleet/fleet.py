@@ -32,13 +32,19 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine: the model it serves, the GPUs it owns and where it listens."""
+    """One engine: the model it serves, the GPUs it owns and where it listens.
+
+    Attributes:
+        gpu: the type of its GPUs, by a name of `servekit/enginesim/hardware.py`; only simulations
+            ask for it.
+    """
 
     name: str
     model: str
     gpus: tuple[int, ...]
     port: int
     host: str = "127.0.0.1"
+    gpu: str = "h100"
 
     @property
     def url(self) -> str:
