@@ -1,0 +1,118 @@
+"""`local`: the embedding service on this machine, without Modal."""
+
+import asyncio
+import os
+import secrets
+import shlex
+import socket
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import structlog
+import typer
+from msgspec.structs import replace
+
+from modal_embedding.front import Front
+from modal_embedding.server import EmbeddingServer, EnginePlan
+from modal_embedding.settings import EmbeddingSettings, read_embedding_settings
+from modal_embedding.weights import bring_model
+from servekit.cli.logs import announce, configure_logs
+from servekit.cli.program import run_program
+from servekit.cli.server import run_until_stopped
+from servekit.engine.environment import EngineFolders
+from servekit.timing.clock import SystemClock
+
+log = structlog.get_logger()
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="hub id or folder [MODEL_NAME]")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+    engine: Annotated[str, typer.Option(help="what stands before `serve`")] = "vllm",
+    engine_url: Annotated[str | None, typer.Option(help="an engine that already runs")] = None,
+    restarts: Annotated[int, typer.Option(help="times an engine that ended is started again")] = 3,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="let everybody in")] = False,
+    arguments: Annotated[list[str] | None, typer.Argument(help="more of `vllm serve`")] = None,
+) -> None:
+    """Serve /v1/embeddings on this machine until stopped.
+
+    Without EMBEDDING_API_KEY a key is made, and told on stdout.
+    """
+    configure_logs()
+    settings = _settings(model, engine_url)
+    key = "" if no_auth else settings.embedding_api_key or secrets.token_urlsafe(24)
+    command = tuple(shlex.split(engine))
+    made = {} if no_auth or settings.embedding_api_key else {"api_key": key}
+
+    async def run(stop: asyncio.Event) -> None:
+        plan = await _plan(settings, command, tuple(arguments or ()))
+        front = Front(settings, SystemClock(), key)
+        server = EmbeddingServer(settings, plan, front, SystemClock())
+        await _serve(server, stop, f"{host}:{port}", restarts, made)
+
+    run_until_stopped(run)
+
+
+def _settings(model: str | None, engine_url: str | None) -> EmbeddingSettings:
+    given = {"MODEL_NAME": model or "", "ENGINE_URL": engine_url or ""}
+    environ = os.environ | {name: value for name, value in given.items() if value}
+    settings = read_embedding_settings(environ, log.warning)
+    # Nobody takes a snapshot here, and vLLM on a CPU refuses the mode.
+    return replace(settings, enable_sleep_mode=False)
+
+
+async def _plan(
+    settings: EmbeddingSettings, command: tuple[str, ...], arguments: tuple[str, ...]
+) -> EnginePlan:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "servekit"
+    model = Path()
+    if not settings.engine_url:
+        clock = SystemClock()
+        folder = cache / "models"
+        model = await bring_model(settings, folder, os.environ, clock=clock, report=log.info)
+    folders = EngineFolders(PurePosixPath(cache / "vllm"), PurePosixPath(Path.home()))
+    return EnginePlan(command, model, _free_port(), dict(os.environ), folders, arguments)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _serve(
+    server: EmbeddingServer, stop: asyncio.Event, address: str, restarts: int, told: dict[str, str]
+) -> None:
+    host, _, port = address.rpartition(":")
+    stopped = asyncio.ensure_future(stop.wait())
+    serving = asyncio.ensure_future(_start(server, host, int(port), restarts, told))
+    try:
+        await asyncio.wait([stopped, serving], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+    finally:
+        for task in (stopped, serving):
+            task.cancel()
+        await asyncio.gather(stopped, serving, return_exceptions=True)
+        await server.close()
+
+
+async def _start(
+    server: EmbeddingServer, host: str, port: int, restarts: int, told: dict[str, str]
+) -> None:
+    # The port is open while the engine starts, and /health says 503: a probe has something to ask.
+    url = await server.listen(host, port)
+    log.info("listening", url=url)
+    await server.start_engine()
+    await server.open()
+    announce("ready", url=url, **told)
+    await server.watch(restarts)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    run_program(app)
