@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 REPOSITORY = Path(__file__).parents[2]
-FLAT_FOLDER = REPOSITORY / "src/docker/cog_predictor"
+FLAT_FOLDER = REPOSITORY / "src/python/cog_predictor/flat"
 
 _START_S = 60.0
 
