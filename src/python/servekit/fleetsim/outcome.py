@@ -80,14 +80,19 @@ class Outcome:
         return self.prefix_hits / self.prefix_queries if self.prefix_queries else 0.0
 
     def ttft_quantiles(self, shares: Sequence[float]) -> list[float]:
-        return quantiles(
-            [v for v, s in zip(self.ttft_s, self.status, strict=True) if s == OK], shares
-        )
+        return quantiles(self._whole(self.ttft_s), shares)
 
     def e2e_quantiles(self, shares: Sequence[float]) -> list[float]:
-        return quantiles(
-            [v for v, s in zip(self.e2e_s, self.status, strict=True) if s == OK], shares
-        )
+        return quantiles(self._whole(self.e2e_s), shares)
+
+    def per_token_quantiles(self, shares: Sequence[float]) -> list[float]:
+        """Of each whole answer's mean time per token after the first."""
+        rows = zip(self.ttft_s, self.e2e_s, self.output_tokens, self.status, strict=True)
+        means = [(e2e - ttft) / (n - 1) for ttft, e2e, n, s in rows if s == OK and n > 1]
+        return quantiles(means, shares)
+
+    def _whole(self, values: "array[float]") -> list[float]:
+        return [value for value, s in zip(values, self.status, strict=True) if s == OK]
 
     def digest(self) -> str:
         """Return a hash that only the same run, to the bit, has."""
