@@ -1,6 +1,5 @@
 """The set-up scripts: dry runs, and real runs on a scratch root with stand-ins for the commands."""
 
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -65,9 +64,10 @@ def node(tmp_path: Path) -> Node:
         node.command(name)
     # The keyring is written by gpg -o FILE.
     node.command("gpg", 'cat >/dev/null; touch "${@: -1}"')
-    node.command(
-        "kubeadm", f"mkdir -p {tmp_path}/etc/kubernetes; touch {tmp_path}/etc/kubernetes/admin.conf"
-    )
+    admin = tmp_path / "etc/kubernetes/admin.conf"
+    node.command("kubeadm", f"mkdir -p {admin.parent}; touch {admin}")
+    # A stand-in that does not read what is piped to it would break the pipe.
+    node.command("kubectl", 'if [[ $* == *"-f -" ]]; then cat >/dev/null; fi')
     node.command("nvidia-smi", "exit 9")
     return node
 
@@ -103,15 +103,6 @@ def test_help_is_the_head_of_the_script(node: Node, script: str) -> None:
 
     assert done.returncode == 0
     assert f"{script}.sh [--dry-run]" in done.stdout
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user who is not root; tests run as root")
-def test_a_user_without_rights_is_told_so() -> None:
-    """Before anything was changed."""
-    done = subprocess.run([SCRIPTS / "install-k8s.sh"], capture_output=True, text=True, check=False)
-
-    assert done.returncode == 2
-    assert "must be root" in done.stderr
 
 
 def test_kubernetes_is_installed_and_held(node: Node) -> None:
