@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 from pathlib import Path
 
 LINES = (
@@ -33,6 +34,11 @@ def _option(name: str) -> str:
     return sys.argv[sys.argv.index(name) + 1]
 
 
+def _names() -> list[str]:
+    start = sys.argv.index("--served-model-name") + 1
+    return list(takewhile(lambda word: not word.startswith("--"), sys.argv[start:]))
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -42,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         pages = {
             "/health": b"",
-            "/v1/models": json.dumps({"data": [{"id": _option("--served-model-name")}]}).encode(),
+            "/v1/models": json.dumps({"data": [{"id": name} for name in _names()]}).encode(),
             "/environment": json.dumps(dict(os.environ)).encode(),
             "/arguments": json.dumps(sys.argv[1:]).encode(),
             "/prompts": json.dumps(PROMPTS).encode(),

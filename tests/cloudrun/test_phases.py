@@ -13,17 +13,28 @@ from hypothesis import strategies as st
 from servekit.timing.timeline import Stage
 
 LOGS = Path(__file__).parents[1] / "golden/vllm_logs"
-NAMES = sorted(path.stem.removeprefix("v0.26.0_h200_") for path in LOGS.glob("*.log"))
+NAMES = sorted(path.stem.removeprefix("v0.26.0_h200_") for path in LOGS.glob("*h200*.log"))
 
-_STAMP = re.compile(r"\) (\d+\.\d+) [A-Z]+ ")
+# Seconds since 1970, or vLLM's own 11-21 08:57:11.
+_STAMP = re.compile(r"\) (\d+\.\d+) [A-Z]+ |\) [A-Z]+ \d\d-\d\d (\d\d):(\d\d):(\d\d) ")
 
 
-def _read(name: str, started_before_s: float = 12.0) -> dict[str, Stage]:
-    """The phases of a captured start; the process began that long before its first line."""
-    lines = (LOGS / f"v0.26.0_h200_{name}.log").read_text().splitlines()
-    stamps = [float(match[1]) if (match := _STAMP.search(line)) else None for line in lines]
+def _seconds(line: str) -> float | None:
+    match = _STAMP.search(line)
+    if match is None:
+        return None
+    if match[1]:
+        return float(match[1])
+    hours, minutes, seconds = (int(part) for part in match.groups()[1:])
+    return 3600.0 * hours + 60.0 * minutes + seconds
+
+
+def _read(name: str, engine: str = "v0.26.0_h200") -> dict[str, Stage]:
+    """The phases of a captured start; the process began some time before its first line."""
+    lines = (LOGS / f"{engine}_{name}.log").read_text().splitlines()
+    stamps = [_seconds(line) for line in lines]
     first_s = next(stamp for stamp in stamps if stamp is not None)
-    reader = PhaseReader(first_s - started_before_s)
+    reader = PhaseReader(first_s - 12.0)
     now_s = first_s
     stages = []
     for line, stamp in zip(lines, stamps, strict=True):
@@ -50,7 +61,8 @@ def _read(name: str, started_before_s: float = 12.0) -> dict[str, Stage]:
         ("eager", "model inspection", 14.3),
         ("eager", "Triton", 10.5),
         ("O0", "KV profile", 1.5),
-        ("realcold", "weights", 8.0),
+        ("realcold", "weights", 7.45),
+        ("realcold", "model set-up", 0.55),
     ],
 )
 def test_phase_takes_as_long_as_it_was_measured(name: str, phase: str, seconds: float) -> None:
@@ -72,6 +84,20 @@ def test_phases_follow_each_other_without_a_gap(name: str) -> None:
     assert stages[0].name == "imports"
     assert stages[-1].name == "API server"
     assert all(before.end_s == after.start_s for before, after in pairwise(stages))
+
+
+def test_another_release_on_a_cpu_is_read_as_well() -> None:
+    """vLLM 0.32 has another banner, and the CPU's worker words of its own."""
+    assert list(_read("O0", "v0.32.0_cpu")) == [
+        "imports",
+        "model inspection",
+        "engine core start",
+        "device",
+        "weights",
+        "KV profile",
+        "Triton",
+        "API server",
+    ]
 
 
 def test_repeated_line_ends_nothing() -> None:

@@ -9,8 +9,10 @@ from typing import Annotated
 import structlog
 import typer
 
+from cloudrun import deployment
 from cloudrun.compile_cache import capture, manifests, restore
 from cloudrun.compile_cache import read_key as read_compile_key
+from cloudrun.deployment import Deployment, read_variables
 from cloudrun.fetch import fetch_model
 from cloudrun.lifecycle import World, serve
 from cloudrun.progress import INITIALIZATION, Progress
@@ -59,6 +61,33 @@ def download_command() -> None:
         settings.model_name, settings.model_revision, Path(settings.hf_home), _hub(settings)
     )
     announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
+
+
+@app.command("manifest")
+def manifest_command(
+    image: Annotated[str, typer.Option(help="with its tag or digest")],
+    name: Annotated[str, typer.Option(help="of the service")] = deployment.NAME,
+    max_instances: Annotated[int, typer.Option(min=1)] = deployment.MAX_INSTANCES,
+    min_instances: Annotated[int, typer.Option(min=0)] = deployment.MIN_INSTANCES,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000)] = deployment.CONCURRENCY,
+    gpu: Annotated[str, typer.Option(help="nvidia-l4 and others")] = deployment.GPU,
+    compile_cache_bucket: Annotated[str, typer.Option(help="mounted read-only")] = "",
+    service_account: Annotated[str, typer.Option(help="that the service runs as")] = "",
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, repeatable")] = None,
+) -> None:
+    """Print the service for `gcloud run services replace`."""
+    service = Deployment(
+        image=image,
+        name=name,
+        min_instances=min_instances,
+        max_instances=max_instances,
+        concurrency=concurrency,
+        gpu=gpu,
+        compile_cache_bucket=compile_cache_bucket,
+        service_account=service_account,
+        variables=read_variables(env or []),
+    )
+    sys.stdout.write(service.to_yaml())
 
 
 @cache_app.command("capture")

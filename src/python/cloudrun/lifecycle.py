@@ -37,6 +37,9 @@ log = structlog.get_logger()
 # platform's grace, and the streams get the rest.
 ENGINE_STOP_S = 2.0
 
+# vLLM's words for a compile cache that it found and could not load.
+REJECTED = "Compiling model again due to a load failure"
+
 # A look at /health must not hang on an engine that accepts and does not answer.
 PROBE_TIMEOUT_S = 5.0
 
@@ -193,6 +196,8 @@ class _Life:
 
         def on_line(line: str) -> None:
             self._take_phase(reader.read(line, timeline.elapsed_s), reader.current)
+            if REJECTED in line:
+                self.progress.facts["compile_cache"] = "rejected by the engine"
             self.world.write(_masked(line, secrets))
 
         self.child = await start_child(plan.argv, plan.environ, on_line)

@@ -26,11 +26,12 @@ def _milestone(phase: str, *lines: str) -> Milestone:
 # In the order in which they come.  Wording of vLLM 0.26 on CUDA and 0.32 on CPU; the second of a
 # pair is the CPU's, or that of eager mode.
 MILESTONES = (
-    _milestone("imports", r"vLLM server version", r"vLLM API server version"),
+    _milestone("imports", r"vLLM server version", r"non-default args"),
     _milestone("model inspection", r"Resolved architecture"),
     _milestone("engine core start", r"Initializing a V1 LLM engine"),
     _milestone("device", r"Loading model from scratch", r"Starting to load model"),
-    _milestone("weights", r"Model loading took"),
+    _milestone("weights", r"Loading weights took", r"Model loading took"),
+    _milestone("model set-up", r"Model loading took"),
     _milestone("compile", r"torch\.compile took .* in total", r"torch\.compile takes .* in total"),
     _milestone("KV profile", r"GPU KV cache size", r"CPU KV cache size"),
     _milestone("graph capture", r"Graph capturing finished"),
