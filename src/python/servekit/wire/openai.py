@@ -118,6 +118,7 @@ _decode_head = msgspec.json.Decoder(RequestHead).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_completion = msgspec.json.Decoder(CompletionRequest).decode
 _decode_chat = msgspec.json.Decoder(ChatRequest).decode
+_decode_models = msgspec.json.Decoder(ModelList).decode
 
 
 def read_head(body: bytes) -> RequestHead:
@@ -154,6 +155,15 @@ def read_answer(body: bytes) -> Answer:
         RequestInvalid: as for `read_head`.
     """
     return _read(_decode_answer, body)
+
+
+def read_models(body: bytes) -> ModelList:
+    """Return the list that /v1/models answers with.
+
+    Raises:
+        RequestInvalid: as for `read_head`.
+    """
+    return _read(_decode_models, body)
 
 
 def error_envelope(

@@ -1,0 +1,101 @@
+"""Answers of our own, and the status of every error.  Pure."""
+
+import msgspec
+
+from servekit.errors.tree import (
+    EngineRefused,
+    EngineTimeout,
+    EngineUnreachable,
+    ModelUnknown,
+    ReplicaMissing,
+    RequestInvalid,
+    RequestTooLarge,
+    ServeError,
+    StreamCut,
+)
+from servekit.wire.openai import error_envelope
+from servekit.wire.sse import encode
+
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+
+_STATUSES: dict[type[ServeError], int] = {
+    RequestInvalid: 400,
+    ModelUnknown: 404,
+    RequestTooLarge: 413,
+    EngineUnreachable: 502,
+    StreamCut: 502,
+    EngineRefused: 502,
+    ReplicaMissing: 503,
+    EngineTimeout: 504,
+}
+
+JSON = "application/json"
+# A replica that is starting or restarting is seldom back sooner.
+RETRY_AFTER_S = 1
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    retry_after_s: int | None = None
+
+    def encode(self, *, keep_alive: bool) -> bytes:
+        head = (
+            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}\r\n"
+            f"content-type: {self.content_type}\r\ncontent-length: {len(self.body)}\r\n"
+        )
+        if self.retry_after_s is not None:
+            head += f"retry-after: {self.retry_after_s}\r\n"
+        if self.status == 401:
+            head += "www-authenticate: Bearer\r\n"
+        if not keep_alive:
+            head += "connection: close\r\n"
+        return head.encode() + b"\r\n" + self.body
+
+
+def status_of(error: ServeError) -> int:
+    """Return the HTTP status of *error*."""
+    return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 500)
+
+
+def refusal(error: ServeError) -> Answer:
+    """Return *error* as an answer, in OpenAI's envelope."""
+    status = status_of(error)
+    return refuse(status, str(error))
+
+
+def refuse(status: int, message: str) -> Answer:
+    """Return an error answer."""
+    retry_after_s = RETRY_AFTER_S if status in (429, 503) else None
+    return Answer(status, error_envelope(status, message), JSON, retry_after_s)
+
+
+def json_answer(value: object, status: int = 200) -> Answer:
+    """Return *value* as JSON."""
+    return Answer(status, msgspec.json.encode(value))
+
+
+def last_chunks(error: ServeError) -> bytes:
+    """Return an error event and the end of a chunked event stream.
+
+    The empty line in front ends an event that was cut in the middle.
+    """
+    event = b"\n\n" + encode(error_envelope(502, str(error)))
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)

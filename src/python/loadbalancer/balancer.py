@@ -1,0 +1,214 @@
+"""What a load balancer knows and decides; the sockets are elsewhere."""
+
+from collections import deque
+from collections.abc import Callable, Collection
+from random import Random
+
+import msgspec
+import structlog
+
+from loadbalancer.health import Health, HealthRules
+from loadbalancer.replicas import Replica, Service
+from loadbalancer.retry import RetryBudget
+from loadbalancer.telemetry import Telemetry
+from loadbalancer.upstream import Upstream, read_address
+from servekit.errors.tree import (
+    ModelUnknown,
+    PolicyUnknown,
+    ReplicaMissing,
+    RequestInvalid,
+    SettingInvalid,
+)
+from servekit.routing.decision import Decision
+from servekit.routing.ledger import Ledger
+from servekit.routing.policy import Policy
+from servekit.routing.registry import policy_named
+from servekit.routing.request import RouteRequest
+from servekit.wire.openai import read_head
+
+# A token of English is about four bytes; a policy only compares.
+BYTES_PER_TOKEN = 4
+DECISIONS_KEPT = 200
+# A refusal without Retry-After: long enough for a few requests of a full batch to end.
+DEFAULT_REST_S = 0.25
+
+log = structlog.get_logger()
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a load balancer behaves.
+
+    Attributes:
+        policy: the name of the default policy.
+        poll_s: seconds between two polls of a replica.
+        answer_timeout_s: the longest silence of an engine, before and within an answer.
+    """
+
+    policy: str
+    shadow: str | None = None
+    poll_s: float = 0.2
+    connect_timeout_s: float = 2.0
+    answer_timeout_s: float = 300.0
+    max_body_bytes: int = 32 * 1024 * 1024
+    health: HealthRules = HealthRules()
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request that can be routed."""
+
+    service: Service
+    policy: Policy
+    route: RouteRequest
+
+
+class Balancer:
+    """Replicas, services, the ledger and what was decided lately."""
+
+    def __init__(self, rules: Rules, rng: Random, now: Callable[[], float]) -> None:
+        self.rules = rules
+        self.now = now
+        self.ledger = Ledger(rules.poll_s)
+        self.replicas: dict[str, Replica] = {}
+        self.services: dict[str, Service] = {}
+        self.budget = RetryBudget()
+        self.telemetry = Telemetry()
+        self.decisions: deque[tuple[float, Decision, str | None]] = deque(maxlen=DECISIONS_KEPT)
+        self.draining = False
+        self._rng = rng
+        # A name that nobody knows is found out at start, not at the first request.
+        policy_named(rules.policy, rng)
+        self._asked_for: dict[tuple[str, str], Policy] = {}
+
+    # Membership.
+
+    def add(self, name: str, url: str, models: tuple[str, ...] = ()) -> Replica:
+        """Add a replica.  It serves nothing until its models are known.
+
+        Raises:
+            SettingInvalid: *url* is none, or the replica is there already.
+        """
+        if name in self.replicas:
+            raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
+        upstream = Upstream(read_address(url), self.rules.connect_timeout_s)
+        replica = Replica(name, upstream, self.ledger.account(name), Health(self.rules.health))
+        self.replicas[name] = replica
+        if models:
+            self.serves(replica, models)
+        return replica
+
+    def remove(self, name: str) -> None:
+        """Remove a replica; requests that it holds run to their end."""
+        replica = self.replicas.pop(name)
+        self.ledger.close(name)
+        replica.upstream.close()
+        for service in self.services.values():
+            service.policy.forget(name)
+        self._arrange()
+
+    def serves(self, replica: Replica, models: tuple[str, ...]) -> None:
+        """Say which models a replica serves."""
+        if models != replica.models:
+            replica.models = models
+            self._arrange()
+
+    def set_policy(self, model: str, name: str) -> None:
+        """Give *model* a policy of its own."""
+        service = self.services.get(model)
+        if service is not None and service.policy.name != name:
+            service.policy = policy_named(name, self._rng)
+
+    def refresh(self) -> None:
+        """Look again at who may be chosen: health has changed, or time has passed."""
+        now_s = self.now()
+        for service in self.services.values():
+            service.refresh(now_s)
+
+    def _arrange(self) -> None:
+        served = {model for replica in self.replicas.values() for model in replica.models}
+        for model in served - self.services.keys():
+            self.services[model] = self._new_service(model)
+        for model in self.services.keys() - served:
+            del self.services[model]
+        for model, service in self.services.items():
+            service.replicas = tuple(r for r in self.replicas.values() if model in r.models)
+        self.refresh()
+
+    def _new_service(self, model: str) -> Service:
+        shadow = self.rules.shadow
+        return Service(
+            model,
+            policy_named(self.rules.policy, self._rng),
+            policy_named(shadow, self._rng) if shadow else None,
+        )
+
+    # Requests.
+
+    def read(self, fields: dict[bytes, bytes], body: bytes) -> Asked:
+        """Return what is asked for.
+
+        Raises:
+            RequestInvalid: the body is not JSON, or names no model, or the policy is unknown.
+            ModelUnknown: no replica serves the model.
+        """
+        head = read_head(body)
+        service = self.services.get(head.model)
+        if service is None:
+            raise self._unknown(head.model)
+        wanted = fields.get(b"x-servekit-policy")
+        policy = service.policy if wanted is None else self._policy_asked_for(service, wanted)
+        return Asked(service, policy, RouteRequest(head.model, len(body) // BYTES_PER_TOKEN))
+
+    def choose(self, asked: Asked, tried: Collection[str]) -> Decision:
+        """Return a decision for a replica that was not tried yet.
+
+        Raises:
+            ReplicaMissing: there is none.
+        """
+        pool = asked.service.pool.without(tried) if tried else asked.service.pool
+        if not pool:
+            raise ReplicaMissing(
+                f"model {asked.service.model!r} has no healthy replica; try again later"
+            )
+        now_s = self.now()
+        decision = asked.policy.choose(asked.route, pool, now_s)
+        shadow = asked.service.shadow
+        other = shadow.choose(asked.route, pool, now_s).replica if shadow else None
+        self.decisions.append((now_s, decision, other))
+        return decision
+
+    # What the data path found out.
+
+    def failed(self, replica: Replica) -> None:
+        """A request failed through the fault of *replica*."""
+        if replica.health.failed(self.now()):
+            log.warning("replica ejected", replica=replica.name)
+            self.refresh()
+
+    def refused(self, replica: Replica, retry_after: bytes) -> None:
+        """*replica* had no room, and asked for *retry_after* seconds without requests."""
+        seconds = float(retry_after) if retry_after.isdigit() else DEFAULT_REST_S
+        replica.health.refused(self.now(), seconds)
+        self.refresh()
+
+    def _policy_asked_for(self, service: Service, name: bytes) -> Policy:
+        if name.decode("latin-1") == service.policy.name:
+            return service.policy
+        key = (service.model, name.decode("latin-1"))
+        known = self._asked_for.get(key)
+        if known is None:
+            try:
+                known = self._asked_for[key] = policy_named(key[1], self._rng)
+            except PolicyUnknown as error:
+                raise RequestInvalid(f"x-servekit-policy: {error}") from error
+        return known
+
+    def _unknown(self, model: str) -> RequestInvalid | ModelUnknown | ReplicaMissing:
+        if not model:
+            return RequestInvalid("the request names no model; set 'model'")
+        if any(not replica.models for replica in self.replicas.values()):
+            return ReplicaMissing(
+                f"model {model!r} is not known yet: a replica has not said what it serves; "
+                "try again later"
+            )
+        known = ", ".join(sorted(self.services)) or "none"
+        return ModelUnknown(f"The model {model!r} does not exist; there are: {known}")

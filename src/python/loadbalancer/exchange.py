@@ -1,0 +1,318 @@
+"""One request: sent where the policy says, its answer relayed; sent again if nothing came yet."""
+
+import asyncio
+from typing import Protocol
+
+from loadbalancer.answers import Answer, last_chunks, refusal
+from loadbalancer.balancer import Asked, Balancer
+from loadbalancer.framing import ChunkedBody, ChunkedFraming, Framing, OpenFraming
+from loadbalancer.heads import RequestHead, ResponseHead
+from loadbalancer.replicas import Replica
+from loadbalancer.upstream import Connection
+from servekit.errors.tree import EngineError, EngineTimeout, ServeError
+from servekit.routing.ledger import InFlight
+
+# Of an event stream only whole chunks are passed on, so that an error event can follow at any time;
+# a chunk beyond this size is no event, and is passed on as it comes.
+MAX_HELD_BYTES = 64 * 1024
+
+# One replica may have died and a second be full; after three, waiting is better than trying.
+MOST_ATTEMPTS = 3
+
+
+class Client(Protocol):
+    """Whoever sent the request."""
+
+    transport: asyncio.Transport
+
+    def answer(self, answer: Answer) -> None:
+        """Send an answer of our own; the exchange is over."""
+
+    def relayed(self, *, keep_alive: bool) -> None:
+        """The answer is out; the exchange is over."""
+
+    def cut(self) -> None:
+        """Close at once: the answer cannot be completed."""
+
+
+class Exchange:
+    """A sink for the engine's answer.  It lives until the client has it, or is gone."""
+
+    __slots__ = (
+        "_asked",
+        "_balancer",
+        "_begun_s",
+        "_body",
+        "_client",
+        "_connecting",
+        "_connection",
+        "_decision",
+        "_decoder",
+        "_head",
+        "_held",
+        "_in_flight",
+        "_pending",
+        "_raw",
+        "_replica",
+        "_sent_s",
+        "_spoken",
+        "_stays_open",
+        "_tried",
+        "_write",
+        "heard",
+    )
+
+    def __init__(
+        self, balancer: Balancer, client: Client, head: RequestHead, asked: Asked, body: bytes
+    ) -> None:
+        self._balancer = balancer
+        self._client = client
+        self._write = client.transport.write
+        self._head = head
+        self._asked = asked
+        self._body = body
+        self._begun_s = balancer.now()
+        self._tried: tuple[str, ...] = ()
+        self._connecting: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._in_flight: InFlight | None = None
+        self._pending: ResponseHead | None = None
+        self._decoder: ChunkedBody | None = None
+        self._held = b""
+        self._raw = True
+        self._spoken = False
+        self._stays_open = head.keep_alive
+        self.heard = 0
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client may send another request."""
+        return self._head.keep_alive
+
+    def start(self) -> None:
+        """Send the request to the replica that the policy chooses."""
+        self._balancer.budget.earn()
+        self._try_next()
+
+    def abandon(self) -> None:
+        """The client is gone: the engine must not work on it any longer."""
+        self._release("client gone")
+
+    def time_out(self) -> None:
+        """The engine has been silent for too long."""
+        limit_s = self._balancer.rules.answer_timeout_s
+        self._release("timeout")
+        self._fail(EngineTimeout(f"the engine was silent for {limit_s:g} s; send it again later"))
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if self._connection is not None:
+            self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.transport.resume_reading()
+
+    # Sending.
+
+    def _try_next(self) -> None:
+        balancer = self._balancer
+        try:
+            decision = balancer.choose(self._asked, self._tried)
+        except ServeError as error:
+            self._fail(error)
+            return
+        self._decision = decision
+        replica = self._replica = balancer.replicas[decision.replica]
+        self._in_flight = balancer.ledger.begin(replica.account, self._asked.route.prompt_tokens)
+        self._asked.policy.sent(self._asked.route, replica.account, self._begun_s)
+        connection = replica.upstream.idle()
+        if connection is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(replica))
+        else:
+            self._send(connection)
+
+    async def _connect(self, replica: Replica) -> None:
+        try:
+            connection = await replica.upstream.connect()
+        except EngineError as error:
+            self._connecting = None
+            self.broke(error)
+            return
+        self._connecting = None
+        self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        self._connection = connection
+        address = self._replica.upstream.address
+        head = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%bcontent-length: %d\r\n\r\n" % (
+            self._head.method.encode(),
+            address.path.encode(),
+            self._head.target,
+            address.authority.encode(),
+            self._head.passed_on,
+            len(self._body),
+        )
+        connection.send(head, self._body, self)
+        self._sent_s = self._balancer.now()
+        if not self._tried:
+            self._balancer.telemetry.overhead_s.observe(self._sent_s - self._begun_s)
+
+    # The engine's answer.
+
+    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+        self.heard += 1
+        if head.status >= 429 and self._refused(head):
+            return
+        if head.is_event_stream:
+            self._raw = not isinstance(framing, ChunkedFraming)
+            self._pending = head
+            if piece:
+                self.more(piece, framing)
+            return
+        self._pass_on_head(head, framing, piece)
+        if piece:
+            self._first_byte()
+
+    def more(self, piece: bytes, framing: Framing) -> None:
+        self.heard += 1
+        if not self._spoken:
+            self._first_byte()
+        if not self._raw and (framing.unfinished or self._held):
+            piece = self._whole_chunks(piece, framing)
+        if self._pending is not None:
+            self._pass_on_head(self._pending, framing, piece)
+        elif self._decoder is not None:
+            self._write_decoded(piece)
+        elif piece:
+            self._write(piece)
+
+    def ended(self) -> None:
+        if self._pending is not None:
+            self._pass_on_head(self._pending, None, b"")
+        balancer = self._balancer
+        if self._replica.health.troubled:
+            self._replica.health.succeeded()
+        balancer.telemetry.duration_s.observe(balancer.now() - self._begun_s)
+        self._connection = None
+        self._release("done")
+        self._client.relayed(keep_alive=self._stays_open)
+
+    def broke(self, error: EngineError) -> None:
+        """The engine failed: try another where nothing is out yet, else say so and end."""
+        reused = self._connection is not None and self._connection.used
+        self._connection = None
+        fresh = not self._written
+        self._release("failed")
+        if reused and fresh and not self._spoken:
+            # It was idle and the engine had just closed it: no fault, and no attempt either.
+            self._try_next()
+            return
+        self._balancer.failed(self._replica)
+        if fresh and self._may_retry():
+            self._retry("failed")
+        else:
+            self._fail(error)
+
+    # Refusals and retries.
+
+    def _refused(self, head: ResponseHead) -> bool:
+        """Whether another replica was asked instead, because this one has no room."""
+        if head.status >= 500 and head.status != 503:
+            self._balancer.failed(self._replica)
+            return False
+        if head.status not in (429, 503):
+            return False
+        self._balancer.refused(self._replica, head.fields.get(b"retry-after", b""))
+        if not self._may_retry():
+            return False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.discard()
+        self._release("refused")
+        self._retry("refused")
+        return True
+
+    def _may_retry(self) -> bool:
+        tried = {*self._tried, self._replica.name}
+        others = any(account.name not in tried for account in self._asked.service.pool)
+        return others and len(tried) < MOST_ATTEMPTS and self._balancer.budget.spend()
+
+    def _retry(self, why: str) -> None:
+        self._balancer.telemetry.retries[why] += 1
+        self._tried = (*self._tried, self._replica.name)
+        self._pending, self._held, self._spoken = None, b"", False
+        self._try_next()
+
+    @property
+    def _written(self) -> bool:
+        return self._pending is None and self.heard > 0
+
+    def _fail(self, error: ServeError) -> None:
+        if not self._written:
+            self._client.answer(refusal(error))
+        elif self._raw or self._decoder is not None:
+            self._client.cut()
+        else:
+            self._write(last_chunks(error))
+            self._client.relayed(keep_alive=False)
+
+    # Relaying.
+
+    def _first_byte(self) -> None:
+        self._spoken = True
+        balancer = self._balancer
+        now_s = balancer.now()
+        if self._in_flight is not None:
+            balancer.ledger.first_byte(self._in_flight)
+        balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
+        self._asked.policy.answered(self._asked.route, self._replica.account, now_s - self._sent_s)
+
+    def _pass_on_head(self, head: ResponseHead, framing: Framing | None, piece: bytes) -> None:
+        self._pending = None
+        lines = b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\n" % (
+            self._decision.replica.encode(),
+            self._decision.policy.encode(),
+        )
+        closing = not self._head.keep_alive or isinstance(framing, OpenFraming)
+        if head.chunked and self._head.old:
+            self._decoder = ChunkedBody(limit=1 << 62)
+            closing = True
+        elif head.chunked:
+            lines += b"transfer-encoding: chunked\r\n"
+        self._stays_open = not closing
+        if closing:
+            lines += b"connection: close\r\n"
+        if self._decoder is not None:
+            self._write(head.first + lines + b"\r\n")
+            self._write_decoded(piece)
+        else:
+            self._write(b"%b%b\r\n%b" % (head.first, lines, piece))
+
+    def _write_decoded(self, piece: bytes) -> None:
+        assert self._decoder is not None
+        self._decoder.feed(piece)
+        self._write(self._decoder.take())
+
+    def _whole_chunks(self, piece: bytes, framing: Framing) -> bytes:
+        """Return the chunks that *piece* completes; keep the rest."""
+        whole = self._held + piece
+        end = len(whole) - framing.unfinished
+        if len(whole) - end > MAX_HELD_BYTES:
+            self._raw = True
+            end = len(whole)
+        self._held = whole[end:]
+        return whole[:end]
+
+    def _release(self, outcome: str) -> None:
+        """Count the request no more, and let go of its connection."""
+        if self._in_flight is not None:
+            self._balancer.ledger.end(self._in_flight)
+            self._in_flight = None
+            self._balancer.telemetry.requests[self._replica.name, outcome] += 1
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()

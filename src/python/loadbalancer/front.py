@@ -1,0 +1,278 @@
+"""The side that clients see: bytes of a connection -> requests, one after the other."""
+
+import asyncio
+import re
+from typing import Protocol, cast
+
+from loadbalancer.answers import Answer, refusal, refuse
+from loadbalancer.balancer import Balancer
+from loadbalancer.exchange import Exchange
+from loadbalancer.framing import ChunkedBody
+from loadbalancer.heads import MAX_HEAD_BYTES, RequestHead, read_request_head
+from servekit.errors.tree import RequestError, RequestTooLarge, ServeError
+
+# A request line and its headers are one packet; a slow client on a bad line still makes it in time.
+HEAD_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 60.0
+# Longer than the 60 s for which most clients and cloud load balancers keep a connection.
+IDLE_TIMEOUT_S = 75.0
+# After a refusal the rest of the request is read and dropped for a while: closing at once would
+# reset the connection and take the answer with it.
+LINGER_S = 1.0
+
+# Requests that a client sends before it has the answer to the last one.
+MAX_AHEAD_BYTES = 64 * 1024
+
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+
+
+class Desk(Protocol):
+    """Who answers what is not relayed."""
+
+    def answer(self, head: RequestHead, body: bytes) -> Answer | None:
+        """Return the answer to a request for the load balancer itself; None to relay it."""
+
+    def admit(self, head: RequestHead) -> Answer | None:
+        """Return a refusal, before the body is read; None to go on."""
+
+
+class Front(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_balancer",
+        "_body",
+        "_buffer",
+        "_deadline_s",
+        "_desk",
+        "_exchange",
+        "_fronts",
+        "_head",
+        "_heard",
+        "_lingering",
+        "_paused",
+        "_received",
+        "transport",
+    )
+
+    def __init__(self, balancer: Balancer, desk: Desk, fronts: "set[Front]") -> None:
+        self._balancer = balancer
+        self._desk = desk
+        self._fronts = fronts
+        self._buffer = b""
+        self._head: RequestHead | None = None
+        self._body: ChunkedBody | list[bytes] = []
+        self._received = 0
+        self._exchange: Exchange | None = None
+        self._heard = 0
+        self._lingering = False
+        self._paused = False
+        self._deadline_s = balancer.now() + IDLE_TIMEOUT_S
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._exchange is not None or self._head is not None or bool(self._buffer)
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._fronts.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._fronts.discard(self)
+        if self._exchange is not None:
+            self._exchange.abandon()
+            self._exchange = None
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        if self._exchange is not None:
+            self._take_ahead(data)
+        elif self._head is not None:
+            self._take_body(data)
+        else:
+            self._take_head(data)
+
+    # Time.
+
+    def check(self, now_s: float) -> None:
+        """Act on what has taken too long."""
+        exchange = self._exchange
+        if exchange is None:
+            if now_s > self._deadline_s:
+                self._expire()
+        elif exchange.heard != self._heard:
+            self._heard = exchange.heard
+            self._deadline_s = now_s + self._balancer.rules.answer_timeout_s
+        elif now_s > self._deadline_s:
+            exchange.time_out()
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+        if not self.busy:
+            self.transport.close()
+
+    def _expire(self) -> None:
+        if self._lingering:
+            self.transport.abort()
+        elif self.busy:
+            self._refuse(refuse(408, "the request did not arrive in time; send it faster"))
+        else:
+            self.transport.close()
+
+    # Requests.
+
+    def _take_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+        elif data:
+            self._deadline_s = self._balancer.now() + HEAD_TIMEOUT_S
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
+        if end == 3:
+            self._wait_for_head(data)
+            return
+        self._buffer = b""
+        try:
+            head = read_request_head(data[:end])
+        except RequestError as error:
+            self._refuse(refusal(error))
+            return
+        refused = self._desk.admit(head)
+        if refused is not None:
+            self._refuse(refused)
+        elif head.length == 0:
+            self._serve(head, b"", data[end:])
+        else:
+            self._expect_body(head, data[end:])
+
+    def _wait_for_head(self, data: bytes) -> None:
+        self._buffer = data
+        if len(data) >= MAX_HEAD_BYTES:
+            self._refuse(refuse(431, f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+        elif _BARE_LINE_FEED.search(data):
+            self._refuse(refuse(400, "a line ends without a carriage return"))
+
+    def _expect_body(self, head: RequestHead, data: bytes) -> None:
+        limit = self._balancer.rules.max_body_bytes
+        length = head.length
+        if length is not None and length > limit:
+            self._refuse(refusal(_too_large(length, limit)))
+            return
+        if length is not None and len(data) >= length:
+            self._serve(head, data[:length], data[length:])
+            return
+        self._head = head
+        self._deadline_s = self._balancer.now() + BODY_TIMEOUT_S
+        self._body = ChunkedBody(limit) if length is None else []
+        self._received = 0
+        if not data and head.fields.get(b"expect", b"").lower() == b"100-continue":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if data:
+            self._take_body(data)
+
+    def _take_body(self, data: bytes) -> None:
+        head, body = self._head, self._body
+        assert head is not None
+        if isinstance(body, ChunkedBody):
+            try:
+                rest = body.feed(data)
+            except RequestError as error:
+                self._refuse(refusal(error))
+                return
+            if body.done:
+                self._serve(head, body.take(), rest)
+            return
+        assert head.length is not None
+        body.append(data)
+        self._received += len(data)
+        if self._received >= head.length:
+            whole = b"".join(body)
+            self._serve(head, whole[: head.length], whole[head.length :])
+
+    def _take_ahead(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > MAX_AHEAD_BYTES and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _serve(self, head: RequestHead, body: bytes, rest: bytes) -> None:
+        self._head = None
+        self._buffer = rest
+        try:
+            answer = self._desk.answer(head, body)
+            if answer is None:
+                asked = self._balancer.read(head.fields, body)
+        except ServeError as error:
+            answer = refusal(error)
+        if answer is not None:
+            self._reply(answer, keep_alive=head.keep_alive)
+            return
+        exchange = self._exchange = Exchange(self._balancer, self, head, asked, body)
+        self._heard = 0
+        self._deadline_s = self._balancer.now() + self._balancer.rules.answer_timeout_s
+        exchange.start()
+
+    # What an exchange calls.
+
+    def answer(self, answer: Answer) -> None:
+        keep_alive = self._exchange is not None and self._exchange.keep_alive
+        self._exchange = None
+        self._reply(answer, keep_alive=keep_alive)
+
+    def relayed(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        self._next(keep_alive=keep_alive)
+
+    def cut(self) -> None:
+        self._exchange = None
+        self.transport.abort()
+
+    # Answers.
+
+    def _reply(self, answer: Answer, *, keep_alive: bool) -> None:
+        self.transport.write(answer.encode(keep_alive=keep_alive))
+        self._next(keep_alive=keep_alive)
+
+    def _next(self, *, keep_alive: bool) -> None:
+        if not keep_alive or self._balancer.draining:
+            self.transport.close()
+            return
+        self._deadline_s = self._balancer.now() + IDLE_TIMEOUT_S
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        if self._buffer:
+            # Not at once: a client that sends thousands of requests ahead must not nest them.
+            asyncio.get_running_loop().call_soon(self._take_ahead_up)
+
+    def _take_ahead_up(self) -> None:
+        if self._exchange is None and self._head is None and not self._lingering:
+            data, self._buffer = self._buffer, b""
+            if data and not self.transport.is_closing():
+                self._take_head(data)
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer a request that cannot be read to its end, and close."""
+        self._head = None
+        self._buffer = b""
+        self._lingering = True
+        self._deadline_s = self._balancer.now() + LINGER_S
+        self.transport.write(answer.encode(keep_alive=False))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+
+def _too_large(length: int, limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"the body has {length} bytes; at most {limit} are taken")

@@ -1,0 +1,94 @@
+"""Whether a replica may be chosen.  Pure: time is an argument.
+
+Two witnesses: polls, which ask it on purpose, and requests, which notice first.  What the caller
+did wrong (4xx) says nothing about the replica; what it refused for want of room (429, 503) makes it
+rest for as long as it asked, and is no fault either.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """When a replica is taken out, and when it comes back.
+
+    Attributes:
+        polls_to_fail: failed polls in a row that take it out.
+        faults_to_eject: failed requests in a row that take it out.
+        eject_s: how long it stays out the first time; twice as long each time after, up to
+            `eject_at_most_s`.
+        rest_at_most_s: the longest Retry-After that is respected.
+    """
+
+    polls_to_fail: int = 3
+    faults_to_eject: int = 3
+    eject_s: float = 1.0
+    eject_at_most_s: float = 30.0
+    rest_at_most_s: float = 30.0
+
+
+class Health:
+    """What polls and requests said of one replica.
+
+    Attributes:
+        troubled: whether a success would change anything; the data path asks before it reports.
+        ejections: how often requests took it out (count).
+    """
+
+    __slots__ = (
+        "_failed_polls",
+        "_faults",
+        "_out_for_s",
+        "_out_until_s",
+        "_rest_until_s",
+        "_rules",
+        "ejections",
+        "troubled",
+    )
+
+    def __init__(self, rules: HealthRules) -> None:
+        self._rules = rules
+        self._failed_polls = 0
+        self._faults = 0
+        self._out_until_s = float("-inf")
+        self._out_for_s = 0.0
+        self._rest_until_s = float("-inf")
+        self.ejections = 0
+        self.troubled = False
+
+    def available(self, now_s: float) -> bool:
+        """Whether it may be chosen."""
+        if self._failed_polls >= self._rules.polls_to_fail:
+            return False
+        return now_s >= self._out_until_s and now_s >= self._rest_until_s
+
+    def poll_succeeded(self) -> None:
+        """It answered a poll.  It is trusted again, unless requests say otherwise."""
+        self._failed_polls = 0
+
+    def poll_failed(self) -> None:
+        self._failed_polls += 1
+
+    def succeeded(self) -> None:
+        """It answered a request."""
+        self._faults = 0
+        self._out_for_s = 0.0
+        self.troubled = False
+
+    def failed(self, now_s: float) -> bool:
+        """A request failed through its fault; return whether that takes it out."""
+        self._faults += 1
+        self.troubled = True
+        # While it is on probation after an ejection, one more fault is enough.
+        if self._faults < self._rules.faults_to_eject and not self._out_for_s:
+            return False
+        longer = min(self._out_for_s * 2, self._rules.eject_at_most_s)
+        self._out_for_s = longer or self._rules.eject_s
+        self._out_until_s = now_s + self._out_for_s
+        self._faults = 0
+        self.ejections += 1
+        return True
+
+    def refused(self, now_s: float, retry_after_s: float) -> None:
+        """It has no room, and asks to be left alone for a while."""
+        self._rest_until_s = now_s + min(retry_after_s, self._rules.rest_at_most_s)
