@@ -1,6 +1,14 @@
-"""The table that the docker suite ends with: size of each image, seconds to start and to stop."""
+"""What the docker suite shares: the engine's base image with a model, and the table in the end."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.images.docker import daemon_answers, docker
+
+ROOT = Path(__file__).parents[2]
 
 TABLE = pytest.StashKey[list[str]]()
 
@@ -13,6 +21,29 @@ def pytest_configure(config: pytest.Config) -> None:
 def table(pytestconfig: pytest.Config) -> list[str]:
     """Lines; a test appends its own."""
     return pytestconfig.stash[TABLE]
+
+
+@pytest.fixture(scope="session")
+def engine_base() -> str:
+    """The name of the local base image with the real vLLM; it is made where it is missing."""
+    if not daemon_answers():
+        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
+    script = ROOT / "build-support/images/base"
+    made = subprocess.run((script, "engine"), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    return made.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def models(engine_base: str) -> Iterator[str]:
+    """A volume with a tiny model in its folder `tiny`, made by the image itself."""
+    volume = docker("volume", "create")
+    script = (ROOT / "tests/real_engine/make_tiny_model.py").resolve()
+    mounts = ("--volume", f"{volume}:/models", "--volume", f"{script}:/make.py:ro")
+    # Weights are written for their owner alone, and no image of ours runs as that.
+    make = "python3 /make.py /models/tiny 0 && chmod -R a+rX /models"
+    docker("run", "--rm", *mounts, "--entrypoint", "/bin/sh", engine_base, "-c", make)
+    yield volume
+    docker("volume", "rm", volume)
 
 
 def pytest_terminal_summary(

@@ -84,14 +84,12 @@ def running(
     image: str,
     args: Sequence[str] = (),
     *,
-    read_only: bool = False,
     network: str = "bridge",
     options: Sequence[str] = (),
 ) -> Iterator[Container]:
     """Run *image* in the background, with more *options* of `docker run`; remove it in the end."""
-    flags = ["--read-only"] if read_only else []
-    flags += ["--network", network, *options]
     began = time.monotonic()
+    flags = ("--network", network, *options)
     container = Container(docker("run", "--detach", *flags, image, *args), began)
     try:
         yield container
