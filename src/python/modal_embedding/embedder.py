@@ -13,9 +13,11 @@ from modal_embedding.protocol import Ask, Embedded, check_texts
 from modal_embedding.settings import EmbeddingSettings
 from modal_embedding.vectors import Vectors, check_dimensions, normalised, shortened
 
-# One short and one long text, so that both shapes of the engine's work were seen before the
-# snapshot.
-WARM_UP_TEXTS = ("warm", "up " * 500)
+
+def warm_up_texts(max_model_len: int) -> tuple[str, str]:
+    """Return a short and a longer text, so that the engine has seen both shapes of its work."""
+    # Three bytes are at most three tokens, with room for what a tokenizer adds around them.
+    return "warm", "up " * max(1, min(500, max_model_len // 4))
 
 
 class Engine(Protocol):
@@ -54,7 +56,8 @@ class Embedder:
 
     def warm_up(self) -> None:
         """Let the engine do once what it will be asked to do, and learn the model's own size."""
-        self._own_dimensions = self._engine.embed(WARM_UP_TEXTS).vectors.shape[1]
+        texts = warm_up_texts(self._settings.max_model_len)
+        self._own_dimensions = self._engine.embed(texts).vectors.shape[1]
 
     def embed(self, sentences: Sequence[str], ask: Ask) -> Vectors:
         """Return one unit-length vector per sentence, in order; none give shape (0, 0).

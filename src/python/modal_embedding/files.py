@@ -80,8 +80,9 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
             write(file, embeddings)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise SettingInvalid(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_ending(path: Path) -> None:

@@ -66,14 +66,15 @@ class Front:
     Attributes:
         engine: None while there is no engine to ask; every request is answered 503 then.
         api_key: what callers must present; empty lets everybody in.
+        own_dimensions: of the model's vectors; None until there was one.
     """
 
     def __init__(self, settings: EmbeddingSettings, clock: Clock, api_key: str = "") -> None:
         self.engine: HttpService | None = None
         self.api_key = api_key
+        self.own_dimensions: int | None = None
         self._settings = settings
         self._clock = clock
-        self._own_dimensions: int | None = None
         self._cold_start = ColdStart((), ())
 
     def started(self, cold_start: ColdStart) -> None:
@@ -123,7 +124,7 @@ class Front:
         inputs = inputs_of(asked)
         self._check_size(len(inputs))
         check_dimensions(
-            asked.dimensions, self._settings.matryoshka_dimensions, self._own_dimensions
+            asked.dimensions, self._settings.matryoshka_dimensions, self.own_dimensions
         )
         start_s = self._clock.now()
         embedded = await self._embed(self._prompts(inputs, asked))
@@ -171,7 +172,6 @@ class Front:
             some = batches[start : start + BATCHES_AT_A_TIME]
             parts += await all_or_none(self._batch(engine, batch, at) for at, batch in some)
         vectors = normalised(np.concatenate([part.vectors for part in parts]))
-        self._own_dimensions = vectors.shape[1]
         return Embedded(vectors, sum(part.tokens for part in parts))
 
     def _ready_engine(self) -> HttpService:

@@ -128,8 +128,9 @@ def search(
     if not len(found.vectors):
         raise SettingInvalid(f"{embeddings} holds no vectors; embed some texts first")
     target = Target(url, model, revision, attempts=attempts, cache=cache)
-    size = found.vectors.shape[1]
-    vector = asyncio.run(_embed_query(target, text, size, instruction))[0]
+    # The query in the size of those that it is compared with.
+    ask = Ask(found.vectors.shape[1], instruction, query=True)
+    vector = asyncio.run(_embed(target, [text], ask))[0]
     names = labels(found)
     for match in nearest(vector, found.vectors, count):
         print(f"{match.score:.4f}\t{names[match.index]}")  # noqa: T201
@@ -153,15 +154,6 @@ async def _embed(target: Target, texts: list[str], ask: Ask) -> Vectors:
                 return await _client(target, service, cache, bar).embed(texts, ask)
 
     return await _with_service(target, work)
-
-
-async def _embed_query(target: Target, text: str, size: int, instruction: str | None) -> Vectors:
-    """Return the query's vector in the size of those that it is compared with."""
-    query = Ask(None, instruction, True)
-    vectors = await _embed(target, [text], query)
-    if vectors.shape[1] == size:
-        return vectors
-    return await _embed(target, [text], Ask(size, instruction, True))
 
 
 def _client(

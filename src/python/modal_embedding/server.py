@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from modal_embedding.coldstart import ColdStart, timed_stages
-from modal_embedding.embedder import WARM_UP_TEXTS
+from modal_embedding.embedder import warm_up_texts
 from modal_embedding.front import Front, engine_session
 from modal_embedding.protocol import Ask
 from modal_embedding.service import HttpService
@@ -218,7 +218,9 @@ class EmbeddingServer:
     async def _warm_up(self) -> None:
         # Sessions do not outlive their phase: an open connection would not survive a snapshot.
         async with engine_session() as session:
-            await self._service(session).embed(WARM_UP_TEXTS, Ask())
+            texts = warm_up_texts(self._settings.max_model_len)
+            warm = await self._service(session).embed(texts, Ask())
+        self._front.own_dimensions = warm.vectors.shape[1]
 
     async def _control(self, path: str) -> None:
         if self._settings.enable_sleep_mode:

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modal_embedding.cache import EmbeddingCache, Recipe
+from modal_embedding.protocol import Ask
+
+from servekit.errors.tree import SettingInvalid
+
+RECIPES = st.builds(
+    Recipe,
+    st.sampled_from(["a", "ab"]),
+    st.sampled_from(["", "b", "c"]),
+    st.builds(
+        Ask,
+        st.sampled_from([None, 6, 64]),
+        st.sampled_from([None, "", "None", "q"]),
+        st.booleans(),
+    ),
+)
+
+
+@given(RECIPES, st.sampled_from(["x", "bx", "cx"]), RECIPES, st.sampled_from(["x", "bx", "cx"]))
+def test_keys_are_equal_when_everything_is(
+    first: Recipe, first_text: str, second: Recipe, second_text: str
+) -> None:
+    """A vector is never found for what would have given another one."""
+    same = (first, first_text) == (second, second_text)
+
+    assert (first.key(first_text) == second.key(second_text)) == same
+
+
+def test_vectors_outlive_the_process(tmp_path: Path) -> None:
+    """Bit by bit, from another connection to the file."""
+    key = Recipe("m").key("text")
+    vector = np.array([0.1, -2.5], dtype=np.float32)
+    with EmbeddingCache(tmp_path / "deep/cache.sqlite") as cache:
+        cache.put([(key, vector)])
+
+    with EmbeddingCache(tmp_path / "deep/cache.sqlite") as cache:
+        found = cache.get([Recipe("m").key("other"), key])
+
+    assert list(found) == [key]
+    assert found[key].tobytes() == vector.tobytes()
+
+
+def test_many_keys_are_looked_up_at_once(tmp_path: Path) -> None:
+    """More than one statement can name."""
+    keys = [Recipe("m").key(str(number)) for number in range(2000)]
+    with EmbeddingCache(tmp_path / "c") as cache:
+        cache.put((key, np.full(1, number, "f4")) for number, key in enumerate(keys))
+
+        found = cache.get(keys)
+
+        assert len(cache) == 2000
+        assert [found[key][0] for key in keys] == list(range(2000))
+
+
+def test_two_processes_may_share_a_file(tmp_path: Path) -> None:
+    """The same vector from both is kept once."""
+    key = Recipe("m").key("text")
+    with EmbeddingCache(tmp_path / "c") as one, EmbeddingCache(tmp_path / "c") as other:
+        one.put([(key, np.ones(2, "f4"))])
+        other.put([(key, np.ones(2, "f4"))])
+
+        assert len(one) == 1
+        assert key in other.get([key])
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """It is left as it was."""
+    path = tmp_path / "letter"
+    path.write_text("Dear SQLite, " * 100)
+
+    with pytest.raises(SettingInvalid, match="letter"):
+        EmbeddingCache(path)
+
+    assert path.read_text().startswith("Dear")

@@ -1,0 +1,246 @@
+"""The service on the real vLLM on a CPU, started by `local`; equal to transformers, and OpenAI's
+client is content."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+from modal_embedding.test_embedding_client import client_of, session
+from modal_embedding.vectors import Vectors, as_vectors, cosine_distances, normalised
+
+from tests.real_engine.engine import ensure_model
+from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
+
+pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
+
+BY_HAND = Path(__file__).with_name("embed_by_hand.py")
+
+KEY = "a-key-of-the-test"
+MODEL = "tiny-embed"
+SEED = 1
+
+# Cosine distance between two ways to compute the same vector in bfloat16.
+PARITY = 1e-3
+
+TEXTS = [
+    "a",
+    "Requests come in, tokens go out.",
+    "for step in range(10):\n    engine.step()\n" * 20,
+    "Ein längerer Satz mit Umlauten: äöüß.",
+    "猫がソファで寝ている",
+    "The engine schedules, the balancer chooses, the client waits. " * 12,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running `local`."""
+
+    url: str
+    process: "subprocess.Popen[str]"
+
+    def client(self, key: str = KEY) -> openai.OpenAI:
+        return client_of({"BASE_URL": self.url, "EMBEDDING_API_KEY": key}).with_options(
+            max_retries=0
+        )
+
+    def embed(self, texts: list[str], **more: object) -> Vectors:
+        answer = self.client().embeddings.create(model=MODEL, input=texts, **more)  # type: ignore[arg-type]
+        return as_vectors([entry.embedding for entry in answer.data])
+
+
+@pytest.fixture(scope="module")
+def environment() -> EngineEnvironment:
+    try:
+        return ensure_environment(os.environ)
+    except EngineUnavailable as why:
+        pytest.skip(f"no real vLLM here: {why}")
+
+
+@pytest.fixture(scope="module")
+def model(environment: EngineEnvironment) -> Path:
+    return ensure_model(environment, SEED)
+
+
+@pytest.fixture(scope="module")
+def service(
+    environment: EngineEnvironment, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    log = tmp_path_factory.mktemp("logs") / "local.log"
+    with local(environment, model, log) as running:
+        yield running
+
+
+@contextmanager
+def local(environment: EngineEnvironment, model: Path, log: Path) -> Iterator[Running]:
+    engine = f"{environment.python} -m vllm.entrypoints.cli.main"
+    settings = {
+        "EMBEDDING_API_KEY": KEY,
+        "MATRYOSHKA_DIMENSIONS": "128,64",
+        "MAX_MODEL_LEN": "2048",
+        "SERVED_MODEL_NAME": MODEL,
+    }
+    with log.open("w") as stderr:
+        process = subprocess.Popen(  # noqa: S603
+            [
+                *(sys.executable, "-m", "modal_embedding.local", "--engine", engine),
+                *("--model", str(model), "--restarts", "1", "--"),
+                *("--kv-cache-memory-bytes", "64M", "--max-num-seqs", "32"),
+            ],
+            env={**os.environ, **settings, "PYTHONPATH": path_of_ours()},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"no ready line; the log ends with {log.read_text()[-2000:]}"
+        yield Running(json.loads(line)["url"], process)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def path_of_ours() -> str:
+    return os.pathsep.join(filter(None, sys.path))
+
+
+def by_hand(environment: EngineEnvironment, way: str, model: Path, **environ: str) -> Vectors:
+    run = subprocess.run(  # noqa: S603
+        [environment.python, BY_HAND, way, model],
+        input=json.dumps(TEXTS),
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return as_vectors(json.loads(run.stdout.strip().splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def reference(environment: EngineEnvironment, model: Path) -> Vectors:
+    return by_hand(environment, "transformers", model)
+
+
+def test_vectors_equal_those_of_transformers(
+    service: Running, reference: Vectors, record_property: pytest.FixtureRequest
+) -> None:
+    """Of texts of one token and of hundreds, in several scripts."""
+    distances = cosine_distances(service.embed(TEXTS), reference)
+
+    record_property("largest_cosine_distance", float(distances.max()))  # type: ignore[operator]
+    assert distances.max() < PARITY
+
+
+def test_order_is_kept(service: Running, reference: Vectors) -> None:
+    """Also across the batches of a large request."""
+    texts = [f"number {number}" for number in range(150)]
+
+    forwards, backwards = service.embed(texts), service.embed(texts[::-1])
+
+    assert cosine_distances(forwards, backwards[::-1]).max() < PARITY
+    assert cosine_distances(service.embed(TEXTS[::-1]), reference[::-1]).max() < PARITY
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_dimensions_are_cut_and_brought_to_length_one(service: Running, size: int) -> None:
+    """As cutting the whole vector gives."""
+    whole = service.embed(TEXTS)
+
+    short = service.embed(TEXTS, dimensions=size)
+
+    assert short.shape == (len(TEXTS), size)
+    assert np.allclose(np.linalg.norm(short, axis=1), 1.0, atol=1e-5)
+    assert cosine_distances(short, normalised(whole[:, :size])).max() < PARITY
+
+
+def test_floats_and_base64_are_the_same(service: Running) -> None:
+    """Bit by bit but for the engine's own noise; OpenAI's client asks for base64 by itself."""
+    answer = service.client().embeddings.create(
+        model=MODEL, input=TEXTS[:2], encoding_format="float"
+    )
+
+    floats = as_vectors([entry.embedding for entry in answer.data])
+    assert cosine_distances(floats, service.embed(TEXTS[:2])).max() < PARITY
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 2
+
+
+def test_a_text_that_is_too_long_is_named(service: Running) -> None:
+    """vLLM says neither which, nor how long it is."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        service.embed(["ok", "ok", "x y " * 3000])
+
+    body = caught.value.body
+    assert isinstance(body, dict)
+    assert (body["index"], body["max_model_len"]) == (2, 2048)
+    assert body["tokens"] == 12000
+
+
+def test_openais_client_is_content(service: Running) -> None:
+    """The session of test_embedding_client.py, and each refusal as OpenAI's own error."""
+    lines = session(service.client(), MODEL)
+
+    assert lines[0] == "single: 256 dimensions"
+    assert lines[1] == "batch: 3 vectors of 256 dimensions"
+    assert lines[2].startswith("cosine with the first: 1.000 'A cat sleeps")
+    assert service.client().models.list().data[0].id == MODEL
+    with pytest.raises(openai.AuthenticationError):
+        service.client("wrong").embeddings.create(model=MODEL, input="a")
+    with pytest.raises(openai.NotFoundError):
+        service.client().embeddings.create(model="other", input="a")
+    with pytest.raises(openai.BadRequestError):
+        service.client().embeddings.create(model=MODEL, input="")
+
+
+def test_an_engine_that_died_is_started_again(service: Running) -> None:
+    """Its callers are told at once, and served again as soon as it is back."""
+    before = service.embed(TEXTS)
+    os.killpg(engine_pid(service.process.pid), signal.SIGKILL)
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        service.embed(["a"])
+    assert caught.value.status_code == 503
+
+    assert cosine_distances(_once_back(service), before).max() < PARITY
+
+
+def _once_back(service: Running) -> Vectors:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        try:
+            return service.embed(TEXTS)
+        except openai.InternalServerError:
+            time.sleep(0.5)
+    raise AssertionError("the engine did not come back in 240 s")
+
+
+def engine_pid(parent: int) -> int:
+    (child,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return int(child)
+
+
+def test_the_class_gives_the_same_vectors(
+    environment: EngineEnvironment, model: Path, reference: Vectors
+) -> None:
+    """vLLM's Python API, as the class on Modal uses it, in the engine's own environment."""
+    vectors = by_hand(environment, "vllm", model, PYTHONPATH=source_root())
+
+    assert cosine_distances(vectors, reference).max() < PARITY
+
+
+def source_root() -> str:
+    import modal_embedding.settings
+
+    return str(Path(modal_embedding.settings.__file__).parents[1])

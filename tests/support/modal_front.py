@@ -1,0 +1,57 @@
+"""Our front before a stand-in engine, on a free port."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+from modal_embedding.front import Front
+from modal_embedding.server import EmbeddingServer, EnginePlan
+from modal_embedding.settings import EmbeddingSettings
+
+from servekit.engine.environment import EngineFolders
+from servekit.timing.clock import SystemClock
+from tests.support.modal_engine import StandInEngine, stand_in_engine
+
+
+def small_settings(**changes: object) -> EmbeddingSettings:
+    """Settings that fit the stand-in: a model of 16 dimensions that reads 100 tokens."""
+    given: dict[str, object] = {
+        "model_name": "tiny",
+        "matryoshka_dimensions": (8, 4),
+        "max_model_len": 100,
+        "enable_sleep_mode": False,
+    }
+    return EmbeddingSettings(**(given | changes))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def serving(
+    settings: EmbeddingSettings, plan: EnginePlan | None = None, key: str = ""
+) -> AsyncIterator[tuple[str, EmbeddingServer]]:
+    """Yield the URL of a front whose engine has answered."""
+    front = Front(settings, SystemClock(), key)
+    server = EmbeddingServer(settings, plan or no_plan(), front, SystemClock())
+    try:
+        url = await server.listen("127.0.0.1", 0)
+        await server.start_engine()
+        await server.open()
+        yield url, server
+    finally:
+        await server.close()
+
+
+def no_plan() -> EnginePlan:
+    """For an engine that somebody else started."""
+    folders = EngineFolders(PurePosixPath("/nowhere"), PurePosixPath("/nowhere"))
+    return EnginePlan(("false",), Path(), 1, {}, folders)
+
+
+@asynccontextmanager
+async def fronted_engine(
+    key: str = "", **changes: object
+) -> AsyncIterator[tuple[str, StandInEngine]]:
+    """Yield the URL of a front, and the stand-in engine behind it."""
+    async with stand_in_engine() as engine:
+        settings = small_settings(engine_url=engine.url, **changes)
+        async with serving(settings, key=key) as (url, _):
+            yield url, engine
