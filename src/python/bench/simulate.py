@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.export import genai_csv, genai_json
 from bench.results import new_run_folder, write_file
-from bench.schedule import Call, Schedule, total_tokens
+from bench.schedule import Call, Schedule
 from bench.sources import Ask, fleet_shares, make_schedule
 from bench.trace_files import read_trace
 from bench.twin import (
@@ -28,6 +28,7 @@ from bench.twin import (
     records_of,
     result_of,
     setups_of,
+    total_tokens,
 )
 from bench.workload import NAMES
 from servekit.errors.tree import WorkloadInvalid

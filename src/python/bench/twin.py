@@ -92,6 +92,11 @@ def longest(calls: Sequence[Call]) -> int:
     return max(call.prompt_tokens + call.output_tokens for call in calls)
 
 
+def total_tokens(calls: Sequence[Call]) -> tuple[int, int]:
+    """Return the prompt tokens and output tokens that *calls* ask for."""
+    return sum(c.prompt_tokens for c in calls), sum(c.output_tokens for c in calls)
+
+
 def setups_of(
     fleet: Fleet, *, replicas: int | None = None, gpu: str | None = None, context: int = 0
 ) -> tuple[ReplicaSetup, ...]:

@@ -1,0 +1,155 @@
+"""A live engine that is measured: prompts of exact length, and the times of their tokens."""
+
+import asyncio
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+
+import msgspec
+
+from bench.arms import models_at
+from bench.prompts import FIRST_TOKEN
+from servekit.client.client import COMPLETIONS, Client
+from servekit.errors.tree import EngineRefused, EngineUnreachable, SettingInvalid
+from servekit.metrics.exposition import samples
+from servekit.timing.clock import SystemClock
+from servekit.wire.openai import CompletionRequest, ModelList, StreamOptions
+
+_encode = msgspec.json.Encoder().encode
+
+# A tiny test model has a vocabulary of a few hundred tokens; what is asked for is then taken
+# modulo this.
+SMALLEST_VOCABULARY = 250
+
+# The prompt with which every measurement starts, so that nothing is compiled or allocated in it.
+WARM_UP = ((64, 8), (512, 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer: seconds from sent to first and last token, and the gaps between tokens.
+
+    Attributes:
+        gaps_s: empty where events and tokens did not match one to one.
+    """
+
+    sent_s: float
+    prompt_tokens: int
+    output_tokens: int
+    ttft_s: float
+    last_s: float
+    gaps_s: tuple[float, ...]
+
+
+class LiveEngine:
+    """One model of one engine, over HTTP."""
+
+    def __init__(self, url: str, model: str, max_model_len: int, seed: int) -> None:
+        self.url = url
+        self.model = model
+        self.max_model_len = max_model_len
+        self._clock = SystemClock()
+        self._client = Client(url, self._clock)
+        self._random = Random(seed)
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    async def sleep_until(self, when: float) -> None:
+        await self._clock.sleep(when - self._clock.now())
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    def prompt(self, tokens: int) -> list[int]:
+        """Return *tokens* token ids that no earlier prompt began with."""
+        first = FIRST_TOKEN if self.max_model_len > 4096 else 3
+        last = FIRST_TOKEN + 20_000 if first == FIRST_TOKEN else SMALLEST_VOCABULARY
+        return [self._random.randrange(first, last) for _ in range(tokens)]
+
+    async def ask(self, prompt: int | list[int], output_tokens: int) -> Answered | None:
+        """Ask for exactly *output_tokens*; return None where the engine failed."""
+        tokens = self.prompt(prompt) if isinstance(prompt, int) else prompt
+        body = CompletionRequest(
+            model=self.model,
+            prompt=list(tokens),
+            max_tokens=output_tokens,
+            min_tokens=output_tokens,
+            ignore_eos=True,
+            temperature=0.0,
+            stream=True,
+            stream_options=StreamOptions(include_usage=True),
+        )
+        outcome = await self._client.send(COMPLETIONS, _encode(body))
+        if outcome.error is not None or not outcome.content_s:
+            return None
+        times = outcome.content_s
+        whole = outcome.completion_tokens == len(times)
+        return Answered(
+            sent_s=outcome.sent_s,
+            prompt_tokens=outcome.prompt_tokens or len(tokens),
+            output_tokens=outcome.completion_tokens or output_tokens,
+            ttft_s=times[0] - outcome.sent_s,
+            last_s=outcome.end_s - outcome.sent_s,
+            gaps_s=tuple(after - before for before, after in pairwise(times)) if whole else (),
+        )
+
+    async def must_ask(self, prompt: int | list[int], output_tokens: int) -> Answered:
+        """Ask, or say why not.
+
+        Raises:
+            EngineRefused: the engine failed.
+        """
+        answered = await self.ask(prompt, output_tokens)
+        if answered is None:
+            raise EngineRefused(
+                f"{self.url}: a measured request failed; look at the engine's log", status=500
+            )
+        return answered
+
+    async def warm_up(self) -> None:
+        """Serve a few requests that do not count."""
+        for prompt, output in WARM_UP:
+            fits = max(4, min(prompt, self.max_model_len - output - 1))
+            await self.must_ask(fits, output)
+        await asyncio.gather(*(self.must_ask(32, 8) for _ in range(4)))
+
+    async def kv_cache_tokens(self) -> int | None:
+        """Return the tokens that the engine's KV cache holds; None where it does not say."""
+        status, body = await self._client.get("/metrics")
+        if status != 200:
+            return None
+        name = "vllm:cache_config_info"
+        for sample in samples(body.decode("utf-8", "replace"), {name}):
+            blocks, size = sample.labels.get("num_gpu_blocks"), sample.labels.get("block_size")
+            if blocks and size and blocks.isdigit() and size.isdigit():
+                return int(blocks) * int(size)
+        return None
+
+    async def version(self) -> str:
+        """Return what the engine says of itself."""
+        _, body = await self._client.get("/version")
+        return body.decode("utf-8", "replace")[:200]
+
+
+async def open_engine(url: str, seed: int, model: str | None = None) -> LiveEngine:
+    """Return the engine at *url*, for its only model or the one named.
+
+    Raises:
+        EngineUnreachable: nobody answers there, or it names no length.
+        SettingInvalid: it does not serve *model*.
+    """
+    names = await models_at(url)
+    chosen = model or names[0]
+    if chosen not in names:
+        raise SettingInvalid(f"--model {chosen!r}: {url} serves {', '.join(names)}")
+    client = Client(url, SystemClock(), timeout_s=10.0)
+    try:
+        _, body = await client.get("/v1/models")
+    finally:
+        await client.aclose()
+    cards = msgspec.json.decode(body, type=ModelList).data
+    length = next((card.max_model_len for card in cards if card.id == chosen), None)
+    if length is None:
+        raise EngineUnreachable(f"{url}/v1/models names no max_model_len; is it vLLM?")
+    return LiveEngine(url, chosen, length, seed)
