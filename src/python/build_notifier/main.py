@@ -1,0 +1,61 @@
+"""The Cloud Function: a message of the topic `cloud-builds` in, a notification out.
+
+Deployed with this file as its source; `handle_build_notification` takes CloudEvents, and
+`handle_background_event` what 1st-generation functions were given.
+"""
+
+import os
+import time
+from functools import cache
+from typing import Any
+
+import functions_framework
+import structlog
+from cloudevents.http import CloudEvent
+
+from build_notifier.cloud_logging import CloudLogging, open_logging
+from build_notifier.gemini import Gemini
+from build_notifier.message import read_event
+from build_notifier.notifier import Notifier
+from build_notifier.settings import read_notifier_settings
+from build_notifier.webhook import HttpWebhook
+from servekit.cli.logs import configure_logs
+from servekit.errors.tree import RequestInvalid
+
+log = structlog.get_logger()
+
+
+@functions_framework.cloud_event
+def handle_build_notification(event: CloudEvent) -> None:
+    """Report a failed build.  Returning acknowledges the message; raising has it sent again."""
+    _handle(event.data)
+
+
+def handle_background_event(event: dict[str, Any], context: object) -> None:  # noqa: ARG001
+    """The same for `--signature-type event`, under the seed's signature."""
+    _handle(event)
+
+
+def _handle(data: object) -> None:
+    try:
+        build = read_event(data)
+    except RequestInvalid as error:
+        log.error("message acknowledged, not understood", reason=str(error))
+        return
+    if _notifier().handle(build):
+        log.info("build reported", build=build.id)
+
+
+@cache
+def _notifier() -> Notifier:
+    """One for all messages of an instance: it remembers what it has told."""
+    configure_logs()
+    settings = read_notifier_settings(os.environ, log.warning)
+    return Notifier(
+        logs=CloudLogging(open_logging(settings.logging_endpoint)),
+        analyst=Gemini(settings) if settings.analyzes else None,
+        webhook=HttpWebhook(settings.webhook_url) if settings.webhook_url else None,
+        max_lines=settings.max_log_lines,
+        wait_s=settings.log_wait_s,
+        sleep=time.sleep,
+    )
