@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 import structlog
 
+from loadbalancer.asked import Asked, look_at, route_request
 from loadbalancer.health import Health, HealthRules
 from loadbalancer.replicas import Replica, Service
 from loadbalancer.retry import RetryBudget
@@ -20,14 +21,10 @@ from servekit.errors.tree import (
     SettingInvalid,
 )
 from servekit.routing.decision import Decision
-from servekit.routing.ledger import Ledger
+from servekit.routing.ledger import Account, InFlight, Ledger
 from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
-from servekit.routing.request import RouteRequest
-from servekit.wire.openai import read_head
 
-# A token of English is about four bytes; a policy only compares.
-BYTES_PER_TOKEN = 4
 DECISIONS_KEPT = 200
 # A refusal without Retry-After: long enough for a few requests of a full batch to end.
 DEFAULT_REST_S = 0.25
@@ -51,14 +48,6 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     answer_timeout_s: float = 300.0
     max_body_bytes: int = 32 * 1024 * 1024
     health: HealthRules = HealthRules()
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A request that can be routed."""
-
-    service: Service
-    policy: Policy
-    route: RouteRequest
 
 
 class Balancer:
@@ -150,13 +139,15 @@ class Balancer:
             RequestInvalid: the body is not JSON, or names no model, or the policy is unknown.
             ModelUnknown: no replica serves the model.
         """
-        head = read_head(body)
-        service = self.services.get(head.model)
+        seen = look_at(body)
+        service = self.services.get(seen.model)
         if service is None:
-            raise self._unknown(head.model)
+            raise self._unknown(seen.model)
         wanted = fields.get(b"x-servekit-policy")
         policy = service.policy if wanted is None else self._policy_asked_for(service, wanted)
-        return Asked(service, policy, RouteRequest(head.model, len(body) // BYTES_PER_TOKEN))
+        return Asked(
+            service, policy, route_request(seen, fields, len(body), policy, service.shadow)
+        )
 
     def choose(self, asked: Asked, tried: Collection[str]) -> Decision:
         """Return a decision for a replica that was not tried yet.
@@ -174,7 +165,26 @@ class Balancer:
         shadow = asked.service.shadow
         other = shadow.choose(asked.route, pool, now_s).replica if shadow else None
         self.decisions.append((now_s, decision, other))
+        self.telemetry.decisions[decision.policy, decision.reason] += 1
+        if other is not None:
+            agreed = "same" if other == decision.replica else "other"
+            self.telemetry.shadow[shadow.name if shadow else "", agreed] += 1
         return decision
+
+    def sent(self, asked: Asked, account: Account) -> InFlight:
+        """*asked* is being sent to *account*: count it, and tell the policies."""
+        now_s = self.now()
+        asked.policy.sent(asked.route, account, now_s)
+        if asked.service.shadow is not None:
+            asked.service.shadow.sent(asked.route, account, now_s)
+        return self.ledger.begin(account, asked.route.prompt_tokens)
+
+    def answered(self, asked: Asked, request: InFlight, ttft_s: float) -> None:
+        """The first byte of an answer came."""
+        self.ledger.first_byte(request)
+        asked.policy.answered(asked.route, request.account, ttft_s)
+        if asked.service.shadow is not None:
+            asked.service.shadow.answered(asked.route, request.account, ttft_s)
 
     # What the data path found out.
 

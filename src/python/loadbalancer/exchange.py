@@ -4,7 +4,8 @@ import asyncio
 from typing import Protocol
 
 from loadbalancer.answers import Answer, last_chunks, refusal
-from loadbalancer.balancer import Asked, Balancer
+from loadbalancer.asked import Asked
+from loadbalancer.balancer import Balancer
 from loadbalancer.framing import ChunkedBody, ChunkedFraming, Framing, OpenFraming
 from loadbalancer.heads import RequestHead, ResponseHead
 from loadbalancer.replicas import Replica
@@ -124,8 +125,7 @@ class Exchange:
             return
         self._decision = decision
         replica = self._replica = balancer.replicas[decision.replica]
-        self._in_flight = balancer.ledger.begin(replica.account, self._asked.route.prompt_tokens)
-        self._asked.policy.sent(self._asked.route, replica.account, self._begun_s)
+        self._in_flight = balancer.sent(self._asked, replica.account)
         connection = replica.upstream.idle()
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(replica))
@@ -263,10 +263,9 @@ class Exchange:
         self._spoken = True
         balancer = self._balancer
         now_s = balancer.now()
-        if self._in_flight is not None:
-            balancer.ledger.first_byte(self._in_flight)
         balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
-        self._asked.policy.answered(self._asked.route, self._replica.account, now_s - self._sent_s)
+        if self._in_flight is not None:
+            balancer.answered(self._asked, self._in_flight, now_s - self._sent_s)
 
     def _pass_on_head(self, head: ResponseHead, framing: Framing | None, piece: bytes) -> None:
         self._pending = None

@@ -39,6 +39,7 @@ class _Collected:
         yield _histogram("duration_seconds", "request in to last byte out", seen.duration_s)
         yield _counter("requests", "requests that ended", ("replica", "outcome"), seen.requests)
         yield _counter("decisions", "choices made", ("policy", "reason"), seen.decisions)
+        yield _counter("shadow", "what the shadow policy chose", ("policy", "choice"), seen.shadow)
         retries = {(why,): count for why, count in seen.retries.items()}
         yield _counter("retries", "requests sent again", ("why",), retries)
         yield from self._replicas()

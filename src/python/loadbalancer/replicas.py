@@ -40,5 +40,7 @@ class Service:
     in_flight: int = 0
 
     def refresh(self, now_s: float) -> None:
-        """Build the pool anew: the healthy replicas."""
-        self.pool = Pool(r.account for r in self.replicas if r.health.available(now_s))
+        """Build the pool of the healthy replicas anew, where it has changed."""
+        accounts = tuple(r.account for r in self.replicas if r.health.available(now_s))
+        if accounts != self.pool[:]:
+            self.pool = Pool(accounts)

@@ -35,8 +35,8 @@ class Telemetry:
         self.ttft_s = Histogram(WAIT_BOUNDS_S)
         self.duration_s = Histogram(WAIT_BOUNDS_S)
         self.queue_s = Histogram(WAIT_BOUNDS_S)
-        # (replica, status or outcome), (policy, reason), (replica), (replica, kind)
+        # (replica, outcome), (policy, reason), (shadow policy, same or other), why
         self.requests: Counter[tuple[str, str]] = Counter()
         self.decisions: Counter[tuple[str, str]] = Counter()
+        self.shadow: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
-        self.relay_errors: Counter[tuple[str, str]] = Counter()

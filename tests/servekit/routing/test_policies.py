@@ -162,3 +162,96 @@ def test_unknown_policy_is_refused_with_the_list() -> None:
     """The message says what there is."""
     with pytest.raises(PolicyUnknown, match=r"'best' is unknown; there are: round-robin, random"):
         policy_named("best", Random(0))
+
+
+def conversation(turns: int) -> RouteRequest:
+    return RouteRequest(prompt_tokens=turns * 1280, blocks=tuple(range(turns * 10)))
+
+
+def test_prefix_returns_to_the_replica_that_read_the_beginning() -> None:
+    """A conversation's next turn finds its cache."""
+    pool = pool_of(Ledger(1.0), 4)
+    policy = policy_named("prefix", Random(0))
+    policy.sent(conversation(3), pool[2], 0.0)
+
+    decision = policy.choose(conversation(4), pool, 0.0)
+
+    assert (decision.replica, decision.reason) == ("r2", "prefix")
+
+
+def test_prefix_leaves_an_overloaded_replica() -> None:
+    """A cache is not worth waiting behind twenty others."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    policy = policy_named("prefix", Random(0))
+    policy.sent(conversation(3), pool[0], 0.0)
+    for _ in range(20):
+        ledger.begin(pool[0])
+
+    assert policy.choose(conversation(4), pool, 0.0).replica == "r1"
+
+
+def test_prefix_finds_its_replica_among_a_thousand() -> None:
+    """A sample of a large fleet is completed by those that know the prompt."""
+    pool = pool_of(Ledger(1.0), 1000)
+    policy = policy_named("prefix", Random(0))
+    policy.sent(conversation(3), pool[777], 0.0)
+
+    decision = policy.choose(conversation(4), pool, 0.0)
+
+    assert decision.replica == "r777"
+    assert len(decision.scores) < 20
+
+
+def test_restarted_replica_has_lost_its_prefixes() -> None:
+    """What is forgotten attracts nobody."""
+    pool = pool_of(Ledger(1.0), 2)
+    policy = policy_named("prefix", Random(0))
+    policy.sent(conversation(3), pool[0], 0.0)
+    policy.forget("r0")
+
+    assert policy.choose(conversation(4), pool, 0.0).reason == "least"
+
+
+def test_session_stays_when_other_replicas_come_and_go() -> None:
+    """Only the sessions of the replica that left move."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 5)
+    policy = policy_named("session", Random(0))
+    sessions = [RouteRequest(session=f"user-{number}") for number in range(200)]
+    before = [policy.choose(s, pool, 0.0).replica for s in sessions]
+
+    after = [policy.choose(s, pool.without(["r3"]), 0.0).replica for s in sessions]
+
+    assert all(new == old for old, new in zip(before, after, strict=True) if old != "r3")
+    assert set(before) == {f"r{number}" for number in range(5)}
+
+
+def test_session_spills_over_when_its_home_is_full() -> None:
+    """One hot session does not drown one replica."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 3)
+    policy = policy_named("session", Random(0))
+    home = policy.choose(ASK, pool, 0.0).replica
+    for _ in range(30):
+        ledger.begin(ledger.account(home))
+
+    decision = policy.choose(ASK, pool, 0.0)
+
+    assert decision.replica != home
+    assert decision.reason == "spilled"
+
+
+def test_latency_learns_which_replica_is_slow() -> None:
+    """Ten slow answers teach it; the prior alone would call them equal."""
+    pool = pool_of(Ledger(1.0), 2)
+    policy = policy_named("latency", Random(0))
+    for number in range(20):
+        request = RouteRequest(prompt_tokens=1000)
+        account = pool[number % 2]
+        policy.sent(request, account, 0.0)
+        policy.answered(request, account, 0.5 if account.name == "r0" else 0.1)
+
+    chosen = {policy.choose(RouteRequest(prompt_tokens=1000), pool, 0.0).replica for _ in range(9)}
+
+    assert chosen == {"r1"}

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from random import Random
 
 from servekit.errors.tree import PolicyUnknown
+from servekit.routing.latency import Latency
 from servekit.routing.policy import Policy
+from servekit.routing.prefix import Prefix
 from servekit.routing.queueing import Queue
+from servekit.routing.session import Session
 from servekit.routing.simple import ByChance, LeastInflight, LeastWaiting, PowerOfTwo, RoundRobin
 
 _POLICIES: tuple[Callable[[Random], Policy], ...] = (
@@ -15,6 +18,9 @@ _POLICIES: tuple[Callable[[Random], Policy], ...] = (
     LeastInflight,
     PowerOfTwo,
     Queue,
+    Prefix,
+    Session,
+    Latency,
 )
 
 POLICY_NAMES: tuple[str, ...] = tuple(policy.name for policy in _POLICIES)  # type: ignore[attr-defined]

@@ -1,0 +1,73 @@
+"""What a request asks for: its body looked at once, as far as the policies want to know.  Pure."""
+
+import msgspec
+
+from loadbalancer.replicas import Service
+from servekit.errors.tree import RequestInvalid
+from servekit.routing.policy import Policy
+from servekit.routing.prefix_index import prompt_blocks
+from servekit.routing.request import RouteRequest
+
+# A token of English is about four bytes; a policy only compares.
+BYTES_PER_TOKEN = 4
+
+SESSION_HEADER = b"x-session-id"
+SESSION_COOKIE = "session_id"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The fields of a body that matter; the prompt's are left as they were written."""
+
+    model: str = ""
+    prompt: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request that can be routed."""
+
+    service: Service
+    policy: Policy
+    route: RouteRequest
+
+
+_decode = msgspec.json.Decoder(Seen).decode
+
+
+def look_at(body: bytes) -> Seen:
+    """Return what matters of *body*.
+
+    Raises:
+        RequestInvalid: it is not a JSON object, or its model is not a string.
+    """
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestInvalid(f"the request does not fit the endpoint: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"the body is not JSON: {error}") from error
+
+
+def route_request(
+    seen: Seen, fields: dict[bytes, bytes], size: int, policy: Policy, shadow: Policy | None
+) -> RouteRequest:
+    """Return the request as *policy*, and who shadows it, want to see it."""
+    blocks: tuple[int, ...] = ()
+    session = None
+    if policy.reads_prompt or (shadow is not None and shadow.reads_prompt):
+        # The whole conversation, as it was written: two that begin alike are alike in their bytes.
+        blocks = prompt_blocks(memoryview(seen.messages) or memoryview(seen.prompt))
+    if policy.reads_session or (shadow is not None and shadow.reads_session):
+        session = _session(fields)
+    return RouteRequest(seen.model, size // BYTES_PER_TOKEN, blocks, session=session)
+
+
+def _session(fields: dict[bytes, bytes]) -> str | None:
+    named = fields.get(SESSION_HEADER)
+    if named:
+        return named.decode("latin-1")
+    for pair in fields.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == SESSION_COOKIE:
+            return value
+    return None

@@ -1,0 +1,77 @@
+"""`prefix`: where the beginning of the prompt has been read before, unless that is too busy.  Pure.
+
+On traffic that shares prefixes, routing by load alone throws most of the caches' work away; routing
+by prefix alone sends everyone who shares a system prompt to one replica.  Both are a wait for the
+first token, so they are added up: the tokens that must still be read, and the work that is queued.
+"""
+
+from random import Random
+from typing import ClassVar
+
+from servekit.routing.decision import Decision
+from servekit.routing.ledger import Account, Pool
+from servekit.routing.policy import looked_at, lowest
+from servekit.routing.prefix_index import PrefixIndex
+from servekit.routing.queueing import TOKENS_LIKE_A_REQUEST, queue_score, typical_speed
+from servekit.routing.request import RouteRequest
+
+# A replica is too busy for its prefixes to matter where it holds this many more requests' work than
+# the least loaded one, and this many times as much.
+GAP = 8.0
+RATIO = 1.5
+
+# Of the replicas that know a prefix in a large fleet, this many are looked at.
+MOST_HOLDERS = 8
+
+
+class Prefix:
+    """The least work plus uncached prompt, among replicas that are not overloaded."""
+
+    name: ClassVar[str] = "prefix"
+    reads_prompt: ClassVar[bool] = True
+    reads_session: ClassVar[bool] = False
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._index = PrefixIndex()
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        hits = self._index.hits(request.blocks)
+        accounts = self._compared(pool, hits)
+        speed = typical_speed(accounts)
+        loads = {a.name: queue_score(a, speed, now_s) for a in accounts}
+        least = min(loads.values())
+        gate = max(least + GAP, least * RATIO)
+        scores = [
+            (a.name, loads[a.name] + self._unread(request, hits, a.name, loads[a.name] > gate))
+            for a in accounts
+        ]
+        decision = lowest(self.name, scores, self._rng)
+        if decision.replica in hits:
+            return Decision(decision.replica, self.name, "prefix", decision.scores)
+        return decision
+
+    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
+        del now_s
+        if request.blocks:
+            self._index.add(account.name, request.blocks)
+
+    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+        pass
+
+    def forget(self, replica: str) -> None:
+        self._index.forget(replica)
+
+    def _compared(self, pool: Pool, hits: dict[str, int]) -> list[Account]:
+        accounts = looked_at(pool, self._rng)
+        if len(accounts) == len(pool):
+            return accounts
+        names = {account.name for account in accounts}
+        longest = sorted(hits, key=hits.__getitem__, reverse=True)[:MOST_HOLDERS]
+        known = (pool.named(name) for name in longest if name not in names)
+        return accounts + [account for account in known if account is not None]
+
+    def _unread(self, request: RouteRequest, hits: dict[str, int], name: str, busy: bool) -> float:
+        """Return the prompt tokens that *name* must still read, in requests' work."""
+        cached = 0 if busy else hits.get(name, 0) * request.block_tokens
+        return max(0, request.prompt_tokens - cached) / TOKENS_LIKE_A_REQUEST

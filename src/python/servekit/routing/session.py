@@ -1,0 +1,81 @@
+"""`session`: a conversation stays where it is, by consistent hashing with bounded load.  Pure.
+
+Source: Mirrokni, Thorup, Zadimoghaddam, "Consistent hashing with bounded loads", 2016; the bound is
+taken over the replicas that are met on the ring, so that a choice does not look at the whole fleet.
+"""
+
+from bisect import bisect_left
+from random import Random
+from typing import ClassVar
+
+import xxhash
+
+from servekit.routing.decision import Decision
+from servekit.routing.ledger import Account, Pool
+from servekit.routing.policy import Unlearning, lowest
+from servekit.routing.request import RouteRequest
+
+# A replica takes a session's request while it holds at most this many times the mean.
+BOUND = 1.25
+# A handful of requests is no overload, whatever the mean.
+ALWAYS_ROOM_FOR = 4
+
+# Points per replica: with 64 the shares of the ring differ by about 12 %.
+POINTS = 64
+# Replicas that are met before the least loaded of them is taken.
+MOST_MET = 8
+
+
+class Session(Unlearning):
+    """The replica that a session's hash meets first and that has room."""
+
+    name: ClassVar[str] = "session"
+    reads_session: ClassVar[bool] = True
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._pool: Pool | None = None
+        self._points: list[int] = []
+        self._owners: list[Account] = []
+
+    def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
+        del now_s
+        if request.session is None:
+            accounts = [pool[int(self._rng.random() * len(pool))] for _ in range(2)]
+            return lowest(self.name, _scores(accounts), self._rng, "stranger")
+        met = self._met(request.session, pool)
+        bound = max(ALWAYS_ROOM_FOR, BOUND * (1 + sum(a.ours for a in met)) / len(met))
+        scores = tuple(_scores(met))
+        for place, account in enumerate(met):
+            if account.ours < bound:
+                reason = "spilled" if place else "home"
+                return Decision(account.name, self.name, reason, scores)
+        return lowest(self.name, scores, self._rng, "spilled")
+
+    def _met(self, session: str, pool: Pool) -> list[Account]:
+        """Return the first replicas on the ring after the hash of *session*."""
+        if pool is not self._pool:
+            self._build(pool)
+        start = bisect_left(self._points, xxhash.xxh3_64_intdigest(session.encode()))
+        met: dict[str, Account] = {}
+        for step in range(len(self._points)):
+            account = self._owners[(start + step) % len(self._owners)]
+            met[account.name] = account
+            if len(met) == min(MOST_MET, len(pool)):
+                break
+        return list(met.values())
+
+    def _build(self, pool: Pool) -> None:
+        ring = sorted(
+            (xxhash.xxh3_64_intdigest(f"{account.name}#{number}".encode()), account.name)
+            for account in pool
+            for number in range(POINTS)
+        )
+        self._pool = pool
+        self._points = [point for point, _ in ring]
+        by_name = {account.name: account for account in pool}
+        self._owners = [by_name[name] for _, name in ring]
+
+
+def _scores(accounts: list[Account]) -> list[tuple[str, float | None]]:
+    return [(account.name, float(account.ours)) for account in accounts]
