@@ -34,7 +34,7 @@ def an_arm(seed: int, slower_s: float = 0.0) -> list[Record]:
 
 
 def compared(a: list[Record], b: list[Record]) -> Comparison:
-    return compare(a, b, WINDOWS, goal=Goal(ttft_ms=120.0), seed=7)
+    return compare(a, b, WINDOWS, goal=Goal(ttft_ms=120.0), seed=7, resamples=500)
 
 
 def test_a_slower_arm_is_worse_by_what_it_is_slower() -> None:
@@ -59,10 +59,10 @@ def test_a_faster_arm_is_better() -> None:
 
 
 def test_equal_arms_are_not_told_apart() -> None:
-    """Of twenty comparisons of an arm with itself, at most one or two claim a difference."""
-    verdicts = [compared(an_arm(2 * n), an_arm(2 * n + 1)).verdict for n in range(20)]
+    """Of eight comparisons of an arm with itself, at most one claims a difference."""
+    verdicts = [compared(an_arm(2 * n), an_arm(2 * n + 1)).verdict for n in range(8)]
 
-    assert sum(verdict is not Verdict.NOT_SHOWN for verdict in verdicts) <= 2
+    assert sum(verdict is not Verdict.NOT_SHOWN for verdict in verdicts) <= 1
 
 
 def test_the_smallest_effect_is_one_that_is_found() -> None:

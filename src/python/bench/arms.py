@@ -49,7 +49,7 @@ def check_installed(balancers: Sequence[str]) -> None:
         SettingInvalid: one of them is unknown or not installed.
     """
     for balancer in balancers:
-        kind = balancer.partition(":")[0]
+        kind = _read(balancer)[0]
         if kind not in ENVIRONMENTS:
             raise SettingInvalid(f"load balancer {kind!r} is unknown; there are baseline, managed")
         require_module(f"loadbalancer.{kind}", _REMEDY)
@@ -61,21 +61,21 @@ def start_arms(
 ) -> tuple[Arm, ...]:
     """Start a simulated fleet and a load balancer for each of *balancers*; add them to *programs*.
 
-    *balancers* are `name` or `name:policy`.  Each arm has engines of its own: a shared cache would
+    *balancers* are `name[:policy][@speed]`.  Each arm has engines of its own: a shared cache would
     let one arm live off the other's requests.
 
     Raises:
         EngineExited, EngineNotReady: a program did not start.
     """
-    simulator = ["simulator.main", "--fleet", fleet, "--ports", "auto"]
     engines = [
-        Program(f"simulator of {b}", simulator, log=_log(logs, b, "simulator")) for b in balancers
+        Program(f"simulator of {b}", _simulator(fleet, b), log=_log(logs, n, "simulator"))
+        for n, b in enumerate(balancers)
     ]
     programs += engines
     replicas: list[dict[str, str]] = [program.ready()["replicas"] for program in engines]
     fronts = [
-        Program(f"load balancer {b}", _balancer(b, own), log=_log(logs, b, "loadbalancer"))
-        for b, own in zip(balancers, replicas, strict=True)
+        Program(f"load balancer {b}", _balancer(b, own), log=_log(logs, n, "loadbalancer"))
+        for n, (b, own) in enumerate(zip(balancers, replicas, strict=True))
     ]
     programs += fronts
     return tuple(
@@ -84,14 +84,27 @@ def start_arms(
     )
 
 
+def _read(balancer: str) -> tuple[str, str, str]:
+    """Return kind, policy and speed; what is not given is empty."""
+    rest, _, speed = balancer.partition("@")
+    kind, _, policy = rest.partition(":")
+    return kind, policy, speed
+
+
+def _simulator(fleet: str, balancer: str) -> list[str]:
+    speed = _read(balancer)[2]
+    argv = ["simulator.main", "--fleet", fleet, "--ports", "auto"]
+    return [*argv, "--speed", speed] if speed else argv
+
+
 def _balancer(name: str, replicas: dict[str, str]) -> list[str]:
-    kind, _, policy = name.partition(":")
+    kind, policy, _ = _read(name)
     argv = [f"loadbalancer.{kind}", "--endpoints", ",".join(replicas.values()), "--port", "0"]
     return [*argv, "--policy", policy] if policy else argv
 
 
-def _log(folder: Path, balancer: str, program: str) -> Path:
-    return folder / f"{balancer.replace(':', '-')}-{program}.log"
+def _log(folder: Path, number: int, program: str) -> Path:
+    return folder / f"{number}-{program}.log"
 
 
 async def models_at(url: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Two arms that replayed the same schedule -> differences, intervals and verdicts.  Pure."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from statistics import NormalDist
@@ -70,7 +70,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         low, high: the confidence interval of *difference*, candidate minus baseline.
         ratio: candidate over baseline, with its own interval.
         smallest_effect: the difference that this run would have shown in four cases of five.
-        p: two-sided, from the resamples; never below 1/RESAMPLES.
+        p: two-sided, from the resamples; never below one over the resamples.
         headline: whether it takes part in the verdict of the whole.
     """
 
@@ -108,7 +108,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return next(row for row in self.rows if row.key == key)
 
 
-class _Metric(msgspec.Struct, frozen=True, kw_only=True):
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of an arm, and how to draw it from resampled windows."""
+
     key: str
     label: str
     unit: str
@@ -145,27 +147,47 @@ def compare(
     goal: Goal,
     seed: int,
     names: tuple[str, str] = ("baseline", "managed"),
+    resamples: int = RESAMPLES,
 ) -> Comparison:
     """Return how *candidate* differs from *baseline*, both having replayed *windows*.
 
     The same resamples of windows are drawn for both arms: what made a window heavy made it heavy
     for both, and cancels in the difference.
     """
-    arms = _Arm(baseline, windows, goal), _Arm(candidate, windows, goal)
-    weights = estimates.resamples(len(windows), RESAMPLES, _NEIGHBOURS, seed)
-    widening = _small_sample_widening(len(windows))
-    rows = tuple(_row(metric, arms, weights, widening) for metric in METRICS)
+    rows = tuple(
+        _row(metric, whole, drawn, widening)
+        for metric, whole, drawn, widening in draws(
+            (baseline, candidate), windows, goal, seed, resamples
+        )
+    )
     verdict, reason = overall(rows)
     return Comparison(
         baseline=names[0],
         candidate=names[1],
         confidence=CONFIDENCE,
         windows=len(windows),
-        resamples=RESAMPLES,
+        resamples=resamples,
         rows=rows,
         verdict=verdict,
         reason=reason,
     )
+
+
+def draws(
+    arms: Sequence[Sequence[Record]],
+    windows: Sequence[Window],
+    goal: Goal,
+    seed: int,
+    resamples: int,
+) -> Iterator[tuple[Metric, list[float], list[Floats], float]]:
+    """Yield each metric with its value for every arm, its resampled values for every arm, and by
+    how much resampled differences are to be widened."""
+    by_window = [_Arm(records, windows, goal) for records in arms]
+    weights = estimates.resamples(len(windows), resamples, _NEIGHBOURS, seed)
+    widening = _small_sample_widening(len(windows))
+    for metric in METRICS:
+        whole = [float(metric.draw(arm, None)[0]) for arm in by_window]
+        yield metric, whole, [metric.draw(arm, weights) for arm in by_window], widening
 
 
 def windows_of(parts: Sequence[Part], window_s: float = WINDOW_S) -> tuple[Window, ...]:
@@ -202,15 +224,13 @@ def overall(rows: Iterable[Row]) -> tuple[Verdict, str]:
     return Verdict.NOT_SHOWN, f"none of {len(judged)} headline metrics differs beyond chance"
 
 
-def _row(metric: _Metric, arms: tuple[_Arm, _Arm], weights: Floats, widening: float) -> Row:
-    whole = [float(metric.draw(arm, None)[0]) for arm in arms]
-    drawn = [metric.draw(arm, weights) for arm in arms]
+def _row(metric: Metric, whole: list[float], drawn: list[Floats], widening: float) -> Row:
     difference = whole[1] - whole[0]
-    low, high = _interval(drawn[1] - drawn[0], difference, widening)
+    low, high = interval_of(drawn[1] - drawn[0], difference, widening)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = drawn[1] / drawn[0]
     ratio = whole[1] / whole[0] if whole[0] else math.nan
-    ratio_low, ratio_high = _interval(ratios, ratio, widening)
+    ratio_low, ratio_high = interval_of(ratios, ratio, widening)
     return Row(
         key=metric.key,
         label=metric.label,
@@ -226,12 +246,12 @@ def _row(metric: _Metric, arms: tuple[_Arm, _Arm], weights: Floats, widening: fl
         ratio_high=ratio_high,
         smallest_effect=_smallest_effect(drawn[1] - drawn[0], widening),
         p=_p(drawn[1] - drawn[0], difference, widening),
-        verdict=_verdict(low, high, metric.lower_is_better),
+        verdict=verdict_of(low, high, metric.lower_is_better),
         headline=metric.headline,
     )
 
 
-def _interval(drawn: Floats, centre: float, widening: float) -> tuple[float | None, float | None]:
+def interval_of(drawn: Floats, centre: float, widening: float) -> tuple[float | None, float | None]:
     spread = _widened(drawn, centre, widening)
     if not len(spread):
         return None, None
@@ -282,7 +302,8 @@ def _small_sample_widening(n_windows: int) -> float:
     return t / z * math.sqrt((free + 1) / free)
 
 
-def _verdict(low: float | None, high: float | None, lower_is_better: bool) -> Verdict:
+def verdict_of(low: float | None, high: float | None, lower_is_better: bool) -> Verdict:
+    """Return what an interval of a difference says; one that holds zero says nothing."""
     if low is None or high is None or low <= 0.0 <= high:
         return Verdict.NOT_SHOWN
     return Verdict.BETTER if (high < 0.0) == lower_is_better else Verdict.WORSE
@@ -351,10 +372,10 @@ def _ended(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
 
 def _latency(
     key: str, label: str, pick: Callable[[_Arm], Sample], headline: tuple[str, ...] = ()
-) -> list[_Metric]:
+) -> list[Metric]:
     """The mean and three quantiles of a latency, in milliseconds."""
     return [
-        _Metric(
+        Metric(
             key=f"{key}_{name}",
             label=f"{label} {name}",
             unit="ms",
@@ -381,12 +402,12 @@ def _in_ms(
     return lambda arm, weights: statistic(pick(arm), weights) * 1e3
 
 
-METRICS: tuple[_Metric, ...] = (
+METRICS: tuple[Metric, ...] = (
     *_latency("ttft", "TTFT", lambda arm: arm.ttft, ("p50", "p99")),
     *_latency("itl", "ITL", lambda arm: arm.itl, ("p50", "p99")),
     *_latency("e2e", "E2E", lambda arm: arm.e2e, ("p50", "p99")),
     *_latency("per_token", "time per token", lambda arm: arm.per_token),
-    _Metric(
+    Metric(
         key="output_throughput",
         label="output throughput",
         unit="tokens/s",
@@ -394,14 +415,14 @@ METRICS: tuple[_Metric, ...] = (
         draw=lambda arm, weights: estimates.rate(arm.tokens, arm.seconds, weights),
         headline=True,
     ),
-    _Metric(
+    Metric(
         key="request_throughput",
         label="request throughput",
         unit="requests/s",
         lower_is_better=False,
         draw=lambda arm, weights: estimates.rate(arm.ended, arm.seconds, weights),
     ),
-    _Metric(
+    Metric(
         key="goodput",
         label="goodput",
         unit="requests/s",
@@ -409,7 +430,7 @@ METRICS: tuple[_Metric, ...] = (
         draw=lambda arm, weights: estimates.rate(arm.good, arm.seconds, weights),
         headline=True,
     ),
-    _Metric(
+    Metric(
         key="error_rate",
         label="errors",
         unit="%",

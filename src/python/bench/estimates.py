@@ -27,10 +27,12 @@ class Sample:
     Attributes:
         values: sorted; shape (V,).
         counts: shape (windows, V).
+        owner: the window of each value, where each is there once; spares a matrix product.
     """
 
     values: Floats
     counts: Floats
+    owner: NDArray[np.intp] | None = None
 
     @property
     def size(self) -> int:
@@ -41,10 +43,10 @@ class Sample:
 def sample(values: Sequence[float], windows: Sequence[int], n_windows: int) -> Sample:
     """Return each value as it is, with the window that it came up in."""
     order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
+    owner = np.asarray(windows, dtype=np.intp)[order]
     counts = np.zeros((n_windows, len(order)))
-    if len(order):
-        counts[np.asarray(windows, dtype=np.intp)[order], np.arange(len(order))] = 1.0
-    return Sample(np.asarray(values, dtype=np.float64)[order], counts)
+    counts[owner, np.arange(len(order))] = 1.0
+    return Sample(np.asarray(values, dtype=np.float64)[order], counts, owner)
 
 
 def binned(values: Iterable[Sequence[float]], windows: Sequence[int], n_windows: int) -> Sample:
@@ -100,17 +102,20 @@ def quantile(of: Sample, q: float, weights: Floats | None = None) -> Floats:
     if not len(of.values):
         return np.full(len(rows), np.nan)
     batches = (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
-    return np.concatenate([_quantiles(of.values, batch @ of.counts, q) for batch in batches])
+    return np.concatenate([_quantiles(of.values, _drawn(of, batch), q) for batch in batches])
+
+
+def _drawn(of: Sample, weights: Floats) -> Floats:
+    """Return how often each value is in each resample; shape (resamples, V)."""
+    return weights @ of.counts if of.owner is None else weights[:, of.owner]
 
 
 def _quantiles(values: Floats, counts: Floats, q: float) -> Floats:
     upto = np.cumsum(counts, axis=1)
     position = np.maximum(upto[:, -1] - 1.0, 0.0) * q
     low = np.floor(position)
-    below = np.array([np.searchsorted(row, at, "right") for row, at in zip(upto, low, strict=True)])
-    above = np.array(
-        [np.searchsorted(row, at + 1.0, "right") for row, at in zip(upto, low, strict=True)]
-    )
+    below = np.count_nonzero(upto <= low[:, None], axis=1)
+    above = np.count_nonzero(upto <= low[:, None] + 1.0, axis=1)
     last = len(values) - 1
     lower, upper = values[np.minimum(below, last)], values[np.minimum(above, last)]
     # The largest value has no neighbour above it.

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from bench.arms import Arm, check_installed, start_arms
 from bench.comparison import DEFAULT_GOAL, Comparison, Goal, compare, windows_of
+from bench.factorial import CELLS, Effect, effects, effects_markdown
 from bench.manifest import manifest
 from bench.measures import summarize, totals
 from bench.measuring import (
@@ -23,14 +25,22 @@ from bench.measuring import (
     keep_busy,
     replay_once,
 )
-from bench.output import Files, comparison_json, run_files
+from bench.output import Files, comparison_json, pretty, run_files
 from bench.processes import stopped_at_the_end
 from bench.progress import Progress, Shown
 from bench.prompts import PromptBook
 from bench.report import Evidence, report_html
 from bench.results import new_run_folder, write_files
-from bench.schedule import Part, Schedule, split, write_schedule
-from bench.tables import client_line, comparison_markdown, comparison_table, run_table, verdict_line
+from bench.saved import Saved, load_saved, together
+from bench.schedule import Part, Schedule, Shape, write_schedule
+from bench.tables import (
+    SHOWN,
+    client_line,
+    comparison_table,
+    run_table,
+    summary_markdown,
+    verdict_line,
+)
 from bench.validity import Validity, judge
 from servekit.client.client import CHAT
 from servekit.timing.clock import SystemClock
@@ -39,24 +49,20 @@ from servekit.timing.clock import SystemClock
 _LAST_ANSWERS_S = 12.0
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """How a comparison is laid out in time.
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What every job is given.
 
     Attributes:
-        parts, part_s: how many parts each arm replays, and how long one lasts.
-        warmup_s: replayed by both arms before anything counts.
-        drain: whether an arm's turn waits for the other's last answer.
+        options: what was asked on the command line, for the manifest.
+        workers: processes that send the load, where it is for one upstream.
     """
 
-    parts: int = 4
-    part_s: float = 15.0
-    warmup_s: float = 10.0
-    drain: bool = False
-
-    @property
-    def length_s(self) -> float:
-        """Seconds of schedule that it uses."""
-        return self.warmup_s + self.parts * self.part_s
+    target: Target
+    console: Any
+    output_dir: Path
+    options: dict[str, Any]
+    goal: Goal = DEFAULT_GOAL
+    workers: int = 1
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,71 +75,140 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_fleets(
-    balancers: Sequence[str], fleet: str, schedule: Schedule, shape: Shape, **settings: Any
+    balancers: Sequence[str], fleet: str, schedule: Schedule, shape: Shape, setting: Setting
 ) -> Judged:
-    """Start a simulated fleet behind each of *balancers*, compare them, leave nothing running.
-
-    *settings* are those of `compare_urls`.
-    """
+    """Start a simulated fleet behind each of *balancers*, compare them, leave nothing running."""
     check_installed(balancers)
-    folder = _run_folder(settings["output_dir"], balancers[-1])
-    logs = folder / "logs"
-    logs.mkdir()
+    folder = _run_folder(setting.output_dir, balancers[-1])
+    with fleets(balancers, fleet, folder / "logs", setting) as arms:
+        return compare_urls(arms, schedule, shape, setting, folder=folder)
+
+
+@contextmanager
+def fleets(
+    balancers: Sequence[str], fleet: str, logs: Path, setting: Setting
+) -> Iterator[tuple[Arm, ...]]:
+    """Give an arm for each of *balancers*, with a simulated fleet of its own, while the block
+    lasts."""
+    logs.mkdir(parents=True, exist_ok=True)
     with stopped_at_the_end() as programs:
-        settings["console"].print(f"starting fleet {fleet} twice, behind {' and '.join(balancers)}")
-        arms = start_arms(balancers, fleet, programs, logs)
-        return compare_urls(arms, schedule, shape, folder=folder, **settings)
+        names = ", ".join(balancers)
+        setting.console.print(f"starting fleet {fleet} {len(balancers)} times, behind {names}")
+        yield start_arms(balancers, fleet, programs, logs)
 
 
 def compare_urls(
     arms: Sequence[Arm],
     schedule: Schedule,
     shape: Shape,
+    setting: Setting,
     *,
-    target: Target,
-    console: Console,
-    output_dir: Path,
-    options: dict[str, Any],
-    goal: Goal = DEFAULT_GOAL,
     folder: Path | None = None,
 ) -> Judged:
     """Replay *schedule* against two *arms*, print table and verdict, keep the results."""
-    about = manifest(schedule, options)
-    folder = folder or _run_folder(output_dir, arms[-1].name)
-    warmup, *parts = split(schedule, [shape.warmup_s, *[shape.part_s] * shape.parts])
-    book = _book(schedule, target)
+    folder = folder or _run_folder(setting.output_dir, arms[-1].name)
+    measured, parts = replay_arms(arms, schedule, shape, setting)
+    judged = conclude([arm.name for arm in arms], measured, parts, schedule, setting.goal)
+    about = _about(schedule, shape, measured, setting)
+    print_comparison(judged, setting.console)
+    keep_comparison(judged, schedule, setting, about, folder)
+    return judged
+
+
+def compare_saved(baseline: Saved, candidate: Saved, setting: Setting) -> Judged:
+    """Compare two arms that were measured earlier, if they were asked the same."""
+    names = _names(baseline, candidate)
+    measured = together(baseline, candidate, names)
+    schedule, shape = candidate.schedule, candidate.shape or Shape()
+    judged = conclude(names, measured, shape.split(schedule)[1:], schedule, setting.goal)
+    print_comparison(judged, setting.console)
+    folder = _run_folder(setting.output_dir, f"{names[0]}-against-{names[1]}")
+    about = _about(schedule, shape, measured, setting)
+    write_files(folder, comparison_files(judged, schedule, setting.goal, about))
+    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
+    return judged
+
+
+def report_again(folder: Path, setting: Setting) -> str:
+    """Make the report of the comparison in *folder* anew; return its summary in Markdown."""
+    candidate = load_saved(folder)
+    about = msgspec.json.decode((folder / "comparison.json").read_bytes(), type=_Names)
+    baseline = load_saved(folder.parent.parent / _slug(about.baseline) / folder.name)
+    names = about.baseline, about.candidate
+    measured = together(baseline, candidate, names)
+    schedule, shape = candidate.schedule, candidate.shape or Shape()
+    judged = conclude(names, measured, shape.split(schedule)[1:], schedule, setting.goal)
+    manifest_then = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    files = comparison_files(judged, schedule, setting.goal, manifest_then)
+    write_files(folder, files)
+    return summary_markdown(judged.comparison, judged.validity, partial=measured.partial)
+
+
+def measure_grid(
+    arms: Sequence[Arm], schedule: Schedule, shape: Shape, setting: Setting
+) -> list[Effect]:
+    """Measure two engines times two load balancers; print and keep what each contributes."""
+    folder = _run_folder(setting.output_dir, "grid")
+    cells = [Arm(name=cell, url=arm.url) for cell, arm in zip(CELLS, arms, strict=True)]
+    measured, parts = replay_arms(cells, schedule, shape, setting)
+    found = effects(
+        [measured.of(cell) for cell in CELLS],
+        windows_of(parts),
+        goal=setting.goal,
+        seed=schedule.seed,
+    )
+    validity = judge(measured.records, measured.burden)
+    text = effects_markdown(found, SHOWN)
+    setting.console.print(text, soft_wrap=True, highlight=False)
+    _print_client(validity, measured, setting.console)
+    about = _about(schedule, shape, measured, setting)
+    names = {cell: arm.name for cell, arm in zip(CELLS, arms, strict=True)}
+    shown = {"cells": names, "effects": found, "validity": validity, "manifest": about}
+    write_files(folder, {"grid.md": text, "grid.json": pretty(shown)})
+    write_files(folder, run_files(measured.records, measured, about))
+    write_files(folder, {"schedule.jsonl": write_schedule(schedule)})
+    setting.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+    return found
+
+
+def replay_arms(
+    arms: Sequence[Arm], schedule: Schedule, shape: Shape, setting: Setting
+) -> tuple[Measured, tuple[Part, ...]]:
+    """Replay *schedule* against *arms* in turns; return what came of it, and the parts."""
+    warmup, *parts = shape.split(schedule)
     expected = len(arms) * sum(len(part.calls) for part in parts)
     length_s = shape.warmup_s + len(arms) * shape.parts * shape.part_s + _LAST_ANSWERS_S
-    with Shown(console, expected, length_s) as progress:
+    with Shown(setting.console, expected, length_s) as progress:
         measured = run_stoppable(
             lambda given: compare_arms(
                 arms, warmup if warmup.calls else None, parts, given, drain=shape.drain
             ),
-            book,
+            _book(schedule, setting.target),
             progress,
-            target,
+            setting.target,
         )
-    judged = _judge(arms, measured, tuple(parts), schedule, goal)
-    _print_comparison(judged, console)
-    _keep_comparison(judged, schedule, goal, about, folder, output_dir)
-    console.print(f"results: {folder}", soft_wrap=True, highlight=False)
-    return judged
+    return measured, tuple(parts)
 
 
 def measure_one(
-    arm: Arm,
-    schedule: Schedule,
-    concurrency: int | None,
-    *,
-    target: Target,
-    console: Console,
-    output_dir: Path,
-    options: dict[str, Any],
+    arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting
 ) -> Measured:
     """Measure one upstream: a closed loop of *concurrency* users, or without it an open loop."""
-    about = manifest(schedule, options)
-    folder = _run_folder(output_dir, arm.name)
-    book = _book(schedule, target)
+    folder = _run_folder(setting.output_dir, arm.name)
+    measured = load_one(arm, schedule, concurrency, setting)
+    validity = judge(measured.records, measured.burden)
+    console = setting.console
+    console.print(run_table(summarize(measured.records), totals(measured.records)))
+    _print_client(validity, measured, console)
+    about = _about(schedule, None, measured, setting)
+    write_files(folder, run_files(measured.records, measured, about))
+    write_files(folder, {"schedule.jsonl": write_schedule(schedule)})
+    console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+    return measured
+
+
+def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting) -> Measured:
+    """Put the load of *schedule* on *arm* and return what came of it; nothing is kept."""
     part = Part(0, 0.0, schedule.length_s, schedule.calls)
 
     async def work(given: Conditions) -> Measured:
@@ -141,15 +216,9 @@ def measure_one(
             return await replay_once(arm, part, given)
         return await keep_busy(arm, schedule.calls, concurrency, given)
 
-    with Shown(console, len(schedule.calls), schedule.length_s) as progress:
-        measured = run_stoppable(work, book, progress, target)
-    validity = judge(measured.records, measured.burden)
-    console.print(run_table(summarize(measured.records), totals(measured.records)))
-    _print_client(validity, measured, console)
-    write_files(folder, run_files(measured.records, measured, about))
-    write_files(folder, {"schedule.jsonl": write_schedule(schedule)})
-    console.print(f"results: {folder}", soft_wrap=True, highlight=False)
-    return measured
+    book = _book(schedule, setting.target)
+    with Shown(setting.console, len(schedule.calls), schedule.length_s) as progress:
+        return run_stoppable(work, book, progress, setting.target)
 
 
 def run_stoppable(
@@ -175,16 +244,17 @@ def run_stoppable(
     return uvloop.run(run())
 
 
-def _judge(
-    arms: Sequence[Arm],
+def conclude(
+    arms: Sequence[str],
     measured: Measured,
-    parts: tuple[Part, ...],
+    parts: Sequence[Part],
     schedule: Schedule,
     goal: Goal,
 ) -> Judged:
-    baseline, candidate = (arm.name for arm in arms)
+    """Return what *measured* says of the two *arms*, baseline first."""
+    baseline, candidate = arms
     # Of an interrupted run only those parts count that both arms have been through.
-    reached = {name: {r.part for r in measured.of(name)} for name in (baseline, candidate)}
+    reached = {name: {r.part for r in measured.of(name)} for name in arms}
     both = reached[baseline] & reached[candidate]
     kept = [part for part in parts if part.number in both]
     records = [record for record in measured.records if record.part in both]
@@ -197,10 +267,11 @@ def _judge(
         names=(baseline, candidate),
     )
     validity = judge(measured.records, measured.burden)
-    return Judged(comparison=found, validity=validity, measured=measured, parts=parts)
+    return Judged(comparison=found, validity=validity, measured=measured, parts=tuple(parts))
 
 
-def _print_comparison(judged: Judged, console: Console) -> None:
+def print_comparison(judged: Judged, console: Console) -> None:
+    """Print the table, what the client did to it, and the verdict."""
     found, validity = judged.comparison, judged.validity
     console.print()
     console.print(comparison_table(found))
@@ -218,39 +289,67 @@ def _print_client(validity: Validity, measured: Measured, console: Console) -> N
         console.print("stopped early: what there is was kept and is marked partial")
 
 
-def _keep_comparison(
-    judged: Judged,
-    schedule: Schedule,
-    goal: Goal,
-    about: dict[str, Any],
-    folder: Path,
-    output_dir: Path,
+def keep_comparison(
+    judged: Judged, schedule: Schedule, setting: Setting, about: dict[str, Any], folder: Path
 ) -> None:
     """Keep the candidate's run and the comparison in *folder*, the baseline's beside it."""
     found, measured = judged.comparison, judged.measured
-    shared: Files = {
-        "comparison.json": comparison_json(
-            found, judged.validity, partial=measured.partial, manifest=about
-        ),
-        "comparison.md": comparison_markdown(found),
-        "report.html": report_html(
-            Evidence(
-                comparison=found,
-                validity=judged.validity,
-                baseline=measured.of(found.baseline),
-                candidate=measured.of(found.candidate),
-                parts=judged.parts,
-                goal=goal,
-                partial=measured.partial,
-                manifest=about,
-            )
-        ),
-        "schedule.jsonl": write_schedule(schedule),
-    }
-    other = output_dir / _slug(found.baseline) / folder.name
+    shared = comparison_files(judged, schedule, setting.goal, about)
+    other = setting.output_dir / _slug(found.baseline) / folder.name
     other.mkdir(parents=True, exist_ok=True)
     for arm, place in ((found.baseline, other), (found.candidate, folder)):
         write_files(place, {**run_files(measured.of(arm), measured, about), **shared})
+    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
+
+
+def comparison_files(
+    judged: Judged, schedule: Schedule, goal: Goal, about: dict[str, Any]
+) -> Files:
+    """Return the files that say how two arms differ."""
+    found, measured = judged.comparison, judged.measured
+    evidence = Evidence(
+        comparison=found,
+        validity=judged.validity,
+        baseline=measured.of(found.baseline),
+        candidate=measured.of(found.candidate),
+        parts=judged.parts,
+        goal=goal,
+        partial=measured.partial,
+        manifest=about,
+    )
+    return {
+        "comparison.json": comparison_json(
+            found, judged.validity, partial=measured.partial, manifest=about
+        ),
+        "comparison.md": summary_markdown(found, judged.validity, partial=measured.partial),
+        "report.html": report_html(evidence),
+        "schedule.jsonl": write_schedule(schedule),
+    }
+
+
+class _Names(msgspec.Struct, frozen=True):
+    baseline: str
+    candidate: str
+
+
+def _names(baseline: Saved, candidate: Saved) -> tuple[str, str]:
+    """Name two saved arms by their folders: by environment, or if that is the same, by run."""
+    one, other = baseline.folder.resolve(), candidate.folder.resolve()
+    if one.parent.name != other.parent.name:
+        return one.parent.name, other.parent.name
+    return one.name, other.name
+
+
+def _about(
+    schedule: Schedule, shape: Shape | None, measured: Measured, setting: Setting
+) -> dict[str, Any]:
+    return {
+        **manifest(schedule, setting.options),
+        "shape": shape,
+        "started": measured.started,
+        "partial": measured.partial,
+        "burden": measured.burden,
+    }
 
 
 def _book(schedule: Schedule, target: Target) -> PromptBook:

@@ -37,7 +37,7 @@ def run_files(records: Sequence[Record], measured: Measured, manifest: Mapping[s
         ),
         "profile_export.jsonl": aiperf_jsonl(records, start_ns),
         "records.msgpack": write_records(records),
-        "manifest.json": _pretty(dict(manifest)),
+        "manifest.json": pretty(dict(manifest)),
     }
 
 
@@ -59,8 +59,9 @@ def comparison_json(
         "validity": validity,
         "manifest": dict(manifest),
     }
-    return _pretty(shown)
+    return pretty(shown)
 
 
-def _pretty(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+def pretty(value: object) -> bytes:
+    """Return *value* as JSON for people."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2) + b"\n"

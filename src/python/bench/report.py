@@ -347,7 +347,9 @@ def _method(evidence: Evidence) -> str:
         for name, limit in (("TTFT", goal.ttft_ms), ("ITL", goal.itl_ms), ("E2E", goal.e2e_ms))
         if limit is not None
     ]
-    shown = msgspec.json.format(msgspec.json.encode(evidence.manifest), indent=2).decode()
+    shown = msgspec.json.format(
+        msgspec.json.encode(evidence.manifest, enc_hook=str), indent=2
+    ).decode()
     return _section(
         "How it was measured",
         "Latencies run from the moment a request was due, not from when the client managed to "

@@ -31,6 +31,20 @@ def new_run_folder(root: Path, env: str, now: datetime) -> Path:
     raise ResultsNotWritten(f"{root / env}: 999 runs within one second; wait for the next")
 
 
+def new_scratch_folder(root: Path) -> Path:
+    """Make and return a folder for the logs of programs that no single run owns.
+
+    Raises:
+        ResultsNotWritten: it cannot be made.
+    """
+    folder = root / "logs" / str(os.getpid())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsNotWritten(_cannot(folder, error)) from error
+    return folder
+
+
 def write_file(path: Path, content: bytes | str) -> None:
     """Write *path* in one step: whoever looks sees the old file or the new one, never half.
 

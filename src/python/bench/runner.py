@@ -7,31 +7,40 @@ Commands import what they need when they run, so that `--help` and mistakes answ
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from bench.options import (
+    DEFAULT_RATE,
+    ArrivalShape,
+    FailOn,
+    Fleet,
+    OutputDir,
+    Rate,
+    Seed,
+    WorkloadName,
+    check_fail_on,
+    exit_as,
+    one_url,
+    served_models,
+    setting,
+)
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 # Commands with a module of their own add themselves with `register(app)`.
-_MODULES = ("simulate", "plan", "calibrate_engine", "validate_engine")
-
-OutputDir = Annotated[Path, typer.Option(help="Where results are kept.")]
-Seed = Annotated[int, typer.Option(help="Every random choice comes from it.")]
-Rate = Annotated[float, typer.Option(help="Requests per second, over all models.")]
-WorkloadName = Annotated[
-    str, typer.Option(help="mooncake, default, synthetic, shared-prefix, multi-turn, or a file.")
-]
-ArrivalShape = Annotated[
-    str, typer.Option(help="trace, constant, poisson, gamma:CV, ramp:TO or burst:SIZE.")
-]
-FailOn = Annotated[
-    str | None, typer.Option(help="worse: exit with 1 if the verdict is worse, or invalid.")
-]
-Fleet = Annotated[str, typer.Option(help="A fleet of ours by name, or a fleet file.")]
+_MODULES = (
+    "comparing",
+    "checking",
+    "searching",
+    "simulate",
+    "plan",
+    "calibrate_engine",
+    "validate_engine",
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -43,7 +52,7 @@ def main(
         str, typer.Option(help="The two arms: baseline, managed, or either with :POLICY.")
     ] = "baseline,managed",
     workload: WorkloadName = "mooncake",
-    rate: Rate = 12.0,
+    rate: Rate = DEFAULT_RATE,
     arrivals: ArrivalShape = "trace",
     parts: Annotated[int, typer.Option(min=1, help="Parts that each arm replays.")] = 4,
     part_s: Annotated[float, typer.Option(min=1.0, help="Seconds of a part.")] = 15.0,
@@ -54,56 +63,72 @@ def main(
     """Compare two load balancers on a simulated fleet: table, verdict, report."""
     if context.invoked_subcommand is not None:
         return
-    from bench.jobs import Shape, compare_fleets
-    from bench.sources import Ask, fleet_shares, make_schedule
+    from bench.jobs import compare_fleets
+    from bench.schedule import Shape
+    from bench.sources import fleet_shares, schedule_for
     from servekit.fleet.fleet import load_fleet
 
-    _check_fail_on(fail_on)
+    check_fail_on(fail_on)
     arms = [name.strip() for name in balancers.split(",")]
     if len(arms) != 2:
         raise SettingInvalid(f"--balancers {balancers!r}: two are compared; write A,B")
     shape = Shape(parts=parts, part_s=part_s, warmup_s=warmup_s)
-    schedule = make_schedule(
-        Ask(
-            workload=workload,
-            shares=fleet_shares(load_fleet(fleet)),
-            # Enough to last: a trace's bursts may make a stretch of it denser than the mean.
-            requests=round(rate * shape.length_s * 1.5) + 1,
-            rate=rate,
-            arrivals=arrivals,
-            seed=seed,
-        )
-    )
-    judged = compare_fleets(arms, fleet, schedule, shape, **_common(context, output_dir))
-    _exit_as(judged, fail_on)
+    shares = fleet_shares(load_fleet(fleet))
+    schedule = schedule_for(shape, workload, shares, rate, arrivals, seed)
+    judged = compare_fleets(arms, fleet, schedule, shape, setting(context, output_dir))
+    exit_as(judged, fail_on)
 
 
 @app.command()
 def run(
     context: typer.Context,
     env: Annotated[str | None, typer.Option(help="baseline (8080) or managed (8081).")] = None,
-    url: Annotated[str | None, typer.Option(help="Any OpenAI API, instead of --env.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
-    num_requests: Annotated[int, typer.Option(min=1, help="Requests to send.")] = 100,
+    url: Annotated[
+        str | None, typer.Option("--url", "-u", help="Any OpenAI API, instead of --env.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="May be repeated; default: all.")
+    ] = None,
+    num_requests: Annotated[
+        int, typer.Option("--num-requests", "--request-count", min=1, help="Requests to send.")
+    ] = 100,
     concurrency: Annotated[int, typer.Option(min=1, help="Users of the closed loop.")] = 10,
     rate: Annotated[
-        float | None, typer.Option(help="Requests per second: an open loop, no --concurrency.")
+        float | None,
+        typer.Option(
+            "--rate", "--request-rate", help="Requests per second: an open loop, no --concurrency."
+        ),
     ] = None,
     arrivals: ArrivalShape = "poisson",
     workload: WorkloadName = "default",
-    output_dir: OutputDir = Path("results"),
-    chat: Annotated[bool, typer.Option(help="Use /v1/chat/completions.")] = False,
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "--artifact-dir", help="Where results are kept.")
+    ] = Path("results"),
+    endpoint_type: Annotated[str, typer.Option(help="completions or chat.")] = "completions",
     streaming: Annotated[bool, typer.Option(help="Ask for a stream.")] = True,
     timeout_s: Annotated[float, typer.Option(help="Patience with one request.")] = 300.0,
-    seed: Seed = 1,
+    prompt_mean: Annotated[
+        float, typer.Option("--synthetic-input-tokens-mean", "--isl", help="Synthetic prompts.")
+    ] = 512.0,
+    prompt_stddev: Annotated[float, typer.Option("--synthetic-input-tokens-stddev")] = 128.0,
+    output_mean: Annotated[
+        float, typer.Option("--output-tokens-mean", "--osl", help="Synthetic answers.")
+    ] = 256.0,
+    output_stddev: Annotated[float, typer.Option("--output-tokens-stddev")] = 64.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that send the load.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", "--random-seed")] = 1,
 ) -> None:
-    """Measure one environment or URL."""
-    from bench.arms import Arm, environment_url, models_at
+    """Measure one environment or URL.
+
+    Options of genai-perf and aiperf are accepted where they mean the same here.
+    """
+    from bench.arms import Arm
     from bench.jobs import measure_one
     from bench.sources import Ask, make_schedule
+    from bench.workload import Lengths
 
-    where = _one_url(env, url, environment_url)
-    models = model or list(_wait(models_at(where)))
+    where = one_url(env, url)
+    models = model or served_models(where)
     schedule = make_schedule(
         Ask(
             workload=workload,
@@ -112,62 +137,27 @@ def run(
             rate=1.0 if rate is None else rate,
             arrivals=arrivals,
             seed=seed,
+            lengths=Lengths(prompt_mean, prompt_stddev, output_mean, output_stddev),
         )
     )
-    measure_one(
-        Arm(name=env or "url", url=where),
-        schedule,
-        None if rate is not None else concurrency,
-        **_common(context, output_dir, chat=chat, stream=streaming, timeout_s=timeout_s),
+    given = setting(
+        context,
+        output_dir,
+        chat=_is_chat(endpoint_type),
+        stream=streaming,
+        timeout_s=timeout_s,
+        workers=workers,
     )
-
-
-def _one_url(env: str | None, url: str | None, environment_url: Any) -> str:
-    if (env is None) == (url is None):
-        raise SettingInvalid("give either --env baseline|managed or --url http://host:port")
-    return url if url is not None else environment_url(env)
-
-
-def _common(
-    context: typer.Context,
-    output_dir: Path,
-    *,
-    chat: bool = False,
-    stream: bool = True,
-    timeout_s: float = 300.0,
-) -> dict[str, Any]:
-    """What every job is given: how to send, where to print and keep, and what was asked."""
-    from rich.console import Console
-
-    from bench.measuring import Target
-    from servekit.client.client import CHAT, COMPLETIONS
-
-    options = {name: str(value) for name, value in context.params.items() if value is not None}
-    return {
-        "target": Target(path=CHAT if chat else COMPLETIONS, stream=stream, timeout_s=timeout_s),
-        "console": Console(),
-        "output_dir": output_dir,
-        "options": options,
-    }
-
-
-def _wait(work: Any) -> Any:
-    import uvloop
-
-    return uvloop.run(work)
-
-
-def _check_fail_on(fail_on: str | None) -> None:
-    if fail_on not in (None, "worse"):
-        raise SettingInvalid(f"--fail-on {fail_on!r}: there is only worse")
-
-
-def _exit_as(judged: Any, fail_on: str | None) -> None:
-    """130 if it was stopped, 1 where `--fail-on worse` says so."""
-    if judged.measured.partial:
+    users = None if rate is not None else concurrency
+    measured = measure_one(Arm(name=env or "url", url=where), schedule, users, given)
+    if measured.partial:
         raise typer.Exit(130)
-    if fail_on and (judged.comparison.verdict in ("worse", "mixed") or not judged.validity.valid):
-        raise typer.Exit(1)
+
+
+def _is_chat(endpoint_type: str) -> bool:
+    if endpoint_type not in ("chat", "completions"):
+        raise SettingInvalid(f"--endpoint-type {endpoint_type!r}: there are completions and chat")
+    return endpoint_type == "chat"
 
 
 def _add_modules() -> None:

@@ -1,7 +1,7 @@
 """What is asked of which model, and when; both arms replay it byte for byte.  Pure."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -119,10 +119,28 @@ def split(schedule: Schedule, lengths_s: Sequence[float]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def total_tokens(calls: Iterable[Call]) -> tuple[int, int]:
-    """Return the prompt tokens and output tokens that *calls* ask for."""
-    asked = list(calls)
-    return sum(c.prompt_tokens for c in asked), sum(c.output_tokens for c in asked)
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How a comparison is laid out in time.
+
+    Attributes:
+        parts, part_s: how many parts each arm replays, and how long one lasts.
+        warmup_s: replayed by all arms before anything counts.
+        drain: whether an arm's turn waits for the other's last answer.
+    """
+
+    parts: int = 4
+    part_s: float = 15.0
+    warmup_s: float = 10.0
+    drain: bool = False
+
+    @property
+    def length_s(self) -> float:
+        """Seconds of schedule that it uses."""
+        return self.warmup_s + self.parts * self.part_s
+
+    def split(self, schedule: Schedule) -> tuple[Part, ...]:
+        """Return the warm-up, which may be empty, and then the parts that count."""
+        return split(schedule, [self.warmup_s, *[self.part_s] * self.parts])
 
 
 def _read_line(kind: type[T], line: bytes, number: int, source: str) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bench.arrivals import read_arrivals
-from bench.schedule import Call, Schedule, in_order, read_schedule
+from bench.schedule import Call, Schedule, Shape, in_order, read_schedule
 from bench.trace_files import read_trace
 from bench.workload import (
     NAMES,
@@ -68,6 +68,33 @@ def make_schedule(ask: Ask) -> Schedule:
         times = read_arrivals(shape, ask.rate)(len(calls), random.Random(ask.seed))
         calls = list(timed(calls, times))
     return in_order(Schedule(Path(ask.workload).name, ask.seed, tuple(calls)))
+
+
+def schedule_for(
+    shape: Shape, workload: str, shares: dict[str, float], rate: float, arrivals: str, seed: int
+) -> Schedule:
+    """Return a schedule long enough for *shape*.
+
+    Raises:
+        WorkloadInvalid: as for `make_schedule`, or it ends before the last part does.
+    """
+    schedule = make_schedule(
+        Ask(
+            workload=workload,
+            shares=shares,
+            # A trace is denser in some stretches than its mean.
+            requests=round(rate * shape.length_s * 1.5) + 1,
+            rate=rate,
+            arrivals=arrivals,
+            seed=seed,
+        )
+    )
+    if schedule.length_s < shape.length_s * 0.95:
+        raise WorkloadInvalid(
+            f"workload {workload!r} lasts {schedule.length_s:.0f} s at {rate:g} requests a second, "
+            f"the parts {shape.length_s:.0f} s; lower --rate, --parts or --part-s"
+        )
+    return schedule
 
 
 def fleet_shares(fleet: Fleet) -> dict[str, float]:

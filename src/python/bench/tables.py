@@ -43,6 +43,12 @@ def comparison_markdown(found: Comparison) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def summary_markdown(found: Comparison, validity: Validity, *, partial: bool) -> str:
+    """Return verdict, table and what the client did, fit for a pull request."""
+    line = verdict_line(found, validity.reasons, partial=partial)
+    return f"**{line}**\n\n{comparison_markdown(found)}\n{client_line(validity)}\n"
+
+
 def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) -> str:
     """Return the verdict of the whole in one sentence."""
     if invalid:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 MAX_TOKENS = 8192
-REQUESTS = 1600
+REQUESTS = 3000
 
 
 def cut(

@@ -1,0 +1,47 @@
+"""Which rate to try next, and which one held.  Pure.
+
+The rate doubles while the limits hold, then the gap between what held and what did not is halved,
+on a logarithmic scale: the answer is known to a factor, whatever its size.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+# Where what held and what did not are this close, another trial would measure noise.
+_CLOSE = 1.05
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A rate that was tried.
+
+    Attributes:
+        good_share: requests that kept their limits.
+        goodput: such requests per second.
+    """
+
+    rate: float
+    good_share: float
+    goodput: float
+
+
+def next_rate(trials: Sequence[Trial], start: float, share: float) -> float | None:
+    """Return the next rate to try; None where the answer is known well enough."""
+    if not trials:
+        return start
+    held = highest(trials, share)
+    broke = min((t.rate for t in trials if t.good_share < share), default=None)
+    if broke is None:
+        return max(t.rate for t in trials) * 2.0
+    if held is None:
+        return broke / 2.0
+    if broke / held.rate <= _CLOSE:
+        return None
+    return float((held.rate * broke) ** 0.5)
+
+
+def highest(trials: Sequence[Trial], share: float) -> Trial | None:
+    """Return the trial of the highest rate that held, and below which none broke."""
+    broke = min((t.rate for t in trials if t.good_share < share), default=float("inf"))
+    holding = [t for t in trials if t.good_share >= share and t.rate < broke]
+    return max(holding, key=lambda t: t.rate, default=None)

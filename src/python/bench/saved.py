@@ -1,0 +1,83 @@
+"""Results of earlier runs, read back.  Input and output."""
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from bench.measuring import Measured
+from bench.monitor import Burden
+from bench.record import Record, read_records
+from bench.schedule import Schedule, Shape, read_schedule
+from servekit.errors.tree import SettingInvalid, WorkloadInvalid
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    started: datetime
+    partial: bool
+    burden: Burden
+    shape: Shape | None = None
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm of an earlier run."""
+
+    folder: Path
+    records: list[Record]
+    schedule: Schedule
+    shape: Shape | None
+    burden: Burden
+    started: datetime
+    partial: bool
+
+
+def load_saved(folder: Path) -> Saved:
+    """Return the run in *folder*.
+
+    Raises:
+        SettingInvalid: it is no folder of ours, or a file of it cannot be read.
+    """
+    try:
+        records = read_records((folder / "records.msgpack").read_bytes(), str(folder))
+        schedule = read_schedule((folder / "schedule.jsonl").read_bytes(), str(folder))
+        about = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Manifest)
+    except (OSError, WorkloadInvalid, msgspec.DecodeError) as error:
+        raise SettingInvalid(f"{folder} is no saved result: {error}") from error
+    return Saved(
+        folder=folder,
+        records=records,
+        schedule=schedule,
+        shape=about.shape,
+        burden=about.burden,
+        started=about.started,
+        partial=about.partial,
+    )
+
+
+def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measured:
+    """Return two saved arms as if one run had made them.
+
+    Raises:
+        SettingInvalid: they were not asked the same, part by part.
+    """
+    if baseline.schedule.digest != candidate.schedule.digest or baseline.shape != candidate.shape:
+        raise SettingInvalid(
+            f"{baseline.folder} and {candidate.folder} replayed different schedules; run both with "
+            "the same --workload, --seed, --rate and parts, or replay one's schedule.jsonl"
+        )
+    if baseline.shape is None:
+        raise SettingInvalid(
+            f"{baseline.folder} has no parts that could be compared; use the runs of a comparison"
+        )
+    records = [
+        msgspec.structs.replace(record, arm=name)
+        for name, saved in zip(names, (baseline, candidate), strict=True)
+        for record in saved.records
+    ]
+    heavier = max((baseline.burden, candidate.burden), key=lambda b: (b.cpu_share, b.lag_p99_ms))
+    return Measured(
+        records=records,
+        burden=heavier,
+        started=candidate.started,
+        partial=baseline.partial or candidate.partial,
+    )
