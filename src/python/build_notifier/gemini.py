@@ -30,12 +30,13 @@ class Gemini:
 
     def explain(self, report: Report) -> str:
         """Return cause and fix, or why there is no answer: a notification does not wait for one."""
+        config = types.GenerateContentConfig(temperature=0.0, max_output_tokens=MAX_TOKENS)
         try:
-            answer = open_gemini(self._settings, report.project).models.generate_content(
-                model=self._settings.gemini_model,
-                contents=report.to_prompt(),
-                config=types.GenerateContentConfig(temperature=0.0, max_output_tokens=MAX_TOKENS),
-            )
+            # Held by a name: a client that nobody holds closes its connection at once.
+            with open_gemini(self._settings, report.project) as client:
+                answer = client.models.generate_content(
+                    model=self._settings.gemini_model, contents=report.to_prompt(), config=config
+                )
         except errors.APIError as error:
             return f"No analysis: Gemini answers {error.code}."
         except Exception as error:  # noqa: BLE001  (whatever the transport raises)

@@ -57,5 +57,6 @@ def _notifier() -> Notifier:
         webhook=HttpWebhook(settings.webhook_url) if settings.webhook_url else None,
         max_lines=settings.max_log_lines,
         wait_s=settings.log_wait_s,
+        look_every_s=settings.log_look_every_s,
         sleep=time.sleep,
     )

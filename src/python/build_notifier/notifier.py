@@ -15,9 +15,6 @@ from build_notifier.report import Report, key_of, report_of
 
 log = structlog.get_logger()
 
-# Logs arrive some seconds after the build's end; looks this far apart find them.
-LOOK_EVERY_S = 3.0
-
 # How many builds an instance remembers; the log remembers the rest.
 REMEMBERED = 1000
 
@@ -59,6 +56,7 @@ class Notifier:
 
     Attributes:
         wait_s: most seconds to wait for a log that lags.
+        look_every_s: seconds between two looks; a log that has not grown meanwhile is whole.
         sleep: lets seconds pass.
     """
 
@@ -67,6 +65,7 @@ class Notifier:
     webhook: Webhook | None
     max_lines: int
     wait_s: float
+    look_every_s: float
     sleep: Callable[[float], None]
     _told: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
@@ -113,8 +112,8 @@ class Notifier:
         try:
             lines = self.logs.lines(build, self.max_lines)
             while waited_s < self.wait_s:
-                self.sleep(LOOK_EVERY_S)
-                waited_s += LOOK_EVERY_S
+                self.sleep(self.look_every_s)
+                waited_s += self.look_every_s
                 before, lines = lines, self.logs.lines(build, self.max_lines)
                 if lines and lines == before:
                     return lines, ""

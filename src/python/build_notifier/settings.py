@@ -11,6 +11,7 @@ class NotifierSettings(Settings, frozen=True):
 
     max_log_lines: int = 200
     log_wait_s: float = 30.0
+    log_look_every_s: float = 3.0
     analyze: str = "0"
     gemini_api_key: str = ""
     gemini_model: str = "gemini-2.5-flash"
@@ -35,8 +36,8 @@ def read_notifier_settings(
     settings = read_settings(NotifierSettings, environ, warn)
     if settings.max_log_lines < 1:
         raise SettingInvalid(f"MAX_LOG_LINES is {settings.max_log_lines}; it is 1 or more")
-    if settings.log_wait_s < 0:
-        raise SettingInvalid(f"LOG_WAIT_S is {settings.log_wait_s}; it is 0 or more seconds")
+    if settings.log_wait_s < 0 or settings.log_look_every_s <= 0:
+        raise SettingInvalid("LOG_WAIT_S is 0 or more seconds, LOG_LOOK_EVERY_S above 0")
     if settings.webhook_url and not settings.webhook_url.startswith(("https://", "http://")):
         raise SettingInvalid("WEBHOOK_URL is no http(s) URL; correct or unset it")
     return settings

@@ -1,0 +1,143 @@
+"""Servers on loopback that stand for Cloud Logging (gRPC), Gemini and a webhook (HTTP)."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from google.cloud.logging_v2.types import (
+    ListLogEntriesRequest,
+    ListLogEntriesResponse,
+    LogEntry,
+    WriteLogEntriesRequest,
+    WriteLogEntriesResponse,
+)
+
+SERVICE = "google.logging.v2.LoggingServiceV2"
+
+
+@dataclass
+class LoggingStandIn:
+    """Entries in memory, given out in pages.
+
+    Attributes:
+        lines: of every build, by build id, oldest first.
+        hidden: looks at a build's log during which its last line has not arrived.
+        fail: the status that calls are refused with.
+        pages: how many pages were asked for.
+    """
+
+    endpoint: str = ""
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    hidden: int = 0
+    fail: Any = None
+    page: int = 50
+    pages: int = 0
+    written: list[Any] = field(default_factory=list)
+
+    def give(self, request: Any, context: Any) -> Any:
+        self._refuse(context)
+        self.pages += 1
+        found = self._find(request.filter)
+        if "desc" in request.order_by:
+            found = found[::-1]
+        start = int(request.page_token or 0)
+        size = min(request.page_size, self.page)
+        more = str(start + size) if start + size < len(found) else ""
+        return ListLogEntriesResponse(entries=found[start : start + size], next_page_token=more)
+
+    def write(self, request: Any, context: Any) -> Any:
+        self._refuse(context)
+        kept = {entry.insert_id: entry for entry in self.written}
+        kept.update({entry.insert_id: entry for entry in request.entries})
+        self.written = [*kept.values()]
+        return WriteLogEntriesResponse()
+
+    def _find(self, written: str) -> list[Any]:
+        key = re.search(r'insertId="([^"]+)"', written)
+        if key:
+            return [entry for entry in self.written if entry.insert_id == key[1]]
+        build = re.fullmatch(
+            r'resource\.type="build" AND resource\.labels\.build_id="([^"]+)"', written
+        )
+        assert build, written
+        lines = self.lines.get(build[1], [])
+        if self.hidden > 0:
+            self.hidden -= 1
+            lines = lines[:-1]
+        return [LogEntry(text_payload=line) for line in lines]
+
+    def _refuse(self, context: Any) -> None:
+        if self.fail is not None:
+            context.abort(self.fail, "refused by the test")
+
+
+@dataclass
+class HttpStandIn:
+    """Keeps what is posted, and answers as told."""
+
+    url: str = ""
+    status: int = 200
+    answer: dict[str, Any] = field(default_factory=dict)
+    posted: list[tuple[str, Any]] = field(default_factory=list)
+
+
+@contextmanager
+def logging_stand_in() -> Iterator[LoggingStandIn]:
+    stand_in = LoggingStandIn()
+    handlers = {
+        "ListLogEntries": grpc.unary_unary_rpc_method_handler(
+            stand_in.give,
+            request_deserializer=ListLogEntriesRequest.deserialize,
+            response_serializer=ListLogEntriesResponse.serialize,
+        ),
+        "WriteLogEntries": grpc.unary_unary_rpc_method_handler(
+            stand_in.write,
+            request_deserializer=WriteLogEntriesRequest.deserialize,
+            response_serializer=WriteLogEntriesResponse.serialize,
+        ),
+    }
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    stand_in.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield stand_in
+    finally:
+        server.stop(None).wait()
+
+
+@contextmanager
+def http_stand_in() -> Iterator[HttpStandIn]:
+    stand_in = HttpStandIn()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Quiet."""
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            stand_in.posted.append((self.path, json.loads(body)))
+            answer = json.dumps(stand_in.answer).encode()
+            self.send_response(stand_in.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield stand_in
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
