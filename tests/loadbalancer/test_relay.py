@@ -1,0 +1,213 @@
+"""What a client sees of requests that are relayed, and of engines that fail."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.loadbalancer.engine import EVENT, WHOLE, Engine, chunk, post, request, running, talk
+
+STREAM = b'{"model":"m","prompt":"x","stream":true}'
+
+
+def status(answer: bytes) -> int:
+    return int(answer[9:12])
+
+
+def body(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+async def test_whole_answer_is_passed_on_with_who_served_it() -> None:
+    """The body is the engine's, byte for byte; two headers are added."""
+    async with running(Engine()) as (_, port):
+        answer = await post(port)
+
+    assert status(answer) == 200
+    assert body(answer) == WHOLE
+    assert b"x-servekit-replica: r0\r\n" in answer
+    assert b"x-servekit-policy: round-robin\r\n" in answer
+
+
+async def test_stream_is_passed_on_byte_for_byte() -> None:
+    """Chunks are neither cut nor joined differently."""
+    async with running(Engine("stream", events=50)) as (_, port):
+        answer = await post(port, STREAM)
+
+    assert body(answer) == chunk(EVENT) * 50 + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+async def test_requests_on_one_connection_take_turns() -> None:
+    """Keep-alive, and pipelining, in order."""
+    engines = Engine(), Engine()
+    async with running(*engines) as (_, port):
+        last = request(lines=b"connection: close\r\n")
+        answer = await talk(port, request() * 3 + last)
+
+    assert answer.count(b"HTTP/1.1 200") == 4
+    assert [len(engine.bodies) for engine in engines] == [2, 2]
+
+
+async def test_engine_sees_the_request_without_hop_by_hop_headers() -> None:
+    """What concerns the client's connection ends there."""
+    engine = Engine()
+    async with running(engine) as (_, port):
+        lines = (
+            b"connection: close, x-private\r\nx-private: 1\r\nkeep-alive: 5\r\ntraceparent: t\r\n"
+        )
+        await post(port, lines=lines)
+
+    head = engine.heads[0]
+    assert b"traceparent: t\r\n" in head
+    assert b"x-private" not in head
+    assert b"keep-alive" not in head
+    assert head.count(b"host: ") == 1
+
+
+async def test_chunked_request_arrives_with_its_length() -> None:
+    """The engine gets the same bytes, in one piece."""
+    engine = Engine()
+    sent = b'{"model":"m","prompt":"chunked"}'
+    async with running(engine) as (_, port):
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        pieces = chunk(sent[:7]) + chunk(sent[7:]) + b"0\r\n\r\n"
+        answer = await talk(port, head + b"transfer-encoding: chunked\r\n\r\n" + pieces)
+
+    assert status(answer) == 200
+    assert engine.bodies == [sent]
+
+
+async def test_http_1_0_client_gets_a_stream_without_chunks() -> None:
+    """It could not read them."""
+    async with running(Engine("stream", events=3)) as (_, port):
+        head = b"POST /v1/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(STREAM)
+        answer = await talk(port, head + STREAM)
+
+    assert body(answer) == EVENT * 3 + b"data: [DONE]\n\n"
+    assert b"transfer-encoding" not in answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b'{"model":"nope"}', 404),
+        (b'{"prompt":"x"}', 400),
+        (b'{"model":"m"', 400),
+        (b"[1]", 400),
+        (b'{"model":7}', 400),
+        (b'{"model":"m","prompt":"' + b"x" * 2000 + b'"}', 413),
+    ],
+)
+async def test_wrong_request_is_refused_in_openais_envelope(sent: bytes, expected: int) -> None:
+    """With a status that says who must act."""
+    async with running(Engine(), max_body_bytes=1000) as (_, port):
+        answer = await post(port, sent)
+
+    assert status(answer) == expected
+    assert json.loads(body(answer))["error"]["code"] == expected
+
+
+async def test_dead_engine_costs_no_request() -> None:
+    """Before the first byte another replica is asked; the dead one is taken out."""
+    async with running(Engine("die"), Engine()) as (balancer, port):
+        answers = [await post(port) for _ in range(12)]
+
+        assert [status(answer) for answer in answers] == [200] * 12
+        assert balancer.replicas["r0"].health.ejections == 1
+        assert balancer.telemetry.retries["failed"] <= 4
+
+
+async def test_engine_that_dies_after_its_head_costs_no_stream() -> None:
+    """The head of a stream is held until its first byte: a prompt was being read."""
+    async with running(Engine("die-silent"), Engine("stream")) as (_, port):
+        answers = [await post(port, STREAM) for _ in range(2)]
+
+    assert all(b"[DONE]" in answer for answer in answers)
+
+
+@pytest.mark.parametrize("script", ["die-mid-stream", "die-mid-chunk"])
+async def test_stream_that_breaks_ends_with_an_error_event(script: str) -> None:
+    """After the first byte nothing is replayed; the client is told, in whole chunks."""
+    engines = Engine(script, events=3), Engine("stream")
+    async with running(*engines) as (_, port):
+        answer = await post(port, STREAM)
+
+    told = body(answer)
+    assert told.startswith(chunk(EVENT) * 3)
+    assert told.endswith(b"\r\n0\r\n\r\n")
+    assert json.loads(told.split(b"data: ")[-1].split(b"\n\n")[0])["error"]["code"] == 502
+    assert engines[1].bodies == []
+
+
+@pytest.mark.parametrize("refusal", ["429", "503"])
+async def test_replica_without_room_is_left_alone(refusal: str) -> None:
+    """Another replica answers; the full one rests as long as it asked, and is not ejected."""
+    full = Engine(refusal)
+    async with running(full, Engine()) as (balancer, port):
+        answers = [await post(port) for _ in range(8)]
+
+        assert [status(answer) for answer in answers] == [200] * 8
+        assert len(full.bodies) == 1
+        assert balancer.replicas["r0"].health.ejections == 0
+
+
+async def test_refusal_of_every_replica_reaches_the_client() -> None:
+    """With the Retry-After of the engine that was asked last."""
+    async with running(Engine("429"), Engine("429")) as (_, port):
+        answer = await post(port)
+
+    assert status(answer) == 429
+    assert b"retry-after: 7\r\n" in answer
+
+
+async def test_client_errors_do_not_eject() -> None:
+    """4xx says nothing about the replica."""
+    async with running(Engine("400")) as (balancer, port):
+        answers = [await post(port) for _ in range(10)]
+
+        assert {status(answer) for answer in answers} == {400}
+        assert balancer.replicas["r0"].health.ejections == 0
+
+
+async def test_client_that_leaves_cancels_the_engine() -> None:
+    """Nobody generates for nobody, and nothing stays in flight."""
+    engine = Engine("endless")
+    async with running(engine) as (balancer, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(STREAM))
+        await reader.readuntil(b"data: ")
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            await engine.left.wait()
+
+        assert balancer.replicas["r0"].account.in_flight == 0
+
+
+async def test_silent_engine_is_a_timeout() -> None:
+    """504, after the silence that is allowed."""
+    async with running(Engine("stall"), answer_timeout_s=0.1) as (_, port):
+        answer = await post(port)
+
+    assert status(answer) == 504
+
+
+async def test_no_engine_is_503_and_not_ready() -> None:
+    """/readyz tells whoever routes to us; /health keeps the seed's 200."""
+    async with running() as (_, port):
+        close = b"HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        ready = await talk(port, b"GET /readyz " + close)
+        health = await talk(port, b"GET /health " + close)
+
+    assert status(ready) == 503
+    assert status(health) == 200
+    assert json.loads(body(health))["healthy_endpoints"] == 0
+
+
+async def test_policy_can_be_chosen_by_header() -> None:
+    """An unknown one is the caller's mistake."""
+    async with running(Engine()) as (_, port):
+        known = await post(port, lines=b"x-servekit-policy: p2c\r\n")
+        unknown = await post(port, lines=b"x-servekit-policy: best\r\n")
+
+    assert b"x-servekit-policy: p2c\r\n" in known
+    assert status(unknown) == 400
