@@ -30,7 +30,8 @@ class Answered:
     """One answer: seconds from sent to first and last token, and the gaps between tokens.
 
     Attributes:
-        gaps_s: empty where events and tokens did not match one to one.
+        gaps_s: between tokens; all equal to the mean where events and tokens do not match one to
+            one, as when a token is half a character and has no text yet.
     """
 
     sent_s: float
@@ -84,14 +85,19 @@ class LiveEngine:
         if outcome.error is not None or not outcome.content_s:
             return None
         times = outcome.content_s
-        whole = outcome.completion_tokens == len(times)
+        answered = outcome.completion_tokens or output_tokens
+        last_s = outcome.end_s - outcome.sent_s
+        ttft_s = times[0] - outcome.sent_s
+        gaps = tuple(after - before for before, after in pairwise(times))
+        if answered != len(times):
+            gaps = ((last_s - ttft_s) / max(1, answered - 1),) * (answered - 1)
         return Answered(
             sent_s=outcome.sent_s,
             prompt_tokens=outcome.prompt_tokens or len(tokens),
-            output_tokens=outcome.completion_tokens or output_tokens,
-            ttft_s=times[0] - outcome.sent_s,
-            last_s=outcome.end_s - outcome.sent_s,
-            gaps_s=tuple(after - before for before, after in pairwise(times)) if whole else (),
+            output_tokens=answered,
+            ttft_s=ttft_s,
+            last_s=last_s,
+            gaps_s=gaps,
         )
 
     async def must_ask(self, prompt: int | list[int], output_tokens: int) -> Answered:

@@ -125,7 +125,7 @@ def _decode(decode: Sequence[DecodePoint], log: StepLog | None) -> tuple[Knots, 
     """
     most = max(point.sequences for point in decode)
     batches = [b for b in BATCHES if b <= most] or [1]
-    alone = [(p.sequences, p.kv_tokens, p.step_s) for p in decode]
+    alone = [(float(p.sequences), p.kv_tokens, p.step_s) for p in decode]
     per_kv = max(0.0, float(_by_batch(alone, batches, None)[-1]))
     if log is not None:
         steps = _decode_steps(log)

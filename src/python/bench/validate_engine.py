@@ -110,6 +110,7 @@ def compare(load: RecordedLoad, calibration: Calibration) -> list[Comparison]:
     pairs: list[tuple[str, Sequence[float], list[float]]] = [
         ("TTFT", real_ttft, outcome.ttft_quantiles(SHARES)),
         ("ITL", load.itl_s, outcome.gaps.quantiles(SHARES, jitter_s)),
+        ("time per token", _per_token(load.requests), outcome.per_token_quantiles(SHARES)),
         ("E2E", real_e2e, outcome.e2e_quantiles(SHARES)),
     ]
     rows = [
@@ -118,6 +119,12 @@ def compare(load: RecordedLoad, calibration: Calibration) -> list[Comparison]:
         for at, real, twin in zip(("p50", "p90", "p99"), reals, twins, strict=True)
     ]
     return rows + curve_rows(load, outcome) if load.curve else rows
+
+
+def _per_token(requests: Sequence[LoadRequest]) -> list[float]:
+    """Return the quantiles of each request's mean time per token after its first."""
+    means = [(r.last_s - r.ttft_s) / (r.output_tokens - 1) for r in requests if r.output_tokens > 1]
+    return quantiles(means, SHARES)
 
 
 def replay(requests: Sequence[LoadRequest], calibration: Calibration) -> Outcome:
