@@ -11,8 +11,11 @@ import sys
 
 def by_transformers(model_folder: str, texts: list[str]) -> list[list[float]]:
     """The last token's hidden state behind the final norm, at length 1."""
-    import torch  # pants: no-infer-dep
-    from transformers import AutoModel, AutoTokenizer  # pants: no-infer-dep
+    import torch  # type: ignore[import-not-found]  # pants: no-infer-dep
+    from transformers import (  # type: ignore[import-not-found]  # pants: no-infer-dep
+        AutoModel,
+        AutoTokenizer,
+    )
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModel.from_pretrained(model_folder, dtype=torch.bfloat16).eval()
@@ -63,4 +66,4 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
 
 if __name__ == "__main__":
     way = {"transformers": by_transformers, "vllm": by_vllm}[sys.argv[1]]
-    print("\n" + json.dumps(way(sys.argv[2], json.load(sys.stdin))), flush=True)
+    print("\n" + json.dumps(way(sys.argv[2], json.load(sys.stdin))), flush=True)  # noqa: T201

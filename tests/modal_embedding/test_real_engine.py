@@ -55,7 +55,8 @@ class Running:
         )
 
     def embed(self, texts: list[str], **more: object) -> Vectors:
-        answer = self.client().embeddings.create(model=MODEL, input=texts, **more)  # type: ignore[arg-type]
+        with self.client() as client:
+            answer = client.embeddings.create(model=MODEL, input=texts, **more)  # type: ignore[arg-type]
         return as_vectors([entry.embedding for entry in answer.data])
 
 
@@ -102,14 +103,14 @@ def local(environment: EngineEnvironment, model: Path, log: Path) -> Iterator[Ru
             stderr=stderr,
             text=True,
         )
-    try:
+    with process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, f"no ready line; the log ends with {log.read_text()[-2000:]}"
-        yield Running(json.loads(line)["url"], process)
-    finally:
-        process.terminate()
-        process.wait(60)
+        try:
+            line = process.stdout.readline()
+            assert line, f"no ready line; the log ends with {log.read_text()[-2000:]}"
+            yield Running(json.loads(line)["url"], process)
+        finally:
+            process.terminate()
 
 
 def path_of_ours() -> str:
@@ -168,9 +169,8 @@ def test_dimensions_are_cut_and_brought_to_length_one(service: Running, size: in
 
 def test_floats_and_base64_are_the_same(service: Running) -> None:
     """Bit by bit but for the engine's own noise; OpenAI's client asks for base64 by itself."""
-    answer = service.client().embeddings.create(
-        model=MODEL, input=TEXTS[:2], encoding_format="float"
-    )
+    with service.client() as client:
+        answer = client.embeddings.create(model=MODEL, input=TEXTS[:2], encoding_format="float")
 
     floats = as_vectors([entry.embedding for entry in answer.data])
     assert cosine_distances(floats, service.embed(TEXTS[:2])).max() < PARITY
@@ -190,18 +190,20 @@ def test_a_text_that_is_too_long_is_named(service: Running) -> None:
 
 def test_openais_client_is_content(service: Running) -> None:
     """The session of test_embedding_client.py, and each refusal as OpenAI's own error."""
-    lines = session(service.client(), MODEL)
+    with service.client() as client, service.client("wrong") as stranger:
+        lines = session(client, MODEL)
+        models = client.models.list().data
+        with pytest.raises(openai.AuthenticationError):
+            stranger.embeddings.create(model=MODEL, input="a")
+        with pytest.raises(openai.NotFoundError):
+            client.embeddings.create(model="other", input="a")
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model=MODEL, input="")
 
     assert lines[0] == "single: 256 dimensions"
     assert lines[1] == "batch: 3 vectors of 256 dimensions"
     assert lines[2].startswith("cosine with the first: 1.000 'A cat sleeps")
-    assert service.client().models.list().data[0].id == MODEL
-    with pytest.raises(openai.AuthenticationError):
-        service.client("wrong").embeddings.create(model=MODEL, input="a")
-    with pytest.raises(openai.NotFoundError):
-        service.client().embeddings.create(model="other", input="a")
-    with pytest.raises(openai.BadRequestError):
-        service.client().embeddings.create(model=MODEL, input="")
+    assert [model.id for model in models] == [MODEL]
 
 
 def test_an_engine_that_died_is_started_again(service: Running) -> None:
