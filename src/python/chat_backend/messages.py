@@ -1,0 +1,117 @@
+"""What a chat sends and receives.  Pure."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from chat_backend.chat_settings import ChatSettings
+from servekit.errors.tree import RequestInvalid, RequestTooLarge
+from servekit.wire.openai import Usage
+
+
+class FieldInvalid(RequestInvalid):
+    """JSON, but a field is missing or cannot be used."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One earlier message of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /chat.
+
+    Attributes:
+        history: earlier turns, oldest first.
+        stream: answer with server-sent events, a piece at a time.
+    """
+
+    message: Annotated[str, msgspec.Meta(min_length=1)]
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 100
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    history: Annotated[list[Turn], msgspec.Meta(max_length=200)] = []
+    stream: bool = False
+
+
+class ChatReply(msgspec.Struct, frozen=True):
+    """The whole answer.
+
+    Attributes:
+        finish_reason: "length" where max_tokens cut it short, else "stop".
+    """
+
+    response: str
+    finish_reason: str
+    usage: Usage
+    request_id: str
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why there is no answer.
+
+    Attributes:
+        code: stable, for programs: "engine_unavailable".
+        message: for people.
+    """
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorReply(msgspec.Struct, frozen=True):
+    error: Problem
+
+
+_decode = msgspec.json.Decoder(ChatRequest).decode
+
+
+def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatRequest:
+    """Return the request in *body*.
+
+    Raises:
+        FieldInvalid: a field is missing, has the wrong type or is out of range.
+        RequestInvalid: not JSON at all.
+        RequestTooLarge: the conversation is longer than MAX_MESSAGE_CHARS.
+    """
+    try:
+        request = _decode(body)
+    except msgspec.ValidationError as error:
+        raise FieldInvalid(f"{error}; see /docs") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"the body is not JSON: {error}") from error
+    if request.max_tokens > settings.max_tokens_limit:
+        raise FieldInvalid(
+            f"max_tokens is {request.max_tokens}; at most {settings.max_tokens_limit} are given"
+        )
+    length = len(request.message) + sum(len(turn.content) for turn in request.history)
+    if length > settings.max_message_chars:
+        raise RequestTooLarge(
+            f"the conversation has {length} characters, at most {settings.max_message_chars} "
+            "are taken; shorten the message or start a new conversation"
+        )
+    return request
+
+
+def engine_body(request: ChatRequest, settings: ChatSettings) -> bytes:
+    """Return the body for the engine's /v1/chat/completions."""
+    system = [{"role": "system", "content": settings.system_prompt}]
+    turns = [{"role": turn.role, "content": turn.content} for turn in request.history]
+    body: dict[str, Any] = {
+        "model": settings.model_name,
+        "messages": [
+            *(system if settings.system_prompt else []),
+            *turns,
+            {"role": "user", "content": request.message},
+        ],
+        "max_tokens": request.max_tokens,
+        "stream": request.stream,
+    }
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.stream:
+        # Without it the engine would not say how many tokens it wrote.
+        body["stream_options"] = {"include_usage": True}
+    return msgspec.json.encode(body)
