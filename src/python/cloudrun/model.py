@@ -72,10 +72,11 @@ def find_snapshot(name: str, revision: str, hf_home: Path) -> Path:
     """Return the snapshot of *name* at *revision*; at `main`, or the only one, if that is empty.
 
     Raises:
+        SettingInvalid: the name is none of the hub's.
         WeightsMissing: there is none.
     """
     if not _HUB_ID.fullmatch(name):
-        raise WeightsMissing(f"MODEL_NAME is {name!r}; write org/name, or a folder from the root")
+        raise SettingInvalid(f"MODEL_NAME is {name!r}; write org/name, or a folder from the root")
     for repo in repo_folders(name, hf_home):
         found = _snapshot(repo, revision)
         if found is not None:
