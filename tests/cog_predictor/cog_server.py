@@ -34,9 +34,9 @@ class CogServer:
             assert answer.status == 200
             return dict(await answer.json())
 
-    async def settled(self) -> dict[str, Any]:
+    async def settled(self, timeout_s: float = _START_S) -> dict[str, Any]:
         """Return the health once setup has ended, well or badly."""
-        async with asyncio.timeout(_START_S):
+        async with asyncio.timeout(timeout_s):
             while True:
                 health = await self.health()
                 if health["status"] != "STARTING":
@@ -55,15 +55,20 @@ class CogServer:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def flat_folder(folder: Path, *, config: Mapping[str, object] | None = None) -> Path:
-    """Lay out what is shipped in *folder*, with another engine and *config*."""
+def flat_folder(
+    folder: Path, *, config: Mapping[str, object] | None = None, python: str = sys.executable
+) -> Path:
+    """Lay out what is shipped in *folder*, with *config* and another engine to choose.
+
+    *python* is the interpreter that will run it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("run.py", "predict.py", "train.py"):
         shutil.copy(FLAT_FOLDER / name, folder)
     shutil.copy(Path(__file__).with_name("fake_run.py"), folder)
     if config is not None:
         (folder / "predictor_config.json").write_text(json.dumps(config))
-    _write_python(folder / "bin")
+    _write_python(folder / "bin", python)
     return folder
 
 
@@ -76,8 +81,12 @@ async def cog_server(
     environ: Mapping[str, str] | None = None,
     train: bool = False,
     concurrency: int = 32,
+    module: str = "cog.server.http",
 ) -> AsyncIterator[CogServer]:
-    """Run Cog's server on *folder*; it is ended at the end, and killed if it will not."""
+    """Run Cog's server on *folder*; it is ended at the end, and killed if it will not.
+
+    *environ* goes over the variables that the server would have.
+    """
     port = _free_port()
     stub = "COG_TRAIN_TYPE_STUB" if train else "COG_PREDICT_TYPE_STUB"
     variables = {
@@ -93,7 +102,7 @@ async def cog_server(
         process = await asyncio.create_subprocess_exec(
             str(folder / "bin/python"),
             "-m",
-            "cog.server.http",
+            module,
             "--host",
             "127.0.0.1",
             *(["--x-mode", "train"] if train else []),
@@ -122,11 +131,11 @@ def _environ(folder: Path) -> dict[str, str]:
     }
 
 
-def _write_python(folder: Path) -> None:
+def _write_python(folder: Path, python: str) -> None:
     folder.mkdir(exist_ok=True)
-    python = folder / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+    program.chmod(0o755)
 
 
 async def _write_schema(folder: Path, runner: str, environ: Mapping[str, str]) -> None:

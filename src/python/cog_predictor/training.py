@@ -21,7 +21,7 @@ from cog_predictor.predictor_config import FILE, PredictorConfig
 from servekit.errors.tree import SettingInvalid, WeightsMissing, WeightsUnreachable
 from servekit.weights.progress import Report
 
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ class TrainingOutput(BaseModel):
 def train(
     hf_model_id: str = Input(
         description="Hugging Face model identifier (e.g. NousResearch/Hermes-2-Theta-Llama-3-8B).",
-        regex=r"^[a-zA-Z0-9_.-]+/[a-zA-Z0-9_.-]+$",
+        regex=r"^\w[\w.-]*/\w[\w.-]*$",
     ),
     hf_model_sha: Optional[str] = Input(
         description="The version of the model. If unspecified, the latest version is used.",
