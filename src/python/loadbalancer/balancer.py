@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 import structlog
 
+from loadbalancer.admission import Admission
 from loadbalancer.asked import Asked, look_at, route_request
 from loadbalancer.health import Health, HealthRules
 from loadbalancer.replicas import Replica, Service
@@ -39,6 +40,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         policy: the name of the default policy.
         poll_s: seconds between two polls of a replica.
         answer_timeout_s: the longest silence of an engine, before and within an answer.
+        most_in_flight: requests for each of a model's replicas; others wait here.  0 is no limit.
+        most_waiting: requests of a model that may wait.
+        wait_s: how long they may.
     """
 
     policy: str
@@ -48,6 +52,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     answer_timeout_s: float = 300.0
     max_body_bytes: int = 32 * 1024 * 1024
     health: HealthRules = HealthRules()
+    most_in_flight: int = 0
+    most_waiting: int = 1000
+    wait_s: float = 30.0
 
 
 class Balancer:
@@ -111,6 +118,19 @@ class Balancer:
         now_s = self.now()
         for service in self.services.values():
             service.refresh(now_s)
+            service.admission.let_in(len(service.pool), now_s)
+
+    def sweep(self) -> None:
+        """Let time pass: who has rested is asked again, who has waited too long is turned away."""
+        self.refresh()
+        for service in self.services.values():
+            service.admission.expire(self.now())
+
+    def came_back(self, replica: Replica) -> None:
+        """*replica* was away, and has probably been restarted."""
+        self.ledger.returned(replica.name, self.now())
+        for service in self.services.values():
+            service.policy.forget(replica.name)
 
     def _arrange(self) -> None:
         served = {model for replica in self.replicas.values() for model in replica.models}
@@ -127,6 +147,7 @@ class Balancer:
         return Service(
             model,
             policy_named(self.rules.policy, self._rng),
+            Admission(self.rules.most_in_flight, self.rules.most_waiting, self.rules.wait_s),
             policy_named(shadow, self._rng) if shadow else None,
         )
 

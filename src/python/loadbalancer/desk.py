@@ -4,6 +4,7 @@ from loadbalancer.answers import Answer, json_answer, refuse
 from loadbalancer.balancer import Balancer
 from loadbalancer.exposition import exposition
 from loadbalancer.heads import RequestHead
+from loadbalancer.keys import KeyRing
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -13,6 +14,7 @@ class FrontDesk:
 
     def __init__(self, balancer: Balancer) -> None:
         self._balancer = balancer
+        self.keys = KeyRing()
         self._routes = {
             b"/health": self._health,
             b"/readyz": self._ready,
@@ -31,6 +33,8 @@ class FrontDesk:
             return refuse(404, "there is no such endpoint; see /health, /metrics and /v1/models")
         if head.method != "POST":
             return refuse(405, f"{path.decode()} takes POST only")
+        if not self.keys.admits(head.fields.get(b"authorization", b"")):
+            return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
         return None
 
     def answer(self, head: RequestHead, body: bytes) -> Answer | None:

@@ -10,7 +10,7 @@ from loadbalancer.framing import ChunkedBody, ChunkedFraming, Framing, OpenFrami
 from loadbalancer.heads import RequestHead, ResponseHead
 from loadbalancer.replicas import Replica
 from loadbalancer.upstream import Connection
-from servekit.errors.tree import EngineError, EngineTimeout, ServeError
+from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
 from servekit.routing.ledger import InFlight
 
 # Of an event stream only whole chunks are passed on, so that an error event can follow at any time;
@@ -52,6 +52,7 @@ class Exchange:
         "_head",
         "_held",
         "_in_flight",
+        "_over",
         "_pending",
         "_raw",
         "_replica",
@@ -59,6 +60,7 @@ class Exchange:
         "_spoken",
         "_stays_open",
         "_tried",
+        "_waited_s",
         "_write",
         "heard",
     )
@@ -74,6 +76,8 @@ class Exchange:
         self._body = body
         self._begun_s = balancer.now()
         self._tried: tuple[str, ...] = ()
+        self._waited_s: float | None = None
+        self._over = False
         self._connecting: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._in_flight: InFlight | None = None
@@ -93,16 +97,30 @@ class Exchange:
     def start(self) -> None:
         """Send the request to the replica that the policy chooses."""
         self._balancer.budget.earn()
+        service = self._asked.service
+        service.admission.enter(self, len(service.pool) or 1, self._begun_s)
+
+    def admitted(self, waited_s: float) -> None:
+        """There is room for the request."""
+        self._waited_s = waited_s
+        self._balancer.telemetry.queue_s.observe(waited_s)
         self._try_next()
+
+    def turned_away(self, why: str) -> None:
+        """There was none in time."""
+        self._over = True
+        self._fail(ReplicaMissing(f"model {self._asked.service.model!r} is at its limit: {why}"))
 
     def abandon(self) -> None:
         """The client is gone: the engine must not work on it any longer."""
         self._release("client gone")
+        self._leave()
 
     def time_out(self) -> None:
         """The engine has been silent for too long."""
         limit_s = self._balancer.rules.answer_timeout_s
         self._release("timeout")
+        self._balancer.failed(self._replica)
         self._fail(EngineTimeout(f"the engine was silent for {limit_s:g} s; send it again later"))
 
     def pause(self) -> None:
@@ -196,6 +214,7 @@ class Exchange:
         balancer.telemetry.duration_s.observe(balancer.now() - self._begun_s)
         self._connection = None
         self._release("done")
+        self._leave()
         self._client.relayed(keep_alive=self._stays_open)
 
     def broke(self, error: EngineError) -> None:
@@ -249,6 +268,7 @@ class Exchange:
         return self._pending is None and self.heard > 0
 
     def _fail(self, error: ServeError) -> None:
+        self._leave()
         if not self._written:
             self._client.answer(refusal(error))
         elif self._raw or self._decoder is not None:
@@ -269,9 +289,13 @@ class Exchange:
 
     def _pass_on_head(self, head: ResponseHead, framing: Framing | None, piece: bytes) -> None:
         self._pending = None
-        lines = b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\n" % (
-            self._decision.replica.encode(),
-            self._decision.policy.encode(),
+        lines = (
+            b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
+            % (
+                self._decision.replica.encode(),
+                self._decision.policy.encode(),
+                1000 * (self._waited_s or 0.0),
+            )
         )
         closing = not self._head.keep_alive or isinstance(framing, OpenFraming)
         if head.chunked and self._head.old:
@@ -302,6 +326,17 @@ class Exchange:
             end = len(whole)
         self._held = whole[end:]
         return whole[:end]
+
+    def _leave(self) -> None:
+        """Make room for the next."""
+        if self._over:
+            return
+        self._over = True
+        service = self._asked.service
+        if self._waited_s is None:
+            service.admission.give_up(self)
+        else:
+            service.admission.leave(len(service.pool) or 1, self._balancer.now())
 
     def _release(self, outcome: str) -> None:
         """Count the request no more, and let go of its connection."""

@@ -46,6 +46,11 @@ class _Collected:
 
     def _replicas(self) -> Iterable[Metric]:
         now_s = self._balancer.now()
+        waiting = GaugeMetricFamily(
+            _PREFIX + "waiting", "requests that wait here for room", labels=["model"]
+        )
+        for model, service in self._balancer.services.items():
+            waiting.add_metric([model], service.admission.waiting)
         in_flight = _gauge("in_flight", "requests at the replica")
         healthy = _gauge("healthy", "1 where the replica may be chosen")
         ejections = CounterMetricFamily(
@@ -55,7 +60,7 @@ class _Collected:
             in_flight.add_metric([replica.name], replica.account.in_flight)
             healthy.add_metric([replica.name], float(replica.health.available(now_s)))
             ejections.add_metric([replica.name], replica.health.ejections)
-        yield from (in_flight, healthy, ejections)
+        yield from (waiting, in_flight, healthy, ejections)
 
 
 def _gauge(name: str, what: str) -> GaugeMetricFamily:

@@ -58,13 +58,26 @@ class Health:
 
     def available(self, now_s: float) -> bool:
         """Whether it may be chosen."""
-        if self._failed_polls >= self._rules.polls_to_fail:
-            return False
-        return now_s >= self._out_until_s and now_s >= self._rest_until_s
+        return self.reachable and not self.ejected(now_s) and not self.resting(now_s)
 
-    def poll_succeeded(self) -> None:
-        """It answered a poll.  It is trusted again, unless requests say otherwise."""
+    @property
+    def reachable(self) -> bool:
+        """Whether polls find it."""
+        return self._failed_polls < self._rules.polls_to_fail
+
+    def ejected(self, now_s: float) -> bool:
+        """Whether failed requests took it out."""
+        return now_s < self._out_until_s
+
+    def resting(self, now_s: float) -> bool:
+        """Whether it asked to be left alone."""
+        return now_s < self._rest_until_s
+
+    def poll_succeeded(self) -> bool:
+        """It answered a poll; return whether it had been away."""
+        away = not self.reachable
         self._failed_polls = 0
+        return away
 
     def poll_failed(self) -> None:
         self._failed_polls += 1

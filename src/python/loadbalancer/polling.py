@@ -52,7 +52,8 @@ class Poller:
             up = False
             self._note(up, str(error))
         if up:
-            replica.health.poll_succeeded()
+            if replica.health.poll_succeeded():
+                self._balancer.came_back(replica)
             self._note(up, "")
         else:
             replica.health.poll_failed()

@@ -2,19 +2,24 @@
 
 import asyncio
 import os
+import signal
+from pathlib import Path
 from random import Random
 from typing import Annotated
 
+import msgspec
 import structlog
 import typer
 
 from loadbalancer.balancer import Balancer, Rules
+from loadbalancer.keys import load_keys
+from loadbalancer.reloading import Watched, apply_fleet, watch_all
 from loadbalancer.serving import Server, listen
 from loadbalancer.upstream import read_address
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
-from servekit.fleet.fleet import Fleet, load_fleet
+from servekit.fleet.fleet import load_fleet
 from servekit.settings.environment import Settings, read_settings
 from servekit.timing.clock import SystemClock
 
@@ -31,6 +36,23 @@ class BalancerSettings(Settings, frozen=True, kw_only=True):
     log_level: str = "info"
 
 
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the command line and the environment decide.
+
+    Attributes:
+        fleet: name or path of a fleet; None where *urls* are given.
+    """
+
+    rules: Rules
+    fleet: str | None
+    urls: tuple[str, ...]
+    host: str
+    port: int
+    api_keys: Path | None
+    drain_s: float
+    seed: int | None
+
+
 def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
     """Return the command line of a load balancer with these defaults."""
     app = typer.Typer(add_completion=False)
@@ -45,6 +67,12 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
         shadow: Annotated[str | None, typer.Option(help="policy to compare with")] = None,
         drain_s: Annotated[float, typer.Option(help="seconds to finish what runs")] = 30.0,
         answer_timeout_s: Annotated[float, typer.Option(help="longest silence")] = 300.0,
+        api_keys: Annotated[
+            Path | None, typer.Option(help="file of SHA-256 digests, one key a line")
+        ] = None,
+        most_in_flight: Annotated[
+            int, typer.Option(help="requests per replica before others wait here; 0 is no limit")
+        ] = 0,
         seed: Annotated[int | None, typer.Option(help="makes chance repeatable")] = None,
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
@@ -56,49 +84,69 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             shadow=shadow,
             poll_s=settings.metrics_poll_interval,
             answer_timeout_s=answer_timeout_s,
+            most_in_flight=most_in_flight,
         )
         urls = _urls(endpoints) or (() if fleet else settings.vllm_endpoints)
-        planned = None if urls else load_fleet(fleet or DEFAULT_FLEET)
-        run_until_stopped(
-            lambda stop: _serve(stop, rules, planned, urls, (host, port), Random(seed), drain_s)
+        plan = Plan(
+            rules=rules,
+            fleet=None if urls else fleet or DEFAULT_FLEET,
+            urls=urls,
+            host=host,
+            port=port,
+            api_keys=api_keys,
+            drain_s=drain_s,
+            seed=seed,
         )
+        run_until_stopped(lambda stop: _serve(plan, stop))
 
     return app
 
 
-async def _serve(
-    stop: asyncio.Event,
-    rules: Rules,
-    fleet: Fleet | None,
-    urls: tuple[str, ...],
-    where: tuple[str, int],
-    rng: Random,
-    drain_s: float,
-) -> None:
+async def _serve(plan: Plan, stop: asyncio.Event) -> None:
     clock = SystemClock()
-    balancer = Balancer(rules, rng, clock.now)
-    add_replicas(balancer, fleet, urls)
+    rng = Random(plan.seed)
+    balancer = Balancer(plan.rules, rng, clock.now)
     server = Server(balancer, clock, rng)
-    listening = listen(*where)
+    files = _files(plan, balancer, server)
+    listening = listen(plan.host, plan.port)
     await server.start(listening)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    announce("ready", url=url, policy=rules.policy)
+    announce("ready", url=url, policy=plan.rules.policy)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
+    watching = asyncio.create_task(watch_all(files, clock))
     await stop.wait()
-    await server.stop(drain_s)
+    watching.cancel()
+    await server.stop(plan.drain_s)
 
 
-def add_replicas(balancer: Balancer, fleet: Fleet | None, urls: tuple[str, ...]) -> None:
-    """Add the replicas of *fleet*, whose models it names, or those at *urls*, who are asked."""
-    for url in urls:
+def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
+    """Read what is configured in files, and return those that may change.
+
+    Raises:
+        ConfigError: one is not valid.
+    """
+    files: list[Watched] = []
+    fleet, keys = plan.fleet, plan.api_keys
+    for url in plan.urls:
         balancer.add(read_address(url).authority, url)
-    if fleet is None:
-        return
-    for replica in fleet.replicas:
-        balancer.add(replica.name, replica.url, (replica.model,))
-    for model in fleet.models:
-        if model.policy is not None:
-            balancer.set_policy(model.name, model.policy)
+    if fleet is not None:
+
+        def reread_fleet() -> None:
+            apply_fleet(balancer, load_fleet(fleet))
+            server.pollers.follow()
+
+        apply_fleet(balancer, load_fleet(fleet))
+        files.append(Watched(Path(fleet), reread_fleet))
+    if keys is not None:
+
+        def reread_keys() -> None:
+            server.desk.keys = load_keys(keys)
+
+        reread_keys()
+        files.append(Watched(keys, reread_keys))
+    return files
 
 
 def _urls(endpoints: str | None) -> tuple[str, ...]:

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from loadbalancer.admission import Admission
 from loadbalancer.health import Health
 from loadbalancer.upstream import Upstream
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import Policy
+
+# The largest share of a model's replicas that failed requests may take out.
+MOST_EJECTED = 0.5
 
 
 @dataclass(slots=True)
@@ -29,18 +33,23 @@ class Service:
 
     Attributes:
         pool: the replicas that may be chosen now; replaced whole when that changes.
-        in_flight: requests of this model that were sent and have not ended.
     """
 
     model: str
     policy: Policy
+    admission: Admission
     shadow: Policy | None = None
     replicas: tuple[Replica, ...] = ()
     pool: Pool = field(default_factory=lambda: Pool(()))
-    in_flight: int = 0
 
     def refresh(self, now_s: float) -> None:
         """Build the pool of the healthy replicas anew, where it has changed."""
-        accounts = tuple(r.account for r in self.replicas if r.health.available(now_s))
+        up = [r for r in self.replicas if r.health.reachable and not r.health.resting(now_s)]
+        good = [r for r in up if not r.health.ejected(now_s)]
+        # Where requests fail everywhere, the fault is seldom the replicas'; without anybody to ask,
+        # nobody could notice that it is over.
+        if len(up) - len(good) > MOST_EJECTED * len(self.replicas):
+            good = up
+        accounts = tuple(r.account for r in good)
         if accounts != self.pool[:]:
             self.pool = Pool(accounts)

@@ -29,7 +29,7 @@ class Server:
     def __init__(self, balancer: Balancer, clock: Clock, rng: Random) -> None:
         self._balancer = balancer
         self._clock = clock
-        self._desk = FrontDesk(balancer)
+        self.desk = FrontDesk(balancer)
         self._fronts: set[Front] = set()
         self.pollers = Pollers(balancer, clock, rng)
 
@@ -37,7 +37,7 @@ class Server:
         """Serve whoever connects to *listening*."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Front(self._balancer, self._desk, self._fronts), sock=listening, backlog=BACKLOG
+            lambda: Front(self._balancer, self.desk, self._fronts), sock=listening, backlog=BACKLOG
         )
         self.pollers.follow()
         await self.pollers.first_polls(FIRST_POLLS_S)
@@ -65,7 +65,7 @@ class Server:
             now_s = self._balancer.now()
             for front in list(self._fronts):
                 front.check(now_s)
-            self._balancer.refresh()
+            self._balancer.sweep()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -13,6 +13,10 @@ from servekit.metrics.engine_load import EngineLoad
 # A poll that is late once is jitter; twice is a slow scrape; after three periods nobody knows.
 STALE_PERIODS = 3.0
 
+# A replica that comes back empty is the least loaded of all, and would get everything at once.
+SLOW_START_S = 10.0
+SLOW_START_FACTOR = 4.0
+
 # How much of each new sample goes into a running mean: half of its weight is gone after 3 samples.
 _EWMA = 0.2
 
@@ -29,6 +33,7 @@ class Account:
     """
 
     __slots__ = (
+        "_back_at_s",
         "_polled_at_s",
         "_stale_after_s",
         "_strangers",
@@ -50,6 +55,7 @@ class Account:
         self._polled_at_s = float("-inf")
         self._stale_after_s = stale_after_s
         self._strangers = 0
+        self._back_at_s = float("-inf")
 
     @property
     def ours(self) -> int:
@@ -65,6 +71,11 @@ class Account:
     def age_s(self, now_s: float) -> float | None:
         """Return how old the last poll is; None where none ever came."""
         return None if self.last_load is None else now_s - self._polled_at_s
+
+    def handicap(self, now_s: float) -> float:
+        """Return what its work counts for: more than 1 while it starts slowly after an absence."""
+        elapsed = (now_s - self._back_at_s) / SLOW_START_S
+        return 1.0 if elapsed >= 1.0 else 1.0 + (SLOW_START_FACTOR - 1.0) * (1.0 - elapsed)
 
     def strangers(self, now_s: float) -> int:
         """Return how many requests the engine held that are not ours, by the last fresh poll."""
@@ -175,6 +186,13 @@ class Ledger:
         self.first_byte(request)
         request.ended = True
         request.account.in_flight -= 1
+
+    def returned(self, name: str, now_s: float) -> None:
+        """A replica was away and is back: its caches are cold, and it starts slowly."""
+        account = self._accounts.get(name)
+        if account is not None:
+            account._back_at_s = now_s
+            account.tokens_per_s = None
 
     def polled(self, name: str, load: EngineLoad, now_s: float) -> None:
         """Keep what a poll of *name* said; a poll of a replica that is gone is dropped."""

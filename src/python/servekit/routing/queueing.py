@@ -54,6 +54,7 @@ def queue_score(account: Account, typical: float, now_s: float) -> float:
     """
     work = 1.0 + account.ours + account.strangers(now_s)
     work += account.prefilling / TOKENS_LIKE_A_REQUEST
+    work *= account.handicap(now_s)
     load = account.load(now_s)
     if load is not None and load.kv_usage is not None and load.kv_usage > KV_TIGHT:
         work *= KV_TIGHT_FACTOR
