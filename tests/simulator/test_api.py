@@ -69,6 +69,29 @@ def test_stream_has_the_shape_of_vllm(golden: str, path: str, ask: dict[str, obj
     assert json.dumps(ours) == json.dumps(real)
 
 
+@pytest.mark.parametrize(
+    ("golden", "path", "ask"),
+    [
+        ("answer_completions_v0.32.0.json", "/v1/completions", {"prompt": "a b"}),
+        (
+            "answer_chat_v0.32.0.json",
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "hi"}]},
+        ),
+    ],
+)
+def test_whole_answer_has_the_shape_of_vllm(golden: str, path: str, ask: dict[str, object]) -> None:
+    """Key for key in order, an answer that is not streamed is vLLM's but for the text."""
+
+    async def answer() -> Any:
+        async with serving() as client:
+            return await client.ask(path, **ask, max_tokens=3, ignore_eos=True)
+
+    real = json.loads((resources.files("tests.golden") / "vllm" / golden).read_text())
+
+    assert json.dumps(_shaped(asyncio.run(answer()))) == json.dumps(_shaped(real))
+
+
 def test_usage_counts_token_ids_exactly() -> None:
     """A prompt of token ids has as many tokens as ids; an answer as many as asked for."""
 
@@ -114,12 +137,44 @@ def test_without_ignore_eos_the_model_ends_by_itself() -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
-        ("/v1/completions", {"model": "no", "prompt": "a"}, 404, "The model `no` does not exist."),
+        (
+            "/v1/completions",
+            {"model": "no", "prompt": "a"},
+            404,
+            "The model `no` does not exist. Valid aliases: meta",
+        ),
         ("/v1/completions", b"{", 400, "not JSON"),
         ("/v1/completions", {"prompt": "a"}, 400, "model"),
-        ("/v1/completions", {"model": MODEL, "prompt": [1] * 9000}, 400, "8192 tokens. However"),
-        ("/v1/completions", {"model": MODEL, "prompt": "a", "max_tokens": 0}, 400, "at least 1"),
-        ("/v1/completions", {"model": MODEL, "prompt": []}, 400, "non-empty"),
+        (
+            "/v1/completions",
+            {"model": MODEL, "prompt": [1] * 9000},
+            400,
+            "which exceeds this limit even",
+        ),
+        (
+            "/v1/completions",
+            {"model": MODEL, "prompt": [1] * 8000, "max_tokens": 500},
+            400,
+            "total",
+        ),
+        (
+            "/v1/completions",
+            {"model": MODEL, "prompt": "a", "max_tokens": 0},
+            400,
+            "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
+        ),
+        (
+            "/v1/completions",
+            {"model": MODEL, "prompt": "a", "max_tokens": 9000},
+            400,
+            "cannot be greater than max_model_len=8192",
+        ),
+        (
+            "/v1/completions",
+            {"model": MODEL, "prompt": []},
+            400,
+            "You must pass at least one prompt",
+        ),
         ("/v1/completions", {"model": MODEL, "prompt": [-1]}, 400, "token id"),
         ("/v1/chat/completions", {"model": MODEL, "messages": []}, 400, "at least one"),
         ("/v1/nothing", {}, 404, "Not Found"),

@@ -82,9 +82,10 @@ class LiveEngine:
             stream_options=StreamOptions(include_usage=True),
         )
         outcome = await self._client.send(COMPLETIONS, _encode(body))
-        if outcome.error is not None or not outcome.content_s:
+        if outcome.error is not None:
             return None
-        times = outcome.content_s
+        # A token may have no text: an answer of such ends where its only token came.
+        times = outcome.content_s or (outcome.end_s,)
         answered = outcome.completion_tokens or output_tokens
         last_s = outcome.end_s - outcome.sent_s
         ttft_s = times[0] - outcome.sent_s

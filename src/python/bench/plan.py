@@ -116,8 +116,8 @@ def plan(
     if len(chosen) < len(schedule.models):
         missing = sorted(set(schedule.models) - {trial.model for trial in chosen})
         raise NoFleetKeepsIt(
-            f"{', '.join(missing)}: no fleet of up to {most} replicas keeps {slo}; where the curve is "
-            "flat, a long prompt takes longer by itself: take a faster --gpu or promise less"
+            f"{', '.join(missing)}: no fleet of up to {most} replicas keeps {slo}; where the curve "
+            "is flat, one prompt alone takes longer: take a faster --gpu or promise less"
         )
     for trial in chosen:
         console.print(f"{trial.model}: {trial.replicas} replicas with policy {trial.policy}")

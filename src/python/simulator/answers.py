@@ -1,6 +1,7 @@
 """What goes out for one request: a stream of events, or one body at the end."""
 
 import asyncio
+from collections.abc import Callable
 
 from simulator.templates import (
     WORDS,
@@ -76,7 +77,7 @@ class StreamedChoice:
         self._kind = kind
         self._reason = reason
         self._transport = transport
-        self._write = transport.write
+        self._write: Callable[[bytes], None] = transport.write
         self._cut_after = cut_after
         self._events = [chunked(event) for event in token_events(kind, index)]
         # The role comes with the first token, as in vLLM: there is nothing to say before it.
@@ -106,5 +107,5 @@ class StreamedChoice:
         self._answer.fail()
 
 
-def _write_nothing(_: bytes | bytearray | memoryview) -> None:
+def _write_nothing(_: bytes) -> None:
     """Where the connection is closed already."""

@@ -11,7 +11,14 @@ import structlog
 from aiohttp import web
 
 from servekit.enginesim.prompts import text_tokens
-from servekit.errors.tree import EngineRefused, ModelUnknown, RequestError, ServeError
+from servekit.enginesim.startup import SLEEP_S, WAKE_S
+from servekit.errors.tree import (
+    EngineRefused,
+    ModelUnknown,
+    RequestError,
+    RequestInvalid,
+    ServeError,
+)
 from servekit.wire.openai import (
     ChatRequest,
     CompletionRequest,
@@ -22,7 +29,7 @@ from servekit.wire.openai import (
 from simulator.answers import Answer, EngineGone, StreamedChoice, WholeChoice
 from simulator.faults import Fault, read_fault
 from simulator.prompts import Prompt, chat_prompt, completion_prompts, natural_length
-from simulator.replica import SLEEP_S, WAKE_S, Choice, Replica
+from simulator.replica import Choice, Replica
 from simulator.templates import DONE, AnswerKind, usage_event, whole_answer
 
 # The release whose interface this follows.
@@ -36,6 +43,14 @@ _STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
 log = structlog.get_logger()
 
 OpenAiRequest = CompletionRequest | ChatRequest
+
+
+class ParameterInvalid(RequestError):
+    """A parameter is out of range; vLLM names it, and its value, behind the message."""
+
+    def __init__(self, message: str, **named: int) -> None:
+        ((self.parameter, value),) = named.items()
+        super().__init__(f"{message} (parameter={self.parameter}, value={value})")
 
 
 class EngineApi:
@@ -94,7 +109,8 @@ class EngineApi:
 
     def _check_model(self, model: str) -> None:
         if model != self._replica.spec.model:
-            raise ModelUnknown(f"The model `{model}` does not exist.")
+            alias = self._replica.spec.model
+            raise ModelUnknown(f"The model `{model}` does not exist. Valid aliases: {alias}.")
 
     async def _answer(
         self, request: web.Request, body: OpenAiRequest, prompts: list[Prompt], limit: int
@@ -129,16 +145,31 @@ class EngineApi:
         return max(1, fault.after_tokens) if fault and self._hits(fault) else None
 
     def _check_length(self, prompt: Prompt, limit: int) -> None:
+        """As vLLM 0.32 checks, in its words."""
         longest = self._replica.spec.max_model_len
-        if limit < 1 and prompt.tokens < longest:
-            raise RequestError(f"max_tokens must be at least 1, got {limit}.")
-        if prompt.tokens + limit > longest or prompt.tokens >= longest:
-            raise RequestError(
+        tokens = prompt.tokens
+        if limit < 1 and tokens < longest:
+            raise ParameterInvalid(f"max_tokens must be at least 1, got {limit}.", max_tokens=limit)
+        if limit > longest:
+            raise ParameterInvalid(
+                f"max_tokens={limit} cannot be greater than max_model_len={longest}. Please "
+                "request fewer output tokens.",
+                max_tokens=limit,
+            )
+        if tokens >= longest:
+            raise ParameterInvalid(
+                f"This model's maximum context length is {longest} tokens. However, your prompt "
+                f"contains at least {tokens} input tokens, which exceeds this limit even without "
+                "any output tokens. Please reduce the length of the input prompt.",
+                input_tokens=tokens,
+            )
+        if tokens + limit > longest:
+            raise ParameterInvalid(
                 f"This model's maximum context length is {longest} tokens. However, you requested "
-                f"{max(limit, 0)} output tokens and your prompt contains at least {prompt.tokens} "
-                f"input tokens, for a total of at least {prompt.tokens + max(limit, 0)} tokens. "
-                "Please reduce the length of the input prompt or the number of requested output "
-                "tokens."
+                f"{limit} output tokens and your prompt contains at least {tokens} input tokens, "
+                f"for a total of at least {tokens + limit} tokens. Please reduce the length of the "
+                "input prompt or the number of requested output tokens.",
+                input_tokens=tokens,
             )
 
     def _kind(self, chat: bool) -> AnswerKind:
@@ -258,7 +289,22 @@ class EngineApi:
             "root": spec.model,
             "parent": None,
             "max_model_len": spec.max_model_len,
-            "permission": [],
+            "permission": [
+                {
+                    "id": f"modelperm-{spec.name}",
+                    "object": "model_permission",
+                    "created": self._created,
+                    "allow_create_engine": False,
+                    "allow_sampling": True,
+                    "allow_logprobs": True,
+                    "allow_search_indices": False,
+                    "allow_view": True,
+                    "allow_fine_tuning": False,
+                    "organization": "*",
+                    "group": None,
+                    "is_blocking": False,
+                }
+            ],
         }
         return _json({"object": "list", "data": [card]})
 
@@ -384,6 +430,10 @@ async def _errors(
         return _error(404, str(error), param="model")
     except EngineRefused as error:
         return _error(error.status, str(error))
+    except ParameterInvalid as error:
+        return _error(400, str(error), param=error.parameter)
+    except RequestInvalid as error:
+        return _error(400, str(error), kind="Bad Request")
     except RequestError as error:
         return _error(400, str(error))
     except web.HTTPException as error:

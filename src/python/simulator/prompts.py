@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from servekit.enginesim.prompts import text_segments, text_tokens, token_segments
-from servekit.errors.tree import RequestInvalid
+from servekit.errors.tree import RequestError, RequestInvalid
 from servekit.wire.openai import ChatRequest, CompletionRequest
 
 # Where a request does not say `ignore_eos`, the model ends by itself: after an exponentially
@@ -27,13 +27,13 @@ def completion_prompts(request: CompletionRequest, block_size: int, seed: int) -
     """Return the prompts of a completion request, in order.
 
     Raises:
-        RequestInvalid: there is none, or text and token ids are mixed.
+        RequestError: there is none, or text and token ids are mixed.
     """
     prompt = request.prompt
     if isinstance(prompt, str):
         return [_text(prompt, block_size, seed)]
     if not prompt:
-        raise RequestInvalid("Either prompt or prompt_embeds must be provided and non-empty.")
+        raise RequestError("You must pass at least one prompt")
     if all(isinstance(item, int) for item in prompt):
         return [_tokens([item for item in prompt if isinstance(item, int)], block_size, seed)]
     prompts = []

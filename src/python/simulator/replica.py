@@ -15,10 +15,6 @@ MAX_LAG_S = 0.25
 # Timers fire on whole milliseconds; a step that ends within half of one is due.
 _TIMER_S = 0.0005
 
-# Seconds that sleeping and waking took at each level, on the H200 (levels 1 and 2).
-SLEEP_S = {0: 0.0, 1: 0.35, 2: 0.07}
-WAKE_S = {0: 0.0, 1: 0.87, 2: 0.63}
-
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:

@@ -69,7 +69,8 @@ def error_event(message: str, status: int) -> bytes:
 
 def whole_answer(kind: AnswerKind, answers: list[tuple[int, str]], prompt_tokens: int) -> bytes:
     """Return an answer that was not streamed; *answers* has each choice's tokens and reason."""
-    body = {
+    usage = _usage(prompt_tokens, sum(tokens for tokens, _ in answers))
+    body: dict[str, object] = {
         "id": kind.id,
         "object": "chat.completion" if kind.chat else "text_completion",
         "created": kind.created,
@@ -79,11 +80,11 @@ def whole_answer(kind: AnswerKind, answers: list[tuple[int, str]], prompt_tokens
         ],
         "service_tier": None,
         "system_fingerprint": FINGERPRINT,
-        "usage": _usage(prompt_tokens, sum(tokens for tokens, _ in answers))
-        | {"prompt_tokens_details": None},
-        "kv_transfer_params": None,
+        "usage": usage | {"prompt_tokens_details": None, "completion_tokens_details": None},
     }
-    return _json(body)
+    if kind.chat:
+        body |= dict.fromkeys(("prompt_logprobs", "prompt_token_ids", "prompt_text"))
+    return _json(body | dict.fromkeys(("kv_transfer_params", "ec_transfer_params", "metrics")))
 
 
 def chunked(data: bytes) -> bytes:
@@ -95,18 +96,11 @@ def _choice(kind: AnswerKind, index: int, tokens: int, reason: str) -> dict[str,
     text = "".join(word(position) for position in range(tokens))
     ending = {"logprobs": None, "finish_reason": reason, "stop_reason": None, "token_ids": None}
     if not kind.chat:
-        return {"index": index, "text": text} | ending
-    message: dict[str, object] = {
-        "role": "assistant",
-        "content": text,
-        "refusal": None,
-        "annotations": None,
-        "audio": None,
-        "function_call": None,
-        "tool_calls": [],
-        "reasoning": None,
-    }
-    return {"index": index, "message": message} | ending
+        own = dict.fromkeys(("prompt_logprobs", "prompt_token_ids", "routed_experts"))
+        return {"index": index, "text": text} | ending | own
+    message: dict[str, object] = {"role": "assistant", "content": text}
+    message |= dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
+    return {"index": index, "message": message} | ending | {"routed_experts": None}
 
 
 def _token_event(kind: AnswerKind, index: int, text: str, reason: str | None) -> bytes:

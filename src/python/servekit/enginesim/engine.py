@@ -223,7 +223,7 @@ class Engine:
                 f"{config.max_in_flight}; retry on another instance",
                 status=503,
             )
-        most = min(config.max_model_len, self.pool.total * config.block_size)
+        most = min(config.max_model_len, config.num_blocks * config.block_size)
         if request.output_tokens < 1 or request.prompt_tokens < 1:
             raise RequestInvalid("a request has at least one prompt token and one output token")
         if request.prompt_tokens + request.output_tokens > most:
@@ -256,10 +256,12 @@ class Engine:
                 self._drop_leaving()
         return True
 
-    def begin(self, now: float, most: int = 1) -> float | None:
-        """Schedule the next step and return when it ends; None where there is nothing to do.
+    def begin(self, now: float, most: int = 1, slowdown: float = 1.0) -> float | None:
+        """Schedule the next step and return when it ends; None where there is nothing to do, or
+        nothing that fits a KV cache that has shrunk.
 
-        *most* is how many like decode steps it may stand for.
+        *most* is how many like decode steps it may stand for; *slowdown* is how much longer they
+        take than alone on the GPU.
         """
         if self._step is not None:
             raise AssertionError("a step is in progress; end() comes first")
@@ -271,7 +273,7 @@ class Engine:
             self._continue_prompt(self._unfinished, prefill, preempted)
         if not preempted or not self._running:
             self._admit(prefill, now)
-        self._step = step = self._plan(now, most, prefill, preempted)
+        self._step = step = self._plan(now, most, prefill, preempted, slowdown)
         return step.end_s if step else None
 
     def end(self) -> Step:
@@ -434,7 +436,12 @@ class Engine:
     # The step.
 
     def _plan(
-        self, now: float, most: int, prefill: "_Prefill", preempted: list[Sequence]
+        self,
+        now: float,
+        most: int,
+        prefill: "_Prefill",
+        preempted: list[Sequence],
+        slowdown: float,
     ) -> Step | None:
         decoded = self._decoding
         if not decoded and not prefill.tokens:
@@ -444,11 +451,12 @@ class Engine:
         if now > self._ended_s:
             # Scheduling and launching are hidden behind the step before, where there is one.
             seconds += self.profile.idle_start_s
+        seconds *= slowdown
         steps, growth = 1, 0.0
         alike = not prefill.tokens and not self._arriving and not preempted
         if most > 1 and alike and now <= self._ended_s:
             steps = self._like_steps(most)
-            growth = self.profile.kv_token_s * decoded
+            growth = self.profile.kv_token_s * decoded * slowdown
         return Step(
             start_s=now,
             end_s=now + _run_s(steps, seconds, growth),

@@ -25,13 +25,21 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSetup:
-    """One engine of the fleet.  Replicas of a model may differ in GPU, and so in calibration."""
+    """One engine of the fleet.  Replicas of a model may differ in GPU, and so in calibration.
+
+    Attributes:
+        shares: the name of a GPU whose KV-cache memory it shares with others of that name, as with
+            KVCached; its `kv_cache_tokens` are then what it would have alone.
+        kv_bytes_per_token: of its model; only needed where memory is shared.
+    """
 
     name: str
     model: str
     calibration: Calibration
     max_model_len: int
     max_in_flight: int | None = None
+    shares: str | None = None
+    kv_bytes_per_token: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class Scenario:
         scrape_s: seconds from the engine's answer to the load balancer's knowledge of it.
         segment_tokens: tokens per entry of `Arrival.segments`.
         retries: further replicas that are tried before the first byte.
+        shared_bytes: KV-cache memory of each GPU that replicas share.
     """
 
     replicas: tuple[ReplicaSetup, ...]
@@ -87,6 +96,7 @@ class Scenario:
     retries: int = 2
     failures: tuple[Failure, ...] = ()
     autoscale: Autoscale | None = None
+    shared_bytes: float = 0.0
     seed: int = 1
     names: frozenset[str] = field(init=False)
 

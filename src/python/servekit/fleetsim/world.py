@@ -14,6 +14,7 @@ from math import ceil
 from random import Random
 
 from servekit.enginesim.engine import Engine, EngineConfig, Request, Step
+from servekit.enginesim.sharing import SharedMemory
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, Outcome
 from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
@@ -85,6 +86,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
         self._replicas: dict[str, _Replica] = {}
+        self._shared: dict[str, SharedMemory] = {}
         self._pools: dict[str, Pool] = {}
         self._open = 0
         self._arrived = 0
@@ -193,9 +195,19 @@ class World:
             self._close(trip, now, TOO_LONG)
             return
         if before is None:
-            engine.begin(now, _RUN)
-        if engine.busy_until != before:
+            self._begin(replica, now)
+        elif engine.busy_until != before:
             self._await_step(replica)
+
+    def _begin(self, replica: _Replica, now: float) -> None:
+        shared = self._shared.get(replica.setup.shares or "")
+        if shared is None:
+            replica.engine.begin(now, _RUN)
+        else:
+            # Engines of one GPU take turns on it: each is slower by how many compute.
+            shared.lend(replica.engine)
+            replica.engine.begin(now, 1, 1.0 + shared.busy)
+        self._await_step(replica)
 
     def _await_step(self, replica: _Replica) -> None:
         until = replica.engine.busy_until
@@ -211,8 +223,16 @@ class World:
         engine = replica.engine
         step = engine.end()
         self._hear(replica, step, now)
-        engine.begin(now, _RUN)
-        self._await_step(replica)
+        self._begin(replica, now)
+        if replica.setup.shares:
+            self._wake_sharers(replica.setup.shares, now)
+
+    def _wake_sharers(self, gpu: str, now: float) -> None:
+        """Let engines go on that waited for memory which may be free now."""
+        for other in self._replicas.values():
+            stuck = not other.engine.idle and other.engine.busy_until is None
+            if stuck and other.setup.shares == gpu:
+                self._begin(other, now)
 
     def _hear(self, replica: _Replica, step: Step, now: float) -> None:
         if step.decoded:
@@ -294,7 +314,11 @@ class World:
             segment_tokens=scenario.segment_tokens,
             max_in_flight=setup.max_in_flight,
         )
-        return Engine(config, setup.calibration.profile)
+        engine = Engine(config, setup.calibration.profile)
+        if setup.shares:
+            shared = self._shared.setdefault(setup.shares, SharedMemory(scenario.shared_bytes))
+            shared.join(engine, setup.kv_bytes_per_token)
+        return engine
 
     def _failing(self, failure: Failure) -> Callable[[float], None]:
         def fail(now: float) -> None:
