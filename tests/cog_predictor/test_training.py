@@ -42,7 +42,7 @@ async def _pack(hub: Hub, folder: Path, **changes: Any) -> Path:
         HubFiles("hf_x", hub.url),
         folder=folder / "files",
         target=folder / "model.tar",
-        report=lambda event, **fields: None,  # noqa: ARG005,
+        report=lambda event, **fields: None,  # noqa: ARG005
     )
 
 
@@ -143,5 +143,5 @@ async def test_what_a_training_packs_a_predictor_serves(hub: Hub, tmp_path: Path
 
     assert health["status"] == "READY", health
     assert answer["output"] == ["hi "]
-    (copy,) = (folder / "checkpoints").glob("cog-*")
+    (copy,) = (folder / "checkpoints").glob("model-*")
     assert (copy / "config.json").read_bytes() == model_files()["config.json"]
