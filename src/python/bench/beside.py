@@ -4,6 +4,7 @@ The upstream is `bench.mock`: its timing is known, so each tool's error can be r
 """
 
 import json
+import os
 import resource
 import subprocess
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from bench.processes import Program, stopped_at_the_end
 from bench.tables import number
 from servekit.errors.tree import EngineError, SettingInvalid
 
-# A tokenizer is needed to write prompts, not to count answers, which the upstream does.
-_TOKENIZER = "builtin"
+_WORDS = 1_000
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,9 @@ def _aiperf(
         programs.append(Program("mock", ["bench.mock", *timing], log=folder / "mock.log"))
         url = programs[-1].ready()["url"]
         place = folder / f"aiperf-{users}-{ttft_ms:g}"
-        cpu_s = _run_aiperf([*_argv(program, url, users, requests), "--artifact-dir", str(place)])
+        tokenizer = _write_tokenizer(folder)
+        argv = [*_argv(program, url, users, requests), "--tokenizer", str(tokenizer)]
+        cpu_s = _run_aiperf([*argv, "--artifact-dir", str(place)])
     found = read_aiperf(place / "profile_export_aiperf.json")
     return Reading(
         tool="aiperf",
@@ -96,9 +99,23 @@ def _argv(program: str, url: str, users: int, requests: int) -> list[str]:
         *("profile", "--model", "mock", "--url", url, "--endpoint-type", "completions"),
         *("--streaming", "--concurrency", str(users), "--request-count", str(requests)),
         *("--synthetic-input-tokens-mean", "8", "--output-tokens-mean", str(TOKENS)),
-        *("--tokenizer", _TOKENIZER, "--use-server-token-count"),
-        *("--warmup-request-count", str(users), "--ui-type", "none", "--random-seed", "1"),
+        *("--use-server-token-count", "--warmup-request-count", str(users)),
+        *("--ui-type", "none", "--random-seed", "1"),
     ]
+
+
+def _write_tokenizer(folder: Path) -> Path:
+    """Write a tokenizer of a thousand words: aiperf needs one to make prompts, and would ask a
+    hub for it.  Answers are counted by the upstream."""
+    place = folder / "tokenizer"
+    place.mkdir(exist_ok=True)
+    model = {"type": "WordLevel", "vocab": {f"w{n}": n for n in range(_WORDS)}, "unk_token": "w0"}
+    tokenizer = {"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "model": model}
+    nothing = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    (place / "tokenizer.json").write_text(json.dumps({**tokenizer, **nothing, "added_tokens": []}))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0", "eos_token": "w1"}
+    (place / "tokenizer_config.json").write_text(json.dumps(config))
+    return place
 
 
 def _run_aiperf(argv: Sequence[str]) -> float:
@@ -110,7 +127,9 @@ def _run_aiperf(argv: Sequence[str]) -> float:
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            argv, capture_output=True, text=True, timeout=300, env={**os.environ, **_OFFLINE}
+        )
     except OSError as error:
         raise SettingInvalid(
             f"{argv[0]} cannot be run: {error.strerror}; install aiperf in an environment of its "

@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 2_000
 
 # Windows this long hold tens of requests, and there are enough of them to resample.
-WINDOW_S = 4.0
+WINDOW_S = 3.0
 
 # Neighbouring windows share queues and caches: they are drawn in pairs.
 _NEIGHBOURS = 2

@@ -1,19 +1,18 @@
 """What the runner does: measure, judge, print, keep.  Input and output."""
 
-import asyncio
-import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvloop
 from rich.console import Console
 
 from bench.arms import Arm, check_installed, start_arms
 from bench.comparison import DEFAULT_GOAL, Comparison, Goal, compare, windows_of
+from bench.crew import load_with_workers
 from bench.factorial import CELLS, Effect, effects, effects_markdown
 from bench.manifest import manifest
 from bench.measures import summarize, totals
@@ -27,12 +26,13 @@ from bench.measuring import (
 )
 from bench.output import Files, comparison_json, pretty, run_files
 from bench.processes import stopped_at_the_end
-from bench.progress import Progress, Shown
-from bench.prompts import PromptBook
+from bench.progress import Shown
 from bench.report import Evidence, report_html
 from bench.results import new_run_folder, write_files
+from bench.running import book_for, run_stoppable
 from bench.saved import Saved, load_saved, together
 from bench.schedule import Part, Schedule, Shape, write_schedule
+from bench.snapshots import replica_loads, write_snapshots
 from bench.tables import (
     SHOWN,
     client_line,
@@ -42,8 +42,6 @@ from bench.tables import (
     verdict_line,
 )
 from bench.validity import Validity, judge
-from servekit.client.client import CHAT
-from servekit.timing.clock import SystemClock
 
 # How long the last answers take after the last request, as the progress bar guesses it.
 _LAST_ANSWERS_S = 12.0
@@ -183,7 +181,7 @@ def replay_arms(
             lambda given: compare_arms(
                 arms, warmup if warmup.calls else None, parts, given, drain=shape.drain
             ),
-            _book(schedule, setting.target),
+            book_for(schedule, setting.target),
             progress,
             setting.target,
         )
@@ -209,6 +207,8 @@ def measure_one(
 
 def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting) -> Measured:
     """Put the load of *schedule* on *arm* and return what came of it; nothing is kept."""
+    if setting.workers > 1:
+        return load_with_workers(arm, schedule, concurrency, setting.target, setting.workers)
     part = Part(0, 0.0, schedule.length_s, schedule.calls)
 
     async def work(given: Conditions) -> Measured:
@@ -216,32 +216,10 @@ def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Set
             return await replay_once(arm, part, given)
         return await keep_busy(arm, schedule.calls, concurrency, given)
 
-    book = _book(schedule, setting.target)
-    with Shown(setting.console, len(schedule.calls), schedule.length_s) as progress:
+    book = book_for(schedule, setting.target)
+    length_s = schedule.length_s if concurrency is None else None
+    with Shown(setting.console, len(schedule.calls), length_s) as progress:
         return run_stoppable(work, book, progress, setting.target)
-
-
-def run_stoppable(
-    work: Callable[[Conditions], Awaitable[Measured]],
-    book: PromptBook,
-    progress: Progress,
-    target: Target,
-) -> Measured:
-    """Run *work*, which Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends it hard."""
-
-    async def run() -> Measured:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def ask_to_stop(number: signal.Signals) -> None:
-            stop.set()
-            loop.remove_signal_handler(number)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ask_to_stop, number)
-        return await work(Conditions(book.body, SystemClock(), progress, target, stop))
-
-    return uvloop.run(run())
 
 
 def conclude(
@@ -253,9 +231,9 @@ def conclude(
 ) -> Judged:
     """Return what *measured* says of the two *arms*, baseline first."""
     baseline, candidate = arms
-    # Of an interrupted run only those parts count that both arms have been through.
-    reached = {name: {r.part for r in measured.of(name)} for name in arms}
-    both = reached[baseline] & reached[candidate]
+    # Of an interrupted run only those parts count that both arms have been through to the end.
+    done = {name: Counter(r.part for r in measured.of(name)) for name in arms}
+    both = {p.number for p in parts if all(done[name][p.number] == len(p.calls) for name in arms)}
     kept = [part for part in parts if part.number in both]
     records = [record for record in measured.records if record.part in both]
     found = compare(
@@ -316,6 +294,7 @@ def comparison_files(
         goal=goal,
         partial=measured.partial,
         manifest=about,
+        replicas=replica_loads(measured.snapshots),
     )
     return {
         "comparison.json": comparison_json(
@@ -324,6 +303,7 @@ def comparison_files(
         "comparison.md": summary_markdown(found, judged.validity, partial=measured.partial),
         "report.html": report_html(evidence),
         "schedule.jsonl": write_schedule(schedule),
+        "snapshots.jsonl": write_snapshots(measured.snapshots),
     }
 
 
@@ -350,10 +330,6 @@ def _about(
         "partial": measured.partial,
         "burden": measured.burden,
     }
-
-
-def _book(schedule: Schedule, target: Target) -> PromptBook:
-    return PromptBook(schedule.seed, chat=target.path == CHAT, stream=target.stream)
 
 
 def _run_folder(output_dir: Path, env: str) -> Path:

@@ -14,6 +14,7 @@ from bench.monitor import Burden, Monitor, few_collections
 from bench.progress import Progress
 from bench.record import Record
 from bench.schedule import Call, Part
+from bench.snapshots import Snapshot, Watcher
 from servekit.client.client import COMPLETIONS, Client
 from servekit.client.outcome import Outcome
 from servekit.timing.clock import Clock
@@ -31,6 +32,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     burden: Burden
     started: datetime
     partial: bool
+    snapshots: list[Snapshot] = []
 
     def of(self, arm: str) -> list[Record]:
         return [record for record in self.records if record.arm == arm]
@@ -99,19 +101,17 @@ async def compare_arms(
 
 
 async def replay_once(
-    arm: Arm,
-    part: Part,
-    given: Conditions,
+    arm: Arm, part: Part, given: Conditions, *, start_s: float | None = None
 ) -> Measured:
-    """Replay *part* against one arm, in an open loop."""
+    """Replay *part* against one arm, in an open loop, from *start_s* on the clock or from now."""
 
     async def work(session: "_Session") -> None:
         given.progress.phase(arm.name)
         leg = session.leg(arm, session.keep)
-        await leg.replay(part, given.clock.now() + _LEAD_S)
+        await leg.replay(part, given.clock.now() + _LEAD_S if start_s is None else start_s)
         await leg.drain()
 
-    return await _measure([arm], work, given)
+    return await _measure([arm], work, given, start_s)
 
 
 async def keep_busy(
@@ -119,6 +119,8 @@ async def keep_busy(
     calls: Sequence[Call],
     concurrency: int,
     given: Conditions,
+    *,
+    start_s: float | None = None,
 ) -> Measured:
     """Send *calls* to one arm in a closed loop of *concurrency* users."""
 
@@ -126,7 +128,7 @@ async def keep_busy(
         given.progress.phase(arm.name)
         await session.leg(arm, session.keep).keep_busy(calls, concurrency)
 
-    return await _measure([arm], work, given)
+    return await _measure([arm], work, given, start_s)
 
 
 # A moment between deciding to start and the first request, so that it is not sent late.
@@ -136,10 +138,10 @@ _LEAD_S = 0.05
 class _Session:
     """What is open while we measure: clients, legs, and the records so far."""
 
-    def __init__(self, arms: Sequence[Arm], given: Conditions) -> None:
+    def __init__(self, arms: Sequence[Arm], given: Conditions, start_s: float | None) -> None:
         self.records: list[Record] = []
         self.legs: list[Leg] = []
-        self.start_s = given.clock.now()
+        self.start_s = given.clock.now() if start_s is None else start_s
         self._given = given
         target = given.target
         self.clients = {
@@ -181,23 +183,41 @@ async def _measure(
     arms: Sequence[Arm],
     work: Callable[[_Session], Coroutine[None, None, None]],
     given: Conditions,
+    start_s: float | None = None,
 ) -> Measured:
     """Do *work* in a session, until it is done or *stop* is set."""
     started = datetime.now(UTC)
-    session = _Session(arms, given)
+    session = _Session(arms, given, start_s)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(session.aclose)
         stack.enter_context(few_collections())
         monitor = await stack.enter_async_context(Monitor())
+        watcher = Watcher(arms, given.clock, session.start_s)
+        stack.push_async_callback(watcher.aclose)
+        watching = asyncio.create_task(watcher.watch())
         task = asyncio.create_task(work(session))
         stopped = asyncio.create_task(given.stop.wait())
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        watching.cancel()
         partial = not task.done()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(task, watching, stopped, return_exceptions=True)
     if not partial and (error := task.exception()) is not None:
         raise error
     return Measured(
-        records=session.records, burden=monitor.burden, started=started, partial=partial
+        records=[named(record, arms) for record in session.records],
+        burden=monitor.burden,
+        started=started,
+        partial=partial,
+        snapshots=watcher.snapshots,
     )
+
+
+def named(record: Record, arms: Sequence[Arm]) -> Record:
+    """Return *record* with its replica's name, where the load balancer gave only an address."""
+    replicas = next((arm.replicas for arm in arms if arm.name == record.arm), {})
+    for name, url in replicas.items():
+        if record.served_by and url.endswith(f"//{record.served_by}"):
+            return msgspec.structs.replace(record, served_by=name)
+    return record

@@ -39,10 +39,11 @@ class Silent:
 class Shown:
     """Shows phase, requests, TTFT, errors and the time left on *console*.
 
-    *total* requests are expected; *length_s* is how long the run should take.
+    *total* requests are expected; *length_s* is how long the run should take, None where that is
+    for the upstream to decide.
     """
 
-    def __init__(self, console: Console, total: int, length_s: float) -> None:
+    def __init__(self, console: Console, total: int, length_s: float | None) -> None:
         self._console = console
         self._total = max(1, total)
         self._length_s = length_s
@@ -98,13 +99,20 @@ class Shown:
         return grid
 
     def _text(self) -> str:
-        left_s = max(0.0, self._length_s - (time.monotonic() - self._start_s))
         ttft = f"TTFT p50 {median(self._ttft_ms):.0f} ms" if self._ttft_ms else "TTFT -"
         return (
             f"{self._phase:<26} {self._ended}/{self._total} requests, "
             f"{self._rate():.1f}/s, {ttft}, "
-            f"{self._errors} errors, {left_s:.0f} s left"
+            f"{self._errors} errors, {self._left()}"
         )
+
+    def _left(self) -> str:
+        passed_s = time.monotonic() - self._start_s
+        if self._length_s is not None:
+            return f"{max(0.0, self._length_s - passed_s):.0f} s left"
+        if not self._ended:
+            return "time left unknown"
+        return f"{(self._total - self._ended) * passed_s / self._ended:.0f} s left"
 
     def _rate(self) -> float:
         if len(self._ended_s) < 2:

@@ -14,6 +14,7 @@ from bench.comparison import Comparison, Goal, Row, Verdict, Window, delivered_t
 from bench.measures import totals
 from bench.record import Record
 from bench.schedule import Part
+from bench.snapshots import ReplicaLoad
 from bench.tables import client_line, error_text, number
 from bench.validity import Validity
 
@@ -23,7 +24,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         baseline, candidate: the records of the two arms.
-        loads: samples of the engines' own gauges, one struct a sample; may be empty.
+        replicas: what the engines said of themselves; empty where nobody asked them.
     """
 
     comparison: Comparison
@@ -34,6 +35,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     goal: Goal
     partial: bool
     manifest: Mapping[str, Any]
+    replicas: Sequence[ReplicaLoad] = ()
 
     @property
     def arms(self) -> tuple[tuple[str, Sequence[Record], str], ...]:
@@ -281,13 +283,36 @@ def _by_replica(evidence: Evidence) -> str:
             bars = [svg.Bar(replica, n / 1e3, css) for replica, n in sorted(tokens.items())]
             title = f"{name}: thousand tokens, prompt and output, per replica"
             charts.append(_figure(title, svg.bar_chart(title, "thousand tokens", bars)))
-    if not charts:
+    if not charts and not evidence.replicas:
         return ""
     return _section(
         "Per replica",
-        "Who served what, as the load balancer named it.",
-        f'<div class="charts">{"".join(charts)}</div>',
+        "Who served what, as the load balancer named it; below, what the engines said of "
+        "themselves, sampled during the whole run.",
+        f'<div class="charts">{"".join(charts)}</div>{_engines(evidence.replicas)}',
     )
+
+
+def _engines(replicas: Sequence[ReplicaLoad]) -> str:
+    if not replicas:
+        return ""
+    head = ["replica", "arm", "running, mean", "waiting, max", "KV cache, max", "prefix hits"]
+    rows = [
+        [
+            one.replica,
+            one.arm,
+            number(one.running_mean),
+            number(one.waiting_max),
+            _share(one.kv_usage_max),
+            _share(one.prefix_hit_share),
+        ]
+        for one in sorted(replicas, key=lambda one: (one.replica, one.arm))
+    ]
+    return _table(head, rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _all_metrics(found: Comparison) -> str:
