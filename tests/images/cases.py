@@ -1,6 +1,7 @@
 """What each image of src/docker is asked to do.  Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 # For images with an engine.  Its processes talk by shared memory, of which Docker gives 64 MB where
 # nothing is said; and the CPU's KV cache would take 4 GB.
@@ -10,23 +11,34 @@ ENGINE = (
 )
 
 
+CHAT = {"max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """An image that serves.
 
     Attributes:
-        path: of the one request; a chat request where *model* is set.
         args: after the image's own; `{fleet}` is the address of a simulated fleet.
         options: of `docker run`; `{models}` is a volume with a model in the folder `tiny`.
-        start_s: most seconds to the first 200 of /health.
+        start_s: most seconds to the first time that it is healthy.
+        health: a path that answers 200 then.
+        healthy: what the answer to it contains then.
+        path: of the one request.
+        body: of that request; `model` is added for OpenAI's API.
+        answered: what the answer contains.
     """
 
     image: str
     port: int
     args: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    path: str = "/v1/chat/completions"
     start_s: float = 15.0
+    health: str = "/health"
+    healthy: str = ""
+    path: str = "/v1/chat/completions"
+    body: Mapping[str, object] = field(default_factory=lambda: CHAT)
+    answered: str = '"completion_tokens":'
 
 
 SERVERS = (
@@ -38,6 +50,17 @@ SERVERS = (
         8000,
         options=(*ENGINE, "--env", "MODEL_NAME=/models/tiny", "--env", "MODEL_REVISION="),
         start_s=300.0,
+    ),
+    Server(
+        "cog_predictor",
+        5000,
+        options=(*ENGINE, "--env", "COG_WEIGHTS=/models/tiny"),
+        start_s=300.0,
+        health="/health-check",
+        healthy="READY",
+        path="/predictions",
+        body={"input": {"prompt": "hello", "max_tokens": 4}},
+        answered='"succeeded"',
     ),
 )
 

@@ -39,8 +39,13 @@ def models(engine_base: str) -> Iterator[str]:
     volume = docker("volume", "create")
     script = (ROOT / "tests/real_engine/make_tiny_model.py").resolve()
     mounts = ("--volume", f"{volume}:/models", "--volume", f"{script}:/make.py:ro")
+    # Cog's predictor reads its engine's arguments beside the weights: the base has no C++ compiler.
+    eager = """'{"engine_args": {"enforce_eager": true, "max_model_len": 2048}}'"""
     # Weights are written for their owner alone, and no image of ours runs as that.
-    make = "python3 /make.py /models/tiny 0 && chmod -R a+rX /models"
+    make = (
+        "python3 /make.py /models/tiny 0 && chmod -R a+rX /models && "
+        f"echo {eager} >/models/tiny/predictor_config.json"
+    )
     docker("run", "--rm", *mounts, "--entrypoint", "/bin/sh", engine_base, "-c", make)
     yield volume
     docker("volume", "rm", volume)

@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,17 +59,19 @@ class Container:
             check=False,
         ).stdout
 
-    def wait_until_healthy(self, port: int, path: str, timeout_s: float) -> float:
-        """Return the seconds from `docker run` to the first 200."""
+    def wait_until_healthy(self, port: int, path: str, timeout_s: float, says: str = "") -> float:
+        """Return the seconds from `docker run` to the first 200 that contains *says*."""
         url = f"http://{self.address}:{port}{path}"
         while time.monotonic() < self.started_at + timeout_s:
             if not self.state["Running"]:
                 break
-            try:
-                with urllib.request.urlopen(url, timeout=2):
+            with (
+                suppress(urllib.error.URLError, OSError),
+                urllib.request.urlopen(url, timeout=2) as answer,
+            ):
+                if says.encode() in answer.read():
                     return time.monotonic() - self.started_at
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+            time.sleep(0.05)
         raise AssertionError(f"{url} is not healthy after {timeout_s} s; logs:\n{self.logs()}")
 
     def stop(self) -> tuple[int, float]:
