@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from loadbalancer.balancer import Balancer, Rules
+from loadbalancer.keys import KeyRing
 from loadbalancer.serving import Server, listen
 from servekit.timing.clock import SystemClock
 
@@ -115,7 +116,7 @@ def whole(body: bytes, status: int = 200, lines: bytes = b"") -> bytes:
 
 @asynccontextmanager
 async def running(
-    *engines: Engine, after: Callable[[Balancer], None] = lambda _: None, **rules: Any
+    *engines: Engine, keys: KeyRing | None = None, drain_s: float = 0.2, **rules: Any
 ) -> AsyncIterator[tuple[Balancer, int]]:
     """Give a balancer over *engines*, and the port where it listens."""
     servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0) for engine in engines]
@@ -126,14 +127,14 @@ async def running(
         port = server.sockets[0].getsockname()[1]
         engine.url = f"http://127.0.0.1:{port}"
         balancer.add(f"r{number}", engine.url)
-    after(balancer)
     listening = listen("127.0.0.1", 0)
     front = Server(balancer, clock, Random(0))
+    front.desk.keys = keys or KeyRing()
     await front.start(listening)
     try:
         yield balancer, listening.getsockname()[1]
     finally:
-        await front.stop(0.2)
+        await front.stop(drain_s)
         for server in servers:
             server.close()
 

@@ -14,6 +14,7 @@ from loadbalancer.replicas import Replica, Service
 from loadbalancer.retry import RetryBudget
 from loadbalancer.telemetry import Telemetry
 from loadbalancer.upstream import Upstream, read_address
+from loadbalancer.workers import SharedCounts
 from servekit.errors.tree import (
     ModelUnknown,
     PolicyUnknown,
@@ -60,8 +61,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 class Balancer:
     """Replicas, services, the ledger and what was decided lately."""
 
-    def __init__(self, rules: Rules, rng: Random, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        rng: Random,
+        now: Callable[[], float],
+        shared: SharedCounts | None = None,
+    ) -> None:
+        """*shared* are the counts of this and other workers, where there are any."""
         self.rules = rules
+        self._shared = shared
         self.now = now
         self.ledger = Ledger(rules.poll_s)
         self.replicas: dict[str, Replica] = {}
@@ -181,6 +190,8 @@ class Balancer:
             raise ReplicaMissing(
                 f"model {asked.service.model!r} has no healthy replica; try again later"
             )
+        if self._shared is not None:
+            self._shared.refresh(pool)
         now_s = self.now()
         decision = asked.policy.choose(asked.route, pool, now_s)
         shadow = asked.service.shadow
@@ -198,7 +209,16 @@ class Balancer:
         asked.policy.sent(asked.route, account, now_s)
         if asked.service.shadow is not None:
             asked.service.shadow.sent(asked.route, account, now_s)
-        return self.ledger.begin(account, asked.route.prompt_tokens)
+        request = self.ledger.begin(account, asked.route.prompt_tokens)
+        if self._shared is not None:
+            self._shared.publish(account)
+        return request
+
+    def ended(self, request: InFlight) -> None:
+        """A request that was sent is over."""
+        self.ledger.end(request)
+        if self._shared is not None:
+            self._shared.publish(request.account)
 
     def answered(self, asked: Asked, request: InFlight, ttft_s: float) -> None:
         """The first byte of an answer came."""

@@ -297,7 +297,8 @@ class Exchange:
                 1000 * (self._waited_s or 0.0),
             )
         )
-        closing = not self._head.keep_alive or isinstance(framing, OpenFraming)
+        closing = not self._stays_open or isinstance(framing, OpenFraming)
+        closing = closing or self._balancer.draining
         if head.chunked and self._head.old:
             self._decoder = ChunkedBody(limit=1 << 62)
             closing = True
@@ -341,7 +342,7 @@ class Exchange:
     def _release(self, outcome: str) -> None:
         """Count the request no more, and let go of its connection."""
         if self._in_flight is not None:
-            self._balancer.ledger.end(self._in_flight)
+            self._balancer.ended(self._in_flight)
             self._in_flight = None
             self._balancer.telemetry.requests[self._replica.name, outcome] += 1
         if self._connecting is not None:

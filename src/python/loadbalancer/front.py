@@ -16,6 +16,8 @@ HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 60.0
 # Longer than the 60 s for which most clients and cloud load balancers keep a connection.
 IDLE_TIMEOUT_S = 75.0
+# A request that was sent before its client could know that we leave has arrived by then.
+IN_TRANSIT_S = 0.25
 # After a refusal the rest of the request is read and dropped for a while: closing at once would
 # reset the connection and take the answer with it.
 LINGER_S = 1.0
@@ -49,6 +51,7 @@ class Front(asyncio.Protocol):
         "_fronts",
         "_head",
         "_heard",
+        "_idle_since_s",
         "_lingering",
         "_paused",
         "_received",
@@ -67,7 +70,8 @@ class Front(asyncio.Protocol):
         self._heard = 0
         self._lingering = False
         self._paused = False
-        self._deadline_s = balancer.now() + IDLE_TIMEOUT_S
+        self._idle_since_s = balancer.now()
+        self._deadline_s = self._idle_since_s + IDLE_TIMEOUT_S
 
     @property
     def busy(self) -> bool:
@@ -119,9 +123,9 @@ class Front(asyncio.Protocol):
         elif now_s > self._deadline_s:
             exchange.time_out()
 
-    def close_if_idle(self) -> None:
-        """Close a connection on which nothing is under way."""
-        if not self.busy:
+    def close_if_idle(self, now_s: float) -> None:
+        """Close a connection on which nothing is under way, nor likely to be on its way."""
+        if not self.busy and now_s - self._idle_since_s > IN_TRANSIT_S:
             self.transport.close()
 
     def _expire(self) -> None:
@@ -249,7 +253,8 @@ class Front(asyncio.Protocol):
         if not keep_alive or self._balancer.draining:
             self.transport.close()
             return
-        self._deadline_s = self._balancer.now() + IDLE_TIMEOUT_S
+        self._idle_since_s = self._balancer.now()
+        self._deadline_s = self._idle_since_s + IDLE_TIMEOUT_S
         if self._paused:
             self._paused = False
             self.transport.resume_reading()

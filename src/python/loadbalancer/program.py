@@ -1,8 +1,10 @@
 """The one program behind both load balancers: options and environment -> a running server."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -16,6 +18,7 @@ from loadbalancer.keys import load_keys
 from loadbalancer.reloading import Watched, apply_fleet, watch_all
 from loadbalancer.serving import Server, listen
 from loadbalancer.upstream import read_address
+from loadbalancer.workers import SharedCounts
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
@@ -51,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     api_keys: Path | None
     drain_s: float
     seed: int | None
+    workers: int = 1
 
 
 def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
@@ -73,6 +77,7 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
         most_in_flight: Annotated[
             int, typer.Option(help="requests per replica before others wait here; 0 is no limit")
         ] = 0,
+        workers: Annotated[int, typer.Option(help="processes that share the port")] = 1,
         seed: Annotated[int | None, typer.Option(help="makes chance repeatable")] = None,
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
@@ -96,23 +101,66 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             api_keys=api_keys,
             drain_s=drain_s,
             seed=seed,
+            workers=workers,
         )
-        run_until_stopped(lambda stop: _serve(plan, stop))
+        if workers < 1:
+            raise SettingInvalid(f"--workers is {workers}; it is at least 1")
+        _run(plan)
 
     return app
 
 
-async def _serve(plan: Plan, stop: asyncio.Event) -> None:
+def _run(plan: Plan) -> None:
+    """Serve in this process, or in as many as were asked for."""
+    first = listen(plan.host, plan.port, shared=plan.workers > 1)
+    if plan.workers == 1:
+        run_until_stopped(lambda stop: _serve(plan, stop, first, None))
+        return
+    shared = SharedCounts(plan.workers)
+    # Whoever listens on the port that the first was given, listens on the same one.
+    port = first.getsockname()[1]
+    children = [_fork(plan, shared, worker, port) for worker in range(1, plan.workers)]
+    shared.become(0)
+    try:
+        run_until_stopped(lambda stop: _serve(plan, stop, first, shared))
+    finally:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+def _fork(plan: Plan, shared: SharedCounts, worker: int, port: int) -> int:
+    """Start a worker; return its process id."""
+    child = os.fork()
+    if child:
+        return child
+    shared.become(worker)
+    listening = listen(plan.host, port, shared=True)
+    code = 1
+    try:
+        run_until_stopped(lambda stop: _serve(plan, stop, listening, shared))
+        code = 0
+    finally:
+        # Not the parent's clean-up.
+        os._exit(code)
+    raise AssertionError
+
+
+async def _serve(
+    plan: Plan, stop: asyncio.Event, listening: socket.socket, shared: SharedCounts | None
+) -> None:
     clock = SystemClock()
     rng = Random(plan.seed)
-    balancer = Balancer(plan.rules, rng, clock.now)
+    balancer = Balancer(plan.rules, rng, clock.now, shared)
     server = Server(balancer, clock, rng)
     files = _files(plan, balancer, server)
-    listening = listen(plan.host, plan.port)
     await server.start(listening)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    announce("ready", url=url, policy=plan.rules.policy)
+    if shared is None or shared.worker == 0:
+        announce("ready", url=url, policy=plan.rules.policy)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
     watching = asyncio.create_task(watch_all(files, clock))

@@ -8,7 +8,7 @@ import structlog
 
 from loadbalancer.balancer import Balancer
 from loadbalancer.desk import FrontDesk
-from loadbalancer.front import Front
+from loadbalancer.front import IN_TRANSIT_S, Front
 from loadbalancer.polling import Pollers
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import Clock
@@ -46,11 +46,13 @@ class Server:
     async def stop(self, drain_s: float) -> None:
         """Take no new connections, and wait for what is under way, *drain_s* at most."""
         self._balancer.draining = True
-        self._server.close()
         deadline_s = self._clock.now() + drain_s
+        # Whoever has connected but was not accepted yet would be reset.
+        await self._clock.sleep(min(IN_TRANSIT_S, drain_s))
+        self._server.close()
         while self._fronts and self._clock.now() < deadline_s:
             for front in list(self._fronts):
-                front.close_if_idle()
+                front.close_if_idle(self._clock.now())
             await self._clock.sleep(0.05)
         if self._fronts:
             log.warning("requests cut at the end of the drain", count=len(self._fronts))
@@ -68,8 +70,10 @@ class Server:
             self._balancer.sweep()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on *host*:*port*; port 0 is a free one.
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a socket that is bound to *host*:*port*; port 0 is a free one.
+
+    A *shared* port can be listened on by several processes; the kernel deals out connections.
 
     Raises:
         SettingInvalid: it cannot be listened on.
@@ -78,6 +82,8 @@ def listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((host, port))
     except (OSError, OverflowError) as error:
         listening.close()

@@ -1,0 +1,171 @@
+"""The pure parts: health, retries, admission, keys, and what policies are told of a body."""
+
+import hashlib
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbalancer.admission import Admission
+from loadbalancer.asked import look_at, route_request
+from loadbalancer.health import Health, HealthRules
+from loadbalancer.keys import KeyRing, read_keys
+from loadbalancer.retry import BUDGET_FLOOR, BUDGET_SHARE, RetryBudget
+from servekit.errors.tree import RequestInvalid, SettingInvalid
+from servekit.routing.registry import policy_named
+
+
+def test_failures_in_a_row_eject_for_longer_each_time() -> None:
+    """1 s, 2 s, 4 s: a replica that keeps failing is asked ever less often."""
+    health = Health(HealthRules(faults_to_eject=3, eject_s=1.0))
+    assert [health.failed(0.0) for _ in range(3)] == [False, False, True]
+    assert not health.available(0.9)
+    assert health.available(1.0)
+
+    assert health.failed(1.0)
+    assert not health.available(2.9)
+    health.succeeded()
+    assert not health.failed(3.0)
+
+
+def test_polls_take_out_and_bring_back() -> None:
+    """Three in a row that fail; one that succeeds, which says that it had been away."""
+    health = Health(HealthRules(polls_to_fail=3))
+    for _ in range(3):
+        assert health.available(0.0)
+        health.poll_failed()
+
+    assert not health.available(0.0)
+    assert health.poll_succeeded()
+    assert health.available(0.0)
+    assert not health.poll_succeeded()
+
+
+def test_retry_after_is_respected_up_to_a_limit() -> None:
+    """An engine cannot take itself out for an hour."""
+    health = Health(HealthRules(rest_at_most_s=30.0))
+    health.refused(0.0, 3600.0)
+
+    assert not health.available(29.9)
+    assert health.available(30.0)
+
+
+@given(st.lists(st.booleans(), max_size=500))
+def test_retries_stay_within_their_share(steps: list[bool]) -> None:
+    """However requests and failures are mixed."""
+    budget = RetryBudget()
+    earned = spent = 0
+    for is_request in steps:
+        if is_request:
+            budget.earn()
+            earned += 1
+        else:
+            spent += budget.spend()
+
+    assert spent <= BUDGET_FLOOR + BUDGET_SHARE * earned + 1e-6
+
+
+class Guest:
+    def __init__(self) -> None:
+        self.state = "new"
+
+    def admitted(self, waited_s: float) -> None:
+        self.state = f"in after {waited_s:g}"
+
+    def turned_away(self, why: str) -> None:
+        del why
+        self.state = "away"
+
+
+def test_who_finds_no_room_waits_in_order() -> None:
+    """First come, first served, within a bound and a deadline."""
+    room = Admission(per_replica=1, most_waiting=2, wait_s=5.0)
+    guests = [Guest() for _ in range(5)]
+    for at_s, guest in enumerate(guests[:4]):
+        room.enter(guest, replicas=1, now_s=float(at_s))
+    assert [g.state for g in guests[:4]] == ["in after 0", "new", "new", "away"]
+
+    room.leave(replicas=1, now_s=4.0)
+    room.expire(now_s=8.0)
+
+    assert [g.state for g in guests[:3]] == ["in after 0", "in after 3", "away"]
+    assert (room.in_flight, room.waiting) == (1, 0)
+
+
+@given(st.lists(st.sampled_from(["enter", "leave", "expire"]), max_size=60))
+def test_admission_conserves_requests(steps: list[str]) -> None:
+    """Nobody is lost, let in twice or over the limit, and nobody waits while there is room."""
+    room = Admission(per_replica=2, most_waiting=3, wait_s=1.0)
+    guests: list[Guest] = []
+    left = 0
+    for now_s, step in enumerate(steps):
+        if step == "enter":
+            guests.append(Guest())
+            room.enter(guests[-1], replicas=2, now_s=float(now_s))
+        elif step == "expire":
+            room.expire(float(now_s))
+        elif room.in_flight:
+            left += 1
+            room.leave(replicas=2, now_s=float(now_s))
+
+        inside = sum(g.state.startswith("in") for g in guests) - left
+        assert room.in_flight == inside <= 4
+        assert room.waiting == sum(g.state == "new" for g in guests)
+        assert room.waiting == 0 or room.in_flight == 4
+
+
+def test_key_ring_admits_its_keys_and_nobody_else() -> None:
+    """Keys are kept as digests."""
+    digest = hashlib.sha256(b"secret").hexdigest()
+    ring = read_keys(f"# ours\n{digest}  # alice\n", "keys")
+
+    assert ring.admits(b"Bearer secret")
+    assert ring.admits(b"bearer secret")
+    assert not ring.admits(b"Bearer Secret")
+    assert not ring.admits(b"Basic secret")
+    assert not ring.admits(b"")
+    assert KeyRing().admits(b"")
+
+
+@pytest.mark.parametrize(("text", "says"), [("secret\n", "line 1"), ("# none\n", "no key")])
+def test_key_file_with_a_plain_key_is_refused_without_showing_it(text: str, says: str) -> None:
+    """A key never stands in a message."""
+    with pytest.raises(SettingInvalid, match=says) as refused:
+        read_keys(text, "keys")
+
+    assert "secret" not in str(refused.value)
+
+
+def test_conversation_that_goes_on_shares_its_blocks() -> None:
+    """The whole conversation counts, not its first message, and not what stands around it."""
+    policy = policy_named("prefix", Random(0))
+    talk = '{"role":"user","content":"' + "lorem ipsum " * 200 + '"}'
+    first = f'{{"model":"m","messages":[{talk}],"max_tokens":5}}'.encode()
+    second = f'{{"stream":true,"model":"m","messages":[{talk},{talk}]}}'.encode()
+
+    one, two = (route_request(look_at(b), {}, len(b), policy, None) for b in (first, second))
+
+    assert len(one.blocks) == 4
+    assert two.blocks[:4] == one.blocks
+    assert len(two.blocks) > 8
+
+
+def test_session_is_a_header_or_a_cookie() -> None:
+    """The header wins."""
+    policy = policy_named("session", Random(0))
+    seen = look_at(b'{"model":"m"}')
+    cookie = {b"cookie": b"a=1; session_id=abc"}
+
+    assert route_request(seen, cookie, 0, policy, None).session == "abc"
+    named = {**cookie, b"x-session-id": b"xyz"}
+    assert route_request(seen, named, 0, policy, None).session == "xyz"
+
+
+@given(st.binary(max_size=60))
+def test_any_body_is_looked_at_or_refused(body: bytes) -> None:
+    """Nothing else is raised."""
+    try:
+        look_at(body)
+    except RequestInvalid:
+        return

@@ -1,0 +1,96 @@
+"""Drain, reload, limits and keys, over real sockets."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from loadbalancer.admission import Admission
+from loadbalancer.keys import read_keys
+from loadbalancer.reloading import Watched, apply_fleet
+from servekit.errors.tree import FleetInvalid
+from servekit.fleet.fleet import Fleet, Model, Replica
+from tests.loadbalancer.engine import Engine, post, running
+
+
+def fleet_of(*engines: Engine) -> Fleet:
+    return Fleet(
+        models=(Model(name="m", short_name="m"),),
+        replicas=tuple(
+            Replica(name=f"n{n}", model="m", gpus=(n,), port=int(e.url.rpartition(":")[2]))
+            for n, e in enumerate(engines)
+        ),
+    )
+
+
+async def test_reload_replaces_replicas_without_losing_a_request() -> None:
+    """What is in flight at a replica that leaves runs to its end."""
+    old, new = Engine("stream", events=200), Engine()
+    async with running(old, new) as (balancer, port):
+        apply_fleet(balancer, fleet_of(old))
+        under_way = [asyncio.create_task(post(port)) for _ in range(10)]
+        await asyncio.sleep(0)
+        apply_fleet(balancer, fleet_of(new))
+        after = [await post(port) for _ in range(5)]
+        answers = await asyncio.gather(*under_way)
+
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in [*answers, *after])
+    assert len(new.bodies) >= 5
+
+
+def test_file_that_is_not_valid_changes_nothing(tmp_path: Path) -> None:
+    """And is not read again until it changes."""
+    tried: list[str] = []
+
+    def reread() -> None:
+        tried.append("once")
+        raise FleetInvalid("no replica")
+
+    watched = Watched(tmp_path / "fleet.yaml", reread)
+
+    assert not watched.reload()
+    assert tried == ["once"]
+
+
+async def test_requests_beyond_the_limit_wait_for_room() -> None:
+    """None is refused while the queue is not full."""
+    async with running(Engine("stream"), most_in_flight=1) as (_, port):
+        answers = await asyncio.gather(*(post(port) for _ in range(20)))
+
+    assert all(b"[DONE]" in answer for answer in answers)
+
+
+async def test_request_that_waited_too_long_is_told_when_to_come_back() -> None:
+    """503 with Retry-After, and nothing stays counted."""
+    async with running(Engine("stall"), most_in_flight=1, wait_s=0.05) as (balancer, port):
+        stuck = asyncio.create_task(post(port))
+        await asyncio.sleep(0.05)
+        answer = await post(port)
+        stuck.cancel()
+        await asyncio.gather(stuck, return_exceptions=True)
+
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: " in answer
+        admission: Admission = balancer.services["m"].admission
+        assert admission.waiting == 0
+
+
+async def test_request_without_the_key_is_refused() -> None:
+    """Before its body is read; /health stays open."""
+    engine = Engine()
+    ring = read_keys(hashlib.sha256(b"k").hexdigest(), "keys")
+    async with running(engine, keys=ring) as (_, port):
+        refused = await post(port)
+        served = await post(port, lines=b"authorization: Bearer k\r\n")
+
+    assert refused.startswith(b"HTTP/1.1 401")
+    assert served.startswith(b"HTTP/1.1 200")
+    assert len(engine.bodies) == 1
+
+
+async def test_stop_lets_streams_finish() -> None:
+    """Whoever was let in gets the whole answer."""
+    async with running(Engine("stream", events=300), drain_s=5.0) as (_, port):
+        under_way = [asyncio.create_task(post(port)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+
+    assert all(b"[DONE]" in answer for answer in await asyncio.gather(*under_way))
