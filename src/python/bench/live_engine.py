@@ -52,6 +52,7 @@ class LiveEngine:
         self._clock = SystemClock()
         self._client = Client(url, self._clock)
         self._random = Random(seed)
+        self._failure = ""
 
     def now(self) -> float:
         return self._clock.now()
@@ -83,6 +84,7 @@ class LiveEngine:
         )
         outcome = await self._client.send(COMPLETIONS, _encode(body))
         if outcome.error is not None:
+            self._failure = f"{outcome.error}: {outcome.detail}"
             return None
         # A token may have no text: an answer of such ends where its only token came.
         times = outcome.content_s or (outcome.end_s,)
@@ -110,7 +112,7 @@ class LiveEngine:
         answered = await self.ask(prompt, output_tokens)
         if answered is None:
             raise EngineRefused(
-                f"{self.url}: a measured request failed; look at the engine's log", status=500
+                f"{self.url}: a measured request failed: {self._failure}", status=500
             )
         return answered
 

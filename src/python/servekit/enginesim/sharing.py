@@ -43,22 +43,27 @@ class SharedMemory:
         return sum(member.engine.busy_until is not None for member in self._members)
 
     def lend(self, engine: Engine) -> None:
-        """Map for *engine*, which is between two steps, whatever the others do not need."""
+        """Map for *engine*, which is between two steps, whatever the others do not need.
+
+        Where nothing runs in *engine*, the others keep no free block: it would wait for ever.
+        """
+        kept_tokens = self._kept_tokens if engine.load().running else 0
         own: _Member | None = None
         for member in self._members:
             if member.engine is engine:
                 own = member
-            elif member.engine.busy_until is None or member.engine.pool.free:
-                self._trim(member)
+            else:
+                _trim(member, kept_tokens)
         if own is None:
             raise AssertionError("the engine has not joined this memory")
         others = self.used_bytes - own.engine.pool.total * own.block_bytes
         blocks = int((self.total_bytes - others) / own.block_bytes)
         engine.pool.resize(min(engine.config.num_blocks, max(0, blocks)))
 
-    def _trim(self, member: _Member) -> None:
-        """Unmap free blocks beyond those that are kept."""
-        pool = member.engine.pool
-        kept = self._kept_tokens // member.engine.config.block_size
-        if pool.free > kept:
-            pool.resize(pool.total - pool.free + kept)
+
+def _trim(member: _Member, kept_tokens: int) -> None:
+    """Unmap free blocks beyond those that are kept."""
+    pool = member.engine.pool
+    kept = kept_tokens // member.engine.config.block_size
+    if pool.free > kept:
+        pool.resize(pool.total - pool.free + kept)
