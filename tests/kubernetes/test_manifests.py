@@ -1,0 +1,222 @@
+"""The manifests: valid for Kubernetes, closed by default, and in step with the fleet file."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from servekit.fleet.fleet import load_fleet
+from tests.kubernetes.manifests import (
+    KUBECTL_MISSING,
+    PARTS,
+    ROOT,
+    Manifest,
+    build,
+    bytes_of,
+    containers,
+    manifests,
+    pod_specs,
+    read,
+)
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason=KUBECTL_MISSING)
+
+VALIDATE_MISSING = (
+    "kubernetes-validate is not on the PATH, so no manifest was held to Kubernetes' schemas; "
+    "`uv tool install kubernetes-validate`"
+)
+
+
+@pytest.fixture(params=PARTS)
+def part(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def found(part: str) -> list[Manifest]:
+    return manifests(part)
+
+
+def one(found: list[Manifest], kind: str, name: str) -> Manifest:
+    return next(m for m in found if m["kind"] == kind and m["metadata"]["name"] == name)
+
+
+# The version that install-k8s.sh installs, and the newest that is known.
+@pytest.mark.skipif(shutil.which("kubernetes-validate") is None, reason=VALIDATE_MISSING)
+@pytest.mark.parametrize("version", ["1.36", "1.37"])
+def test_every_manifest_fits_the_schema(part: str, version: str, tmp_path: Path) -> None:
+    """Strictly: a field that Kubernetes does not know is a mistyped one."""
+    built = tmp_path / "built.yaml"
+    built.write_text(build(part))
+
+    done = subprocess.run(  # noqa: S603
+        ["kubernetes-validate", "--strict", "-k", version, built],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout + done.stderr
+
+
+def test_images_have_a_version(found: list[Manifest]) -> None:
+    """What runs must not depend on when it was started."""
+    for name, container in containers(found):
+        assert re.search(r":\d\S*$|:v\d\S*$|@sha256:", container["image"]), (
+            name,
+            container["image"],
+        )
+
+
+def test_containers_have_limits(found: list[Manifest]) -> None:
+    """Requests and limits of CPU and memory, in this order of size."""
+    for name, container in containers(found):
+        resources = container["resources"]
+        asked, most = resources["requests"], resources["limits"]
+        assert {"cpu", "memory"} <= set(asked) & set(most), name
+        assert bytes_of(asked["memory"]) <= bytes_of(most["memory"]), name
+
+
+def test_containers_are_closed(found: list[Manifest]) -> None:
+    """Read-only root, no new privileges, no capability that is not named."""
+    for name, container in containers(found):
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True, name
+        assert context["allowPrivilegeEscalation"] is False, name
+        assert context["capabilities"]["drop"] == ["ALL"], name
+
+
+def test_pods_know_nothing_they_need_not(found: list[Manifest]) -> None:
+    """No token of the cluster (but for what writes a secret), no variables of other services."""
+    for name, pod in pod_specs(found):
+        assert pod["enableServiceLinks"] is False, name
+        assert pod.get("automountServiceAccountToken") is (name == "ecr-credentials"), name
+        if name != "dcgm-exporter":
+            assert pod["securityContext"]["runAsNonRoot"] is True, name
+
+
+def test_servers_are_probed(found: list[Manifest]) -> None:
+    """Whoever gets traffic says when it can take some."""
+    for manifest in found:
+        if manifest["kind"] in ("Deployment", "StatefulSet", "DaemonSet"):
+            for container in manifest["spec"]["template"]["spec"]["containers"]:
+                assert {"readinessProbe", "livenessProbe"} <= set(container)
+
+
+def test_selectors_find_their_pods(found: list[Manifest]) -> None:
+    """Services, budgets and policies name labels that some pod has."""
+    labels = [
+        manifest["spec"]["template"]["metadata"]["labels"]
+        for manifest in found
+        if manifest["kind"] in ("Deployment", "StatefulSet", "DaemonSet")
+    ]
+    for manifest in found:
+        selector = {
+            "Service": lambda spec: spec["selector"],
+            "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
+            "NetworkPolicy": lambda spec: spec["podSelector"].get("matchLabels", {}),
+        }.get(manifest["kind"])
+        if selector:
+            wanted = selector(manifest["spec"]).items()
+            assert any(wanted <= label.items() for label in labels), manifest["metadata"]["name"]
+
+
+def test_volumes_that_are_mounted_exist(found: list[Manifest]) -> None:
+    """A claim template counts as a volume."""
+    for manifest in found:
+        spec = manifest.get("spec", {})
+        claimed = [c["metadata"]["name"] for c in spec.get("volumeClaimTemplates", [])]
+        for name, pod in pod_specs([manifest]):
+            known = {volume["name"] for volume in pod.get("volumes", [])} | set(claimed)
+            for container in [*pod.get("initContainers", []), *pod["containers"]]:
+                mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+                assert mounted <= known, name
+
+
+@pytest.mark.parametrize("part", ["platform/single", "platform/replicated"])
+def test_a_model_server_can_start(found: list[Manifest]) -> None:
+    """A GPU, host memory for the weights on their way, shared memory, and ten minutes."""
+    pod = dict(pod_specs(found))["llama-model-server"]
+    container = pod["containers"][0]
+
+    gpus = [container["resources"][kind]["nvidia.com/gpu"] for kind in ("requests", "limits")]
+    assert gpus == ["1", "1"]
+    assert bytes_of(container["resources"]["requests"]["memory"]) >= bytes_of("8Gi")
+    assert pod["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert "/dev/shm" in [mount["mountPath"] for mount in container["volumeMounts"]]  # noqa: S108
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+
+
+def test_both_shapes_run_the_same_pod() -> None:
+    """They differ in where the weights lie, and in nothing else."""
+    single = dict(pod_specs(manifests("platform/single")))["llama-model-server"]
+    replicated = dict(pod_specs(manifests("platform/replicated")))["llama-model-server"]
+    volumes = [volume for volume in single["volumes"] if volume["name"] != "models"]
+
+    assert {**single, "volumes": volumes} == replicated
+
+
+def test_one_gpu_is_not_waited_for_by_two() -> None:
+    """With a rolling update the new pod would wait for the old one's GPU for ever."""
+    deployment = one(manifests("platform/single"), "Deployment", "llama-model-server")
+
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert deployment["spec"]["replicas"] == 1
+
+
+def test_the_fleet_file_and_the_manifests_agree() -> None:
+    """Model, context, memory, replicas and their addresses are said once, and checked here."""
+    fleet = load_fleet(str(ROOT / "loadbalancer/fleet.yaml"))
+    found = manifests("platform/replicated")
+    settings = one(found, "ConfigMap", "model-server")["data"]
+    scaled = one(found, "ScaledObject", "llama-model-server")["spec"]
+    servers = one(found, "StatefulSet", "llama-model-server")["spec"]
+
+    (model,) = fleet.models
+    assert settings["SERVED_MODEL_NAME"] == model.name
+    assert int(settings["MAX_MODEL_LEN"]) == model.max_model_len
+    assert float(settings["GPU_MEMORY_UTILIZATION"]) == model.gpu_memory_utilization
+    assert len(fleet.replicas) == servers["replicas"] == scaled["maxReplicaCount"]
+    assert [replica.url for replica in fleet.replicas] == [
+        f"http://llama-model-server-{number}.{servers['serviceName']}:8000"
+        for number in range(len(fleet.replicas))
+    ]
+
+
+def test_the_backend_asks_the_load_balancer_where_there_is_one() -> None:
+    """And the model server itself where there is not."""
+    asked = []
+    for part in ("platform/single", "platform/replicated"):
+        pod = dict(pod_specs(manifests(part)))["chat-backend"]
+        asked.append(pod["containers"][0]["env"][0])
+
+    assert asked == [
+        {"name": "ENGINE_URL", "value": "http://llama-model-server:8000"},
+        {"name": "ENGINE_URL", "value": "http://managed-lb:8081"},
+    ]
+
+
+def test_metrics_are_scraped_from_services_that_exist() -> None:
+    """Each monitor finds a service of its label, with the port that it names."""
+    services = [m for part in PARTS for m in manifests(part) if m["kind"] == "Service"]
+    for monitor in [m for m in manifests("monitoring") if m["kind"] == "ServiceMonitor"]:
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        ports = {
+            port["name"]
+            for service in services
+            if wanted <= service["metadata"].get("labels", {}).items()
+            for port in service["spec"]["ports"]
+        }
+        assert {end["port"] for end in monitor["spec"]["endpoints"]} <= ports, monitor["metadata"]
+
+
+def test_no_secret_is_committed() -> None:
+    """The example holds no token."""
+    assert read("model_server/secret.example.yaml")["stringData"] == {"token": ""}
