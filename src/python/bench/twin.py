@@ -127,10 +127,10 @@ def read_failure(text: str) -> Failure:
     Raises:
         SettingInvalid: it is not one.
     """
-    name, at, rest = text.rpartition("@")
+    name, _, rest = text.rpartition("@")
     start, plus, down = rest.partition("+")
     try:
-        if not at or not plus:
+        if not name or not plus:
             raise ValueError("an @ and a + are missing")
         return Failure(name, float(start), float(down))
     except ValueError as error:
