@@ -17,8 +17,11 @@ STALE_PERIODS = 3.0
 SLOW_START_S = 10.0
 SLOW_START_FACTOR = 4.0
 
-# How much of each new sample goes into a running mean: half of its weight is gone after 3 samples.
-_EWMA = 0.2
+# How much of each new sample goes into a running mean.  Between an engine's count and ours lie
+# requests that have just come or gone: half of a sample's weight is gone after 3 polls, of a
+# speed's, which belongs to the machine and hardly changes, after 34.
+_STRANGERS_EWMA = 0.2
+_SPEED_EWMA = 0.02
 
 
 class Account:
@@ -54,7 +57,7 @@ class Account:
         self.last_load: EngineLoad | None = None
         self._polled_at_s = float("-inf")
         self._stale_after_s = stale_after_s
-        self._strangers = 0
+        self._strangers = 0.0
         self._back_at_s = float("-inf")
 
     @property
@@ -78,16 +81,20 @@ class Account:
         return 1.0 if elapsed >= 1.0 else 1.0 + (SLOW_START_FACTOR - 1.0) * (1.0 - elapsed)
 
     def strangers(self, now_s: float) -> int:
-        """Return how many requests the engine held that are not ours, by the last fresh poll."""
-        return 0 if now_s - self._polled_at_s > self._stale_after_s else self._strangers
+        """Return how many requests the engine holds that are not ours, by its last polls."""
+        if now_s - self._polled_at_s > self._stale_after_s:
+            return 0
+        return max(0, round(self._strangers))
 
     def _record(self, load: EngineLoad, now_s: float) -> None:
         speed = _tokens_per_s(self.last_load, load, now_s - self._polled_at_s)
         if speed is not None:
             before = self.tokens_per_s
-            self.tokens_per_s = speed if before is None else before + _EWMA * (speed - before)
+            self.tokens_per_s = speed if before is None else before + _SPEED_EWMA * (speed - before)
         held = (load.running or 0) + (load.waiting or 0)
-        self._strangers = max(0, held - self.ours)
+        others = held - self.ours
+        weight = _STRANGERS_EWMA if self.load(now_s) is not None else 1.0
+        self._strangers += weight * (others - self._strangers)
         self.last_load = load
         self._polled_at_s = now_s
 
