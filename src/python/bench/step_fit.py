@@ -84,6 +84,8 @@ def fit_profile(
     """
     if len(decode) < 2 or len([p for p in ttft if not p.cached_tokens]) < 2:
         raise WorkloadInvalid("a profile needs two decode points and two prompt lengths at least")
+    if min(point.step_s for point in decode) <= 0 or min(point.ttft_s for point in ttft) <= 0:
+        raise WorkloadInvalid("a step took no time; tokens were not seen as they came")
     knots, per_kv = _decode(decode, log)
     base, extra = knots[0][1], tuple((x, y - knots[0][1]) for x, y in knots)
     token_s = _frontend_token_s(ttft, per_kv, base)
