@@ -1,5 +1,7 @@
 """What each image of src/docker is asked to do.  Pure."""
 
+import json
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +14,19 @@ ENGINE = (
 
 
 CHAT = {"max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
+
+
+# The first replica of the fleet that the simulator's image serves.
+FLEET_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+
+# As Pub/Sub pushes it.  Nothing is told about a build that went well, so nothing else is called.
+SUCCESSFUL_BUILD = {
+    "message": {
+        "data": b64encode(json.dumps({"id": "b1", "status": "SUCCESS"}).encode()).decode(),
+        "messageId": "1",
+    },
+    "subscription": "projects/p/subscriptions/s",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,25 @@ SERVERS = (
         path="/predictions",
         body={"input": {"prompt": "hello", "max_tokens": 4}},
         answered='"succeeded"',
+    ),
+    Server(
+        "chat_backend",
+        8080,
+        options=("--env", "ENGINE_URL=http://{fleet}:8001", "--env", f"MODEL_NAME={FLEET_MODEL}"),
+        path="/chat",
+        body={"message": "hello", "max_tokens": 4},
+        answered='"response":',
+    ),
+    Server("build_notifier", 8080, health="/", path="/", body=SUCCESSFUL_BUILD, answered="OK"),
+    Server(
+        "modal_embedding",
+        8000,
+        ("--model", "/models/tiny", "--no-auth"),
+        ENGINE,
+        start_s=300.0,
+        path="/v1/embeddings",
+        body={"input": ["hello"]},
+        answered='"embedding":',
     ),
 )
 

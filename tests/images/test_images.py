@@ -85,7 +85,7 @@ def test_image_starts_answers_and_stops(
     places = places_for(server, request)
     args = [arg.format(**places) for arg in server.args]
     options = [option.format(**places) for option in server.options]
-    if labels_of(server.image)["io.servekit.read-only-root"] == "true":
+    if labels_of(server.image).get("io.servekit.read-only-root") == "true":
         options.append("--read-only")
 
     with running(server.image, args, network=network, options=options) as container:
