@@ -134,7 +134,7 @@ def test_cache_without_a_key_is_not_captured(store: FolderStore, tmp_path: Path)
 
 
 def test_empty_cache_is_not_captured(store: FolderStore, tmp_path: Path) -> None:
-    """Level 0 compiles nothing."""
+    """An engine has not been started yet."""
     write_key(tmp_path / "cache", KEY)
 
     with pytest.raises(CacheRefused, match="holds nothing"):

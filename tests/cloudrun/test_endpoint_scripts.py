@@ -17,7 +17,9 @@ COMMANDS = {
 SCRIPTS = {"pytest": "test_endpoint.py", "bash": "test_endpoint.sh"}
 
 
-async def _run(kind: str, url: str, model: str = MODEL) -> tuple[int, str]:
+async def _run(
+    kind: str, url: str, model: str = MODEL, pause_s: float = 0.2
+) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *COMMANDS[kind],
         str(FOLDER / SCRIPTS[kind]),
@@ -25,7 +27,7 @@ async def _run(kind: str, url: str, model: str = MODEL) -> tuple[int, str]:
             **os.environ,
             "SERVICE_URL": url,
             "MODEL_NAME": model,
-            "PAUSE_S": "0.2",
+            "PAUSE_S": str(pause_s),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         },
         stdout=asyncio.subprocess.PIPE,
@@ -41,7 +43,7 @@ async def test_service_that_answers_passes(kind: str, tmp_path: Path) -> None:
     write_snapshot(tmp_path / "hf")
     async with container(tmp_path, FAKE_STEP_S="0.05") as running:
         port = await running.port()
-        code, said = await _run(kind, f"http://127.0.0.1:{port}")
+        code, said = await _run(kind, f"http://127.0.0.1:{port}", pause_s=3.0)
 
     assert code == 0, said
 

@@ -110,7 +110,7 @@ def capture(root: Path, store: Store) -> Manifest:
     key = read_key(root)
     files = sorted(_files(root))
     if not files:
-        raise CacheRefused(f"{root} holds nothing; start the engine first, at level 1 or above")
+        raise CacheRefused(f"{root} holds nothing; start the engine first")
     content = _pack(root, files)
     manifest = Manifest(
         key=key,

@@ -155,9 +155,13 @@ class _Life:
     async def _restore(
         self, model: Model, plan: EnginePlan, arch: GpuArch | None
     ) -> CompileKey | None:
-        """Put the compile cache back; return its key where there is something to capture."""
+        """Put the caches back; return their key where there is something to capture.
+
+        At level 0 as well: what vLLM found out about the model, and Triton's kernels, are 20 s of
+        a start with nothing cached (H200).
+        """
         versions = await find_versions(self.settings.engine_python, plan.environ)
-        if not self.settings.optimization_level or arch is None or versions is None:
+        if arch is None or versions is None:
             return None
         key = CompileKey(
             gpu_arch=str(arch),
