@@ -17,9 +17,7 @@ COMMANDS = {
 SCRIPTS = {"pytest": "test_endpoint.py", "bash": "test_endpoint.sh"}
 
 
-async def _run(
-    kind: str, url: str, model: str = MODEL, pause_s: float = 0.2
-) -> tuple[int, str]:
+async def _run(kind: str, url: str, model: str = MODEL, pause_s: float = 0.2) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *COMMANDS[kind],
         str(FOLDER / SCRIPTS[kind]),

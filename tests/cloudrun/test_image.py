@@ -99,7 +99,9 @@ def started(image: str) -> Iterator[Container]:
         "MAX_MODEL_LEN": "1024",
         "DTYPE": "bfloat16",
     }
-    options = [word for pair in variables.items() for word in ("--env", "=".join(pair))]
+    # Docker's 64 MiB of shared memory are too few for vLLM's own processes.
+    options = ["--shm-size", "1g"]
+    options += [word for pair in variables.items() for word in ("--env", "=".join(pair))]
     with running(image, options=options) as container:
         yield container
 

@@ -158,6 +158,7 @@ async def test_missing_program_is_a_wrong_setting() -> None:
     ("code", "tail", "said"),
     [
         (1, ["RuntimeError: boom", "bye"], "exited with 1: RuntimeError: boom"),
+        (1, ["OSError: full", "RuntimeError: failed. See root cause above."], "OSError: full"),
         (3, ["only this"], "exited with 3: only this"),
         (-9, [], r"ended by SIGKILL \(out of memory\?\): it wrote nothing"),
     ],

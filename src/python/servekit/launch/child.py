@@ -12,8 +12,11 @@ from servekit.launch.lines import LineSplitter
 
 T = TypeVar("T")
 
-# Enough for a Python traceback of the engine's core and of its API server.
-TAIL_LINES = 60
+# Enough for the tracebacks of the engine's core and then of its API server.
+TAIL_LINES = 200
+
+# With these words vLLM's API server reports what its core has reported better before.
+_SECOND_HAND = "root cause above"
 
 _PIECE_BYTES = 64 * 1024
 
@@ -135,7 +138,9 @@ def describe_exit(code: int, tail: Sequence[str]) -> str:
 
 def _telling(tail: Sequence[str]) -> str:
     """The last line that names an error; else the last line."""
-    named = [line for line in tail if "Error" in line or "error:" in line]
+    named = [
+        line for line in tail if ("Error" in line or "error:" in line) and _SECOND_HAND not in line
+    ]
     lines = named or list(tail)
     return lines[-1].strip() if lines else "it wrote nothing"
 
