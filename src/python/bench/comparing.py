@@ -61,6 +61,20 @@ def compare(
     fleet: Fleet = "h100",
     seed: Seed = 1,
     fail_on: FailOn = None,
+    engines: Annotated[
+        list[str] | None,
+        typer.Option(help="The engines of the arms, URL,URL,…: once for each, baseline first."),
+    ] = None,
+    expect_version: Annotated[
+        str | None, typer.Option(help="Refuse to run unless every engine has this version.")
+    ] = None,
+    expect_prefix_caching: Annotated[
+        bool | None, typer.Option(help="Refuse to run unless every engine does, or does not.")
+    ] = None,
+    expect_kvcached: Annotated[
+        str | None, typer.Option(help="candidate or both: refuse to run without KVCached there.")
+    ] = None,
+    kvctl: Annotated[str, typer.Option(help="How kvctl is run: 'ssh gpu-host kvctl'.")] = "kvctl",
 ) -> None:
     """Compare any two of: URLs, environments, simulated fleets; or two saved results."""
     from bench.jobs import compare_saved, compare_urls
@@ -81,9 +95,41 @@ def compare(
         )
     shape = Shape(parts=parts, part_s=part_s, warmup_s=warmup_s, drain=drain)
     with live_arms([baseline, candidate], fleet, given) as arms:
+        version, caching = expect_version, expect_prefix_caching
+        _prove(_with_engines(arms, engines or []), version, caching, expect_kvcached, kvctl)
         shares = dict.fromkeys(model or served_models(arms[0].url), 1.0)
         schedule = schedule_for(shape, workload, shares, rate, arrivals, seed)
         exit_as(compare_urls(arms, schedule, shape, given), fail_on)
+
+
+def _with_engines(arms: "list[Arm]", engines: list[str]) -> "list[Arm]":
+    """Return *arms* with the engines that were given for them by hand."""
+    import msgspec
+
+    if engines and len(engines) != len(arms):
+        raise SettingInvalid(f"--engines was given {len(engines)} times; give it once for each arm")
+    given = [dict(zip(urls.split(","), urls.split(","), strict=True)) for urls in engines]
+    return [
+        msgspec.structs.replace(arm, replicas=own)
+        for arm, own in zip(arms, given or [arm.replicas for arm in arms], strict=True)
+    ]
+
+
+def _prove(
+    arms: "list[Arm]", version: str | None, caching: bool | None, kvcached: str | None, kvctl: str
+) -> None:
+    """Raise unless the engines of each arm are what they are said to be."""
+    import uvloop
+
+    from bench.proof import Expected, check
+
+    if kvcached not in (None, "candidate", "both"):
+        raise SettingInvalid(f"--expect-kvcached {kvcached!r}: there are candidate and both")
+    for arm, has_it in zip(arms, (kvcached == "both", kvcached is not None), strict=True):
+        expected = Expected(
+            version=version, prefix_caching=caching, kvcached=True if has_it else None
+        )
+        uvloop.run(check(expected, list(arm.replicas.values()), kvctl))
 
 
 def report(

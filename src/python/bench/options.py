@@ -57,7 +57,8 @@ def setting(
     path = CHAT if chat else COMPLETIONS
     return Setting(
         target=Target(path=path, stream=stream, timeout_s=timeout_s),
-        console=Console(),
+        # A file or a pipe has no width; the widest table needs this much.
+        console=console if (console := Console()).is_terminal else Console(width=120),
         output_dir=output_dir,
         options={name: str(value) for name, value in context.params.items() if value is not None},
         workers=workers,

@@ -1,0 +1,148 @@
+"""The engines of an arm must prove what they are, or they are not measured.
+
+KVCached patches vLLM when it is imported, and where that fails it only logs a line: the engine then
+serves as plain vLLM, and a comparison of "KVCached" measures nothing.  Pure but for `engine_facts`
+and `kvcached_segments`, which ask.
+"""
+
+import asyncio
+import json
+import shlex
+from collections.abc import Sequence
+
+import msgspec
+
+from servekit.client.client import Client
+from servekit.errors.tree import EngineError, MetricsInvalid
+from servekit.metrics.exposition import samples
+from servekit.timing.clock import SystemClock
+
+_CACHE_CONFIG = "vllm:cache_config_info"
+_TIMEOUT_S = 10.0
+
+
+class EngineMismatch(EngineError):
+    """An engine is not what the comparison says it is."""
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engines of an arm are said to be.  None asks for nothing.
+
+    Attributes:
+        kvcached: whether each has its KV cache in a shared segment.
+    """
+
+    version: str | None = None
+    prefix_caching: bool | None = None
+    kvcached: bool | None = None
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine says it is; None where it does not say."""
+
+    url: str
+    version: str | None
+    prefix_caching: bool | None
+
+
+def refutation(
+    expected: Expected, engines: Sequence[EngineFacts], segments: Sequence[str] | None
+) -> str | None:
+    """Return why the engines are not as *expected*; None where they are.
+
+    *segments* are the KVCached segments of their host; None where nobody could list them.
+    """
+    if not engines and expected != Expected():
+        return "no engine is known; give their URLs with --engines"
+    for engine in engines:
+        if expected.version is not None and engine.version != expected.version:
+            return f"{engine.url} has version {engine.version}, not {expected.version}"
+        wanted = expected.prefix_caching
+        if wanted is not None and engine.prefix_caching != wanted:
+            return f"{engine.url} has prefix caching {engine.prefix_caching}, not {wanted}"
+    if expected.kvcached and not segments:
+        return "no KVCached segment exists: vLLM was not patched, see its log"
+    if expected.kvcached and len(segments or ()) < len(engines):
+        return f"{len(segments or ())} KVCached segments for {len(engines)} engines"
+    if expected.kvcached is False and segments:
+        return f"KVCached segments exist ({', '.join(segments)}): this is no plain vLLM"
+    return None
+
+
+async def check(expected: Expected, urls: Sequence[str], kvctl: str) -> None:
+    """Ask the engines at *urls* what they are.
+
+    Raises:
+        EngineMismatch: they are something else, or do not say.
+    """
+    if expected == Expected():
+        return
+    engines = await asyncio.gather(*(engine_facts(url) for url in urls))
+    segments = await kvcached_segments(kvctl) if expected.kvcached is not None else None
+    why = refutation(expected, engines, segments)
+    if why is not None:
+        raise EngineMismatch(f"{why}; the run is refused")
+
+
+async def engine_facts(url: str) -> EngineFacts:
+    """Return what the engine at *url* says on /version and /metrics."""
+    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
+    try:
+        _, version = await client.get("/version")
+        _, metrics = await client.get("/metrics")
+    finally:
+        await client.aclose()
+    return EngineFacts(
+        url=url,
+        version=read_version(version),
+        prefix_caching=read_prefix_caching(metrics.decode("utf-8", "replace")),
+    )
+
+
+def read_version(body: bytes) -> str | None:
+    """Return the version in a /version body; None where it is none."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return None
+    return str(said["version"]) if isinstance(said, dict) and "version" in said else None
+
+
+def read_prefix_caching(metrics: str) -> bool | None:
+    """Return whether an exposition of vLLM's says that prefixes are cached."""
+    try:
+        for sample in samples(metrics, {_CACHE_CONFIG}):
+            said = sample.labels.get("enable_prefix_caching")
+            return None if said is None else said == "True"
+    except MetricsInvalid:
+        return None
+    return None
+
+
+async def kvcached_segments(kvctl: str) -> list[str] | None:
+    """Return the segments that `kvctl list --json` lists; None where it cannot be run.
+
+    *kvctl* may reach another host: `ssh gpu-host kvctl`.
+    """
+    argv = [*shlex.split(kvctl), "list", "--json"]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    out, _ = await process.communicate()
+    return read_segments(out) if process.returncode == 0 else None
+
+
+def read_segments(listed: bytes) -> list[str] | None:
+    """Return the names in kvctl's JSON: a list of names or of objects, or an object by name."""
+    try:
+        said = json.loads(listed)
+    except ValueError:
+        return None
+    if isinstance(said, dict):
+        return [str(name) for name in said]
+    if not isinstance(said, list):
+        return None
+    return [str(one.get("name", one)) if isinstance(one, dict) else str(one) for one in said]

@@ -1,0 +1,120 @@
+"""The runner as it is called: two fleets, two load balancers, one verdict, nothing left behind."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = ("--parts", "2", "--part-s", "2", "--warmup-s", "1", "--rate", "8")
+pytestmark = pytest.mark.timeout(120)
+
+
+def runner(folder: Path, *argv: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "bench.runner", *argv],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the commands of running processes whose working directory is *folder*."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve() == folder.resolve():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_main_job_compares_two_fleets_and_leaves_results(tmp_path: Path) -> None:
+    """A table and a verdict on the terminal; for each arm a folder that is complete in itself."""
+    with runner(tmp_path, *SMALL) as process:
+        output, errors = process.communicate(timeout=100)
+
+    assert process.returncode == 0, errors
+    assert "TTFT p50 (ms)" in output
+    assert "client:" in output
+    for env in ("baseline", "managed"):
+        (folder,) = (tmp_path / "results" / env).iterdir()
+        comparison = json.loads((folder / "comparison.json").read_text())
+        assert comparison["partial"] is False
+        assert comparison["metrics"]["error_rate"]["baseline"] == 0.0
+        assert comparison["metrics"]["error_rate"]["candidate"] == 0.0
+        (header, *rows) = csv.reader((folder / "profile_export.csv").read_text().splitlines())
+        assert header[0] == "Metric"
+        assert rows[0][0] == "Time To First Token (ms)"
+        export = json.loads((folder / "profile_export.json").read_text())
+        assert export["request_count"]["avg"] > 5
+        assert (folder / "report.html").read_text().startswith("<!doctype html>")
+        served = {json.loads(line)["metadata"]["worker_id"] for line in _lines(folder)}
+        assert served <= {
+            f"{m}-{n}" for m in ("llama-8b", "qwen-7b", "mixtral-8x7b") for n in (1, 2)
+        }
+        assert len(served) > 2
+    assert processes_in(tmp_path) == []
+
+
+def _lines(folder: Path) -> list[str]:
+    return (folder / "profile_export.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) -> None:
+    """It says that it is partial, ends with 130, and leaves no process behind."""
+    with runner(tmp_path, "--parts", "4", "--part-s", "5", "--warmup-s", "1", "--rate", "8") as it:
+        assert it.stdout is not None
+        while "part 1 of 4: managed" not in it.stdout.readline():
+            assert it.poll() is None
+        it.send_signal(number)
+        output, errors = it.communicate(timeout=60)
+
+    assert it.returncode == 130, errors
+    assert "partial" in output
+    (folder,) = (tmp_path / "results" / "managed").iterdir()
+    assert json.loads((folder / "comparison.json").read_text())["partial"] is True
+    assert processes_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["run", "--env", "production"], 2, "env 'production' is unknown; there are baseline"),
+        (["run"], 2, "give either --env baseline|managed or --url"),
+        (["run", "--url", "nonsense"], 2, "write http://host:port"),
+        (["run", "--url", "http://127.0.0.1:9", "--model", "m", "--rate", "0"], 2, "rate is 0"),
+        (["run", "--url", "http://127.0.0.1:9"], 1, "cannot be reached"),
+        (["--balancers", "managed:nonsense,baseline"], 1, "nonsense"),
+        (["--balancers", "managed"], 2, "two are compared"),
+        (["--fleet", "z9000"], 2, "neither a file nor one of ours"),
+        (["--workload", "bad.jsonl"], 2, "bad.jsonl, line 2: not JSON"),
+        (["--workload", "nothing"], 2, "neither a file nor one of ours"),
+        (["compare", "http://127.0.0.1:9", "."], 2, "cannot be interleaved"),
+        (["grid", "a", "b"], 2, "a 2x2 design has four"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, argv: list[str], code: int, message: str) -> None:
+    """What, where and what to do; 2 for wrong use, 1 for failure; never a traceback."""
+    line = '{"timestamp": 0, "input_length": 1, "output_length": 1}'
+    (tmp_path / "bad.jsonl").write_text(f"{line}\n{line[:-1]}\n")
+
+    with runner(tmp_path, *argv) as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert message in errors
+    assert "Traceback" not in errors
+    assert errors.startswith("error: ")
+    assert len(errors.splitlines()) == 1
+    assert process.returncode == code
+    assert processes_in(tmp_path) == []
