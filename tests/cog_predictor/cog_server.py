@@ -126,7 +126,7 @@ def _environ(folder: Path) -> dict[str, str]:
         **inherited,
         # coglet starts its worker as the first `python` of the PATH.
         "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONPATH": os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path),
         "PYTHONWARNINGS": "ignore::DeprecationWarning",
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cog
 import cog_predictor.service
-import coglet
+import coglet  # pants: no-infer-dep  # comes with cog
 import pytest
 import pytest_asyncio
 
