@@ -59,7 +59,7 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
     else:
         raise AssertionError("a text of 12,000 tokens was taken")
     assert embedder.embed(["short"], Ask(64)).shape == (1, 64)
-    vectors = embedder.embed(texts, Ask()).tolist()
+    vectors: list[list[float]] = embedder.embed(texts, Ask()).tolist()
     embedder.close()
     return vectors
 

@@ -39,8 +39,8 @@ def test_vectors_stand_in_the_order_of_their_texts(
 
     async def embed() -> list[bytes]:
         async with stand_in_engine() as engine, open_session() as session:
-            options = {"batch_size": batch_size, "concurrency": concurrency}
-            vectors = await client_of(session, engine, **options).embed(texts)
+            client = client_of(session, engine, batch_size=batch_size, concurrency=concurrency)
+            vectors = await client.embed(texts)
             asked = [text for body in engine.requests for text in body["input"]]
             assert len(asked) == len(set(asked))
             return [vector.tobytes() for vector in vectors]

@@ -71,7 +71,7 @@ async def test_an_engine_that_cannot_start_ends_it(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     arguments = ("--model", str(model), "--engine", ENGINE, "--", "--fail")
 
-    ended = await run(LOCAL, *arguments, **SMALL, XDG_CACHE_HOME=str(tmp_path))
+    ended = await run(LOCAL, *arguments, environ={**SMALL, "XDG_CACHE_HOME": str(tmp_path)})
 
     assert ended.code == 1
     assert "No available memory for the cache blocks" in ended.stderr.splitlines()[-1]
@@ -89,7 +89,7 @@ async def test_what_was_said_wrongly_is_one_line(
     arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     """Exit code 2, with the value."""
-    ended = await run(LOCAL, *arguments, XDG_CACHE_HOME=str(tmp_path))
+    ended = await run(LOCAL, *arguments, environ={"XDG_CACHE_HOME": str(tmp_path)})
 
     assert ended.code == 2
     assert message in ended.stderr.splitlines()[-1]
@@ -99,7 +99,7 @@ async def test_openais_client_has_its_session() -> None:
     """test_embedding_client.py against our front: one, a batch, similarities, latency."""
     async with fronted_engine(key="k") as (url, _):
         environ = {"BASE_URL": url, "EMBEDDING_API_KEY": "k", "MODEL_NAME": "tiny"}
-        ended = await run(test_embedding_client.__name__, **environ)
+        ended = await run(test_embedding_client.__name__, environ=environ)
 
     assert ended.code == 0, ended.stderr
     lines = ended.stdout.splitlines()
@@ -111,7 +111,9 @@ async def test_openais_client_has_its_session() -> None:
 async def test_openais_client_tells_a_wrong_key() -> None:
     """In one line."""
     async with fronted_engine(key="k") as (url, _):
-        ended = await run(test_embedding_client.__name__, BASE_URL=url, MODEL_NAME="tiny")
+        ended = await run(
+            test_embedding_client.__name__, environ={"BASE_URL": url, "MODEL_NAME": "tiny"}
+        )
 
     assert ended.code == 1
     assert "401" in ended.stderr

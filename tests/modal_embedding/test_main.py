@@ -16,7 +16,7 @@ async def test_lines_of_stdin_become_json_lines() -> None:
     """In order, ready for a pipe; everything else is on stderr."""
     async with stand_in_engine() as engine:
         environ = {"EMBEDDING_URL": engine.url, "MODEL_NAME": "tiny"}
-        ended = await run(MAIN, "embed", stdin=b"b\n\na\nb\n", **environ)
+        ended = await run(MAIN, "embed", stdin=b"b\n\na\nb\n", environ=environ)
 
     assert ended.code == 0, ended.stderr
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
@@ -58,7 +58,7 @@ async def test_a_search_finds_the_most_similar(tmp_path: Path) -> None:
     async with fronted_engine(key="k", query_template="{text}{instruction}") as (url, engine):
         environ = {"EMBEDDING_URL": url, "MODEL_NAME": "tiny", "EMBEDDING_API_KEY": "k"}
         texts = b"a cat\na dog\na bird\n"
-        await run(MAIN, "embed", "-o", output, "--dimensions", "8", stdin=texts, **environ)
+        await run(MAIN, "embed", "-o", output, "--dimensions", "8", stdin=texts, environ=environ)
         ended = await run(
             MAIN, "search", output, "a ", "--instruction", "dog", "-n", "2", **environ
         )
@@ -110,7 +110,7 @@ async def test_what_goes_wrong_is_one_line(
     arguments: tuple[str, ...], stdin: bytes, code: int, message: str
 ) -> None:
     """2 where the caller must act, 1 where the service must; never a traceback."""
-    ended = await run(MAIN, *arguments, stdin=stdin, MODAL_CONFIG_PATH="/nonexistent")
+    ended = await run(MAIN, *arguments, stdin=stdin, environ={"MODAL_CONFIG_PATH": "/nonexistent"})
 
     assert ended.code == code
     assert message in ended.stderr
@@ -120,7 +120,9 @@ async def test_what_goes_wrong_is_one_line(
 async def test_a_wrong_key_is_explained() -> None:
     """With the variable to set."""
     async with fronted_engine(key="right") as (url, _):
-        ended = await run(MAIN, "embed", "--url", url, stdin=b"a", EMBEDDING_API_KEY="wrong")
+        ended = await run(
+            MAIN, "embed", "--url", url, stdin=b"a", environ={"EMBEDDING_API_KEY": "wrong"}
+        )
 
     assert ended.code == 2
     assert "refused our credentials (401): set EMBEDDING_API_KEY" in ended.stderr
@@ -128,7 +130,9 @@ async def test_a_wrong_key_is_explained() -> None:
 
 async def test_half_a_token_of_modals_edge_is_explained() -> None:
     """Its two parts belong together."""
-    ended = await run(MAIN, "embed", "--url", "http://127.0.0.1:1", stdin=b"a", MODAL_KEY="wk")
+    ended = await run(
+        MAIN, "embed", "--url", "http://127.0.0.1:1", stdin=b"a", environ={"MODAL_KEY": "wk"}
+    )
 
     assert ended.code == 2
     assert "set both or none" in ended.stderr

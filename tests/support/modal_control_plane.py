@@ -5,15 +5,17 @@ finished image builds, echoes of what was created) is in `_ANSWERS`.
 """
 
 import itertools
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from google.protobuf.message import Message
-from grpclib.const import Handler
-from grpclib.server import Server, Stream
-from modal_proto import api_grpc, api_pb2
+# All of these come with modal.
+from google.protobuf.message import Message  # type: ignore[import-untyped]  # pants: no-infer-dep
+from grpclib.const import Handler  # pants: no-infer-dep
+from grpclib.server import Server, Stream  # pants: no-infer-dep
+from modal_proto import api_grpc, api_pb2  # pants: no-infer-dep
 
 M = TypeVar("M", bound=Message)
 
@@ -74,10 +76,9 @@ async def control_plane() -> AsyncIterator[ControlPlane]:
     """Run a control plane on a free port."""
     plane = ControlPlane()
     server = Server([_Handlers(plane)])
-    await server.start("127.0.0.1", 0)
-    assert server._server is not None
-    port = server._server.sockets[0].getsockname()[1]
-    plane.url = f"http://127.0.0.1:{port}"
+    listening = socket.create_server(("127.0.0.1", 0))
+    await server.start(sock=listening)
+    plane.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
         yield plane
     finally:

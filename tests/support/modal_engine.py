@@ -26,7 +26,8 @@ def vector_of(text: str) -> Vector:
     """The vector of a text, at length 1; the same in every process."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
     row = np.random.default_rng(seed).normal(size=(1, SIZE)).astype(np.float32)
-    return normalised(row)[0]
+    vector: Vector = normalised(row)[0]
+    return vector
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,11 +24,13 @@ def environ_of(**more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": path, **more}
 
 
-async def run(module: str, *arguments: str, stdin: bytes = b"", **environ: str) -> Ended:
+async def run(
+    module: str, *arguments: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None
+) -> Ended:
     """Run `python -m MODULE ARGUMENTS` to its end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
-        env=environ_of(**environ),
+        env=environ_of(**environ or {}),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
