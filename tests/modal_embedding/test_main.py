@@ -60,7 +60,7 @@ async def test_a_search_finds_the_most_similar(tmp_path: Path) -> None:
         texts = b"a cat\na dog\na bird\n"
         await run(MAIN, "embed", "-o", output, "--dimensions", "8", stdin=texts, environ=environ)
         ended = await run(
-            MAIN, "search", output, "a ", "--instruction", "dog", "-n", "2", **environ
+            MAIN, "search", output, "a ", "--instruction", "dog", "-n", "2", environ=environ
         )
 
     assert ended.code == 0, ended.stderr
