@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +29,15 @@ CALLS = st.lists(
 
 
 def an_ask(workload: str, **changes: object) -> Ask:
-    settings = {
-        "workload": workload,
-        "shares": {"a": 2.0, "b": 1.0},
-        "requests": 200,
-        "rate": 10.0,
-        "arrivals": "trace",
-        "seed": 3,
-    }
-    return Ask(**{**settings, **changes})
+    ask = Ask(
+        workload=workload,
+        shares={"a": 2.0, "b": 1.0},
+        requests=200,
+        rate=10.0,
+        arrivals="trace",
+        seed=3,
+    )
+    return msgspec.structs.replace(ask, **changes)
 
 
 @given(calls=CALLS)

@@ -9,6 +9,7 @@ from bench.measuring import Measured
 from bench.monitor import Burden
 from bench.record import Record, read_records
 from bench.schedule import Schedule, Shape, read_schedule
+from bench.snapshots import Snapshot
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 
 
@@ -29,6 +30,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     burden: Burden
     started: datetime
     partial: bool
+    snapshots: list[Snapshot]
 
 
 def load_saved(folder: Path) -> Saved:
@@ -40,6 +42,7 @@ def load_saved(folder: Path) -> Saved:
     try:
         records = read_records((folder / "records.msgpack").read_bytes(), str(folder))
         schedule = read_schedule((folder / "schedule.jsonl").read_bytes(), str(folder))
+        snapshots = _snapshots(folder / "snapshots.jsonl")
         about = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Manifest)
     except (OSError, WorkloadInvalid, msgspec.DecodeError) as error:
         raise SettingInvalid(f"{folder} is no saved result: {error}") from error
@@ -51,7 +54,14 @@ def load_saved(folder: Path) -> Saved:
         burden=about.burden,
         started=about.started,
         partial=about.partial,
+        snapshots=snapshots,
     )
+
+
+def _snapshots(path: Path) -> list[Snapshot]:
+    """A run of one upstream has none."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [msgspec.json.decode(line, type=Snapshot) for line in lines]
 
 
 def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measured:
@@ -80,4 +90,6 @@ def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measu
         burden=heavier,
         started=candidate.started,
         partial=baseline.partial or candidate.partial,
+        # Both folders of one comparison hold the snapshots of both arms.
+        snapshots=candidate.snapshots,
     )
