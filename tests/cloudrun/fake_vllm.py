@@ -41,6 +41,8 @@ def _names() -> list[str]:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # A head and a body are two writes; the second must not wait for the first's acknowledgement.
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Quiet."""

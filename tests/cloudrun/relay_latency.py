@@ -15,7 +15,7 @@ from servekit.client.client import Client
 from servekit.timing.clock import SystemClock
 from tests.cloudrun.container import MODEL, container, write_snapshot
 
-REQUESTS = 2000
+REQUESTS = 1000
 BODY = json.dumps({"model": MODEL, "prompt": "x" * 512, "max_tokens": 16}).encode()
 
 
