@@ -211,3 +211,20 @@ async def test_policy_can_be_chosen_by_header() -> None:
 
     assert b"x-servekit-policy: p2c\r\n" in known
     assert status(unknown) == 400
+
+
+async def test_failure_after_a_refusal_is_answered() -> None:
+    """One replica is full, the other dies: the client still gets an answer."""
+    async with running(Engine("429"), Engine("die")) as (_, port):
+        answer = await post(port)
+
+    assert status(answer) == 502
+
+
+async def test_server_errors_eject() -> None:
+    """They are passed on, and counted: an answer that came to its end is no success by itself."""
+    async with running(Engine("500"), Engine()) as (balancer, port):
+        answers = [await post(port) for _ in range(8)]
+
+        assert [status(answer) for answer in answers].count(500) == 3
+        assert balancer.replicas["r0"].health.ejections == 1

@@ -6,7 +6,7 @@ from typing import Protocol
 from loadbalancer.answers import Answer, last_chunks, refusal
 from loadbalancer.asked import Asked
 from loadbalancer.balancer import Balancer
-from loadbalancer.framing import ChunkedBody, ChunkedFraming, Framing, OpenFraming
+from loadbalancer.framing import ChunkedBody, ChunkedFraming, Framing
 from loadbalancer.heads import RequestHead, ResponseHead
 from loadbalancer.replicas import Replica
 from loadbalancer.upstream import Connection
@@ -49,9 +49,11 @@ class Exchange:
         "_connection",
         "_decision",
         "_decoder",
+        "_faulty",
         "_head",
         "_held",
         "_in_flight",
+        "_out",
         "_over",
         "_pending",
         "_raw",
@@ -78,6 +80,10 @@ class Exchange:
         self._tried: tuple[str, ...] = ()
         self._waited_s: float | None = None
         self._over = False
+        # Whether anything has been sent to the client.
+        self._out = False
+        # Whether the engine answered with a fault of its own.
+        self._faulty = False
         self._connecting: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._in_flight: InFlight | None = None
@@ -108,7 +114,6 @@ class Exchange:
 
     def turned_away(self, why: str) -> None:
         """There was none in time."""
-        self._over = True
         self._fail(ReplicaMissing(f"model {self._asked.service.model!r} is at its limit: {why}"))
 
     def abandon(self) -> None:
@@ -118,6 +123,9 @@ class Exchange:
 
     def time_out(self) -> None:
         """The engine has been silent for too long."""
+        if self._waited_s is None:
+            self.turned_away("there was no room in time")
+            return
         limit_s = self._balancer.rules.answer_timeout_s
         self._release("timeout")
         self._balancer.failed(self._replica)
@@ -188,7 +196,7 @@ class Exchange:
             if piece:
                 self.more(piece, framing)
             return
-        self._pass_on_head(head, framing, piece)
+        self._pass_on_head(head, piece)
         if piece:
             self._first_byte()
 
@@ -199,7 +207,7 @@ class Exchange:
         if not self._raw and (framing.unfinished or self._held):
             piece = self._whole_chunks(piece, framing)
         if self._pending is not None:
-            self._pass_on_head(self._pending, framing, piece)
+            self._pass_on_head(self._pending, piece)
         elif self._decoder is not None:
             self._write_decoded(piece)
         elif piece:
@@ -207,9 +215,9 @@ class Exchange:
 
     def ended(self) -> None:
         if self._pending is not None:
-            self._pass_on_head(self._pending, None, b"")
+            self._pass_on_head(self._pending, b"")
         balancer = self._balancer
-        if self._replica.health.troubled:
+        if self._replica.health.troubled and not self._faulty:
             self._replica.health.succeeded()
         balancer.telemetry.duration_s.observe(balancer.now() - self._begun_s)
         self._connection = None
@@ -221,7 +229,7 @@ class Exchange:
         """The engine failed: try another where nothing is out yet, else say so and end."""
         reused = self._connection is not None and self._connection.used
         self._connection = None
-        fresh = not self._written
+        fresh = not self._out
         self._release("failed")
         if reused and fresh and not self._spoken:
             # It was idle and the engine had just closed it: no fault, and no attempt either.
@@ -238,6 +246,7 @@ class Exchange:
     def _refused(self, head: ResponseHead) -> bool:
         """Whether another replica was asked instead, because this one has no room."""
         if head.status >= 500 and head.status != 503:
+            self._faulty = True
             self._balancer.failed(self._replica)
             return False
         if head.status not in (429, 503):
@@ -260,16 +269,12 @@ class Exchange:
     def _retry(self, why: str) -> None:
         self._balancer.telemetry.retries[why] += 1
         self._tried = (*self._tried, self._replica.name)
-        self._pending, self._held, self._spoken = None, b"", False
+        self._pending, self._held, self._spoken, self._raw = None, b"", False, True
         self._try_next()
-
-    @property
-    def _written(self) -> bool:
-        return self._pending is None and self.heard > 0
 
     def _fail(self, error: ServeError) -> None:
         self._leave()
-        if not self._written:
+        if not self._out:
             self._client.answer(refusal(error))
         elif self._raw or self._decoder is not None:
             self._client.cut()
@@ -287,8 +292,9 @@ class Exchange:
         if self._in_flight is not None:
             balancer.answered(self._asked, self._in_flight, now_s - self._sent_s)
 
-    def _pass_on_head(self, head: ResponseHead, framing: Framing | None, piece: bytes) -> None:
+    def _pass_on_head(self, head: ResponseHead, piece: bytes) -> None:
         self._pending = None
+        self._out = True
         lines = (
             b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
             % (
@@ -297,8 +303,8 @@ class Exchange:
                 1000 * (self._waited_s or 0.0),
             )
         )
-        closing = not self._stays_open or isinstance(framing, OpenFraming)
-        closing = closing or self._balancer.draining
+        open_ended = head.length is None and not head.chunked
+        closing = not self._stays_open or open_ended or self._balancer.draining
         if head.chunked and self._head.old:
             self._decoder = ChunkedBody(limit=1 << 62)
             closing = True
