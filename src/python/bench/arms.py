@@ -68,13 +68,17 @@ def start_arms(
         EngineExited, EngineNotReady: a program did not start.
     """
     engines = [
-        Program(f"simulator of {b}", _simulator(fleet, b), log=_log(logs, n, "simulator"))
+        Program(
+            f"simulator of {b}", _simulator(fleet, b), log=_log(logs, n, "simulator"), yields=True
+        )
         for n, b in enumerate(balancers)
     ]
     programs += engines
     replicas: list[dict[str, str]] = [program.ready()["replicas"] for program in engines]
     fronts = [
-        Program(f"load balancer {b}", _balancer(b, own), log=_log(logs, n, "loadbalancer"))
+        Program(
+            f"load balancer {b}", _balancer(b, own), log=_log(logs, n, "loadbalancer"), yields=True
+        )
         for n, (b, own) in enumerate(zip(balancers, replicas, strict=True))
     ]
     programs += fronts
