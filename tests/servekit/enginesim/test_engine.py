@@ -182,6 +182,16 @@ def test_cached_prompt_still_computes_its_last_token() -> None:
     assert outcome.steps[-1].prefill_tokens == 16
 
 
+def test_cached_tokens_count_as_prompt_tokens() -> None:
+    """vLLM's prompt_tokens_total has every token of a prompt, wherever it came from."""
+    engine = small_engine()
+    segments = _segments(1, 64)
+    drive(engine, [(0.0, Request(1, 64, 1, segments)), (1.0, Request(2, 64, 1, segments))])
+
+    assert engine.counters.prompt_tokens == 128
+    assert engine.counters.computed_tokens == 80
+
+
 def test_full_engine_refuses() -> None:
     """Beyond the limit a request is refused with vLLM's status, and counted."""
     engine = small_engine(max_in_flight=1)

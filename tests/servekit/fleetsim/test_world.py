@@ -80,7 +80,9 @@ def test_failures_lose_nobody(failures: list[tuple[str, float, float]], policy: 
 
 def test_dead_replica_cuts_streams_and_sends_the_rest_elsewhere() -> None:
     """Who has seen a token is cut off; who has not is served by another replica."""
-    outcome = _run(_load(100, rate=40.0), failures=(Failure("r0", 1.0, 60.0),))
+    # At 200 requests/s prompts queue, so that some have no token yet when it dies.
+    failures = (Failure("r0", 0.4, 60.0),)
+    outcome = _run(_load(100, rate=200.0), "round-robin", failures=failures)
 
     assert outcome.status.count(CUT) > 0
     assert outcome.status.count(OK) + outcome.status.count(CUT) == 100

@@ -150,9 +150,15 @@ class Step:
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine has done since its start."""
+    """What an engine has done since its start.
+
+    Attributes:
+        prompt_tokens: of requests whose first token came out, cached ones included, as in vLLM.
+        computed_tokens: prompt tokens that went through the model, again where preempted.
+    """
 
     prompt_tokens: int = 0
+    computed_tokens: int = 0
     generation_tokens: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
@@ -288,8 +294,10 @@ class Engine:
         self._advance(step.steps, step.decoded)
         self.counters.steps += step.steps
         self.counters.generation_tokens += step.decoded * step.steps + len(step.sampled)
-        self.counters.prompt_tokens += step.prefill_tokens
+        self.counters.computed_tokens += step.prefill_tokens
         for sequence in step.sampled:
+            if not sequence.emitted:
+                self.counters.prompt_tokens += sequence.request.prompt_tokens
             self._start_decoding(sequence, step.end_s)
         for sequence in step.finished:
             self._finish(sequence)
