@@ -16,12 +16,16 @@ before it.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import modal
+import modal.experimental
 import structlog
 
 from modal_embedding.settings import carried, check_protected, read_embedding_settings
+from servekit.errors.tree import EngineExited
 
 log = structlog.get_logger()
 
@@ -181,7 +185,9 @@ class VLLMEmbeddingSnapshot:
         """Return one unit-length vector per sentence, in order."""
         from modal_embedding.protocol import Ask
 
-        return self.embedder.embed(sentences, Ask(dimensions, instruction, query)).tolist()  # type: ignore[no-any-return]
+        with ending_with_its_engine():
+            vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
+        return vectors.tolist()  # type: ignore[no-any-return]
 
     @modal.method()
     def embed_with_metadata(
@@ -195,7 +201,8 @@ class VLLMEmbeddingSnapshot:
         from modal_embedding.embedder import described
         from modal_embedding.protocol import Ask
 
-        vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
+        with ending_with_its_engine():
+            vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
         return [dict(entry) for entry in described(sentences, vectors)]
 
     @modal.method()
@@ -209,6 +216,20 @@ class VLLMEmbeddingSnapshot:
     def stop(self) -> None:
         """End the engine."""
         self.embedder.close()
+
+
+@contextmanager
+def ending_with_its_engine() -> Iterator[None]:
+    """An engine that died serves nobody: its container takes no more, and another one comes.
+
+    The caller sees EngineExited, and may ask again.
+    """
+    try:
+        yield
+    except EngineExited:
+        if not modal.is_local():
+            modal.experimental.stop_fetching_inputs()
+        raise
 
 
 def _bring_if_ours() -> Path:
