@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from pathlib import Path
 
 from loadbalancer.admission import Admission
@@ -9,7 +10,7 @@ from loadbalancer.keys import read_keys
 from loadbalancer.reloading import Watched, apply_fleet
 from servekit.errors.tree import FleetInvalid
 from servekit.fleet.fleet import Fleet, Model, Replica
-from tests.loadbalancer.engine import Engine, post, running
+from tests.loadbalancer.engine import Engine, post, running, talk
 
 
 def fleet_of(*engines: Engine) -> Fleet:
@@ -94,3 +95,19 @@ async def test_stop_lets_streams_finish() -> None:
         await asyncio.sleep(0.01)
 
     assert all(b"[DONE]" in answer for answer in await asyncio.gather(*under_way))
+
+
+async def test_replicas_are_shown_with_what_is_known_of_them() -> None:
+    """The page at /status reads this; it loads nothing from elsewhere."""
+    close = b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    async with running(Engine()) as (_, port):
+        await post(port)
+        replicas = await talk(port, b"GET /replicas" + close)
+        page = await talk(port, b"GET /status" + close)
+
+    (replica,) = json.loads(replicas.partition(b"\r\n\r\n")[2])
+    assert (replica["name"], replica["healthy"], replica["in_flight"]) == ("r0", True, 0)
+    assert replica["load"]["running"] == 0
+    assert replica["load"]["waiting"] is None
+    assert b"text/html" in page
+    assert b"://" not in page

@@ -1,5 +1,7 @@
 """What a load balancer answers by itself: health, metrics, models."""
 
+from importlib import resources
+
 from loadbalancer.answers import Answer, json_answer, refuse
 from loadbalancer.balancer import Balancer
 from loadbalancer.exposition import exposition
@@ -15,12 +17,15 @@ class FrontDesk:
     def __init__(self, balancer: Balancer) -> None:
         self._balancer = balancer
         self.keys = KeyRing()
+        self._page = (resources.files("loadbalancer") / "status.html").read_bytes()
         self._routes = {
             b"/health": self._health,
             b"/readyz": self._ready,
             b"/metrics": self._metrics,
             b"/v1/models": self._models,
             b"/decisions": self._decisions,
+            b"/replicas": self._replicas,
+            b"/status": self._status,
         }
 
     def admit(self, head: RequestHead) -> Answer | None:
@@ -69,6 +74,26 @@ class FrontDesk:
             if service.pool
         ]
         return json_answer({"object": "list", "data": cards})
+
+    def _replicas(self) -> Answer:
+        """What is known of each replica; a load that is stale is unknown."""
+        now_s = self._balancer.now()
+        return json_answer(
+            [
+                {
+                    "name": replica.name,
+                    "url": replica.upstream.address.url,
+                    "models": replica.models,
+                    "healthy": replica.health.available(now_s),
+                    "in_flight": replica.account.ours,
+                    "load": replica.account.load(now_s),
+                }
+                for replica in self._balancer.replicas.values()
+            ]
+        )
+
+    def _status(self) -> Answer:
+        return Answer(200, self._page, "text/html; charset=utf-8")
 
     def _decisions(self) -> Answer:
         return json_answer(

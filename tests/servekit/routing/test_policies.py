@@ -252,6 +252,10 @@ def test_latency_learns_which_replica_is_slow() -> None:
         policy.sent(request, account, 0.0)
         policy.answered(request, account, 0.5 if account.name == "r0" else 0.1)
 
-    chosen = {policy.choose(RouteRequest(prompt_tokens=1000), pool, 0.0).replica for _ in range(9)}
+    chosen = Counter(
+        policy.choose(RouteRequest(prompt_tokens=1000), pool, 0.0).replica for _ in range(1000)
+    )
 
-    assert chosen == {"r1"}
+    assert chosen["r1"] > 970
+    # A replica that was slow once can show that it is no longer.
+    assert chosen["r0"] > 0

@@ -23,6 +23,10 @@ PRIOR = (0.008, 21.5e-6, 21.5e-6, 0.0005)
 # Scales that bring the four inputs to about 1.
 _SCALES = (1.0, 1e-3, 1e-3, 0.1)
 
+# A replica that was slow once, while it started, would never be asked again and could not show that
+# it is fast: this share of the requests goes anywhere.
+EXPLORED = 0.02
+
 # Half of a sample's weight is gone after 138 more: a fleet's load changes within minutes.
 FORGETTING = 0.995
 # How sure the prior is: as if a few requests had been seen.
@@ -81,6 +85,9 @@ class Latency:
             (a.name, self._model(a.name).predict(_inputs(request, hits, a, now_s)))
             for a in looked_at(pool, self._rng)
         ]
+        if self._rng.random() < EXPLORED:
+            name, _ = scores[int(self._rng.random() * len(scores))]
+            return Decision(name, self.name, "explore", tuple(scores))
         return lowest(self.name, scores, self._rng)
 
     def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
