@@ -114,7 +114,10 @@ function Conversations(props: {
 
 function Turns({ conversation, answering }: { conversation: Conversation; answering: boolean }) {
   const end = useRef<HTMLDivElement>(null);
-  useEffect(() => end.current?.scrollIntoView?.({ block: "end" }), [conversation.turns]);
+  useEffect(() => {
+    // In braces: a browser may return a promise here, and React would call it as a clean-up.
+    end.current?.scrollIntoView?.({ block: "end" });
+  }, [conversation.turns, conversation.failure]);
 
   return (
     // A screen reader reads an answer when it is whole, not word by word.
