@@ -48,7 +48,7 @@ class Server:
     port: int
     args: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    start_s: float = 15.0
+    start_s: float = 30.0
     health: str = "/health"
     healthy: str = ""
     path: str = "/v1/chat/completions"
@@ -85,7 +85,15 @@ SERVERS = (
         body={"message": "hello", "max_tokens": 4},
         answered='"response":',
     ),
-    Server("build_notifier", 8080, health="/", path="/", body=SUCCESSFUL_BUILD, answered="OK"),
+    Server(
+        "build_notifier",
+        8080,
+        start_s=60.0,
+        health="/",
+        path="/",
+        body=SUCCESSFUL_BUILD,
+        answered="OK",
+    ),
     Server(
         "modal_embedding",
         8000,
