@@ -1,5 +1,7 @@
 """Bodies read without a socket."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ def test_events_do_not_depend_on_how_the_body_is_cut(cuts: list[int]) -> None:
     reading = StreamReading()
     edges = [0, *sorted(cuts), len(BODY)]
 
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         reading.read(BODY[start:end], float(number))
     reading.finish()
 
