@@ -1,7 +1,5 @@
 """What each image of src/docker is asked to do.  Pure."""
 
-import json
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,15 +16,6 @@ CHAT = {"max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
 
 # The first replica of the fleet that the simulator's image serves.
 FLEET_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
-
-# As Pub/Sub pushes it.  Nothing is told about a build that went well, so nothing else is called.
-SUCCESSFUL_BUILD = {
-    "message": {
-        "data": b64encode(json.dumps({"id": "b1", "status": "SUCCESS"}).encode()).decode(),
-        "messageId": "1",
-    },
-    "subscription": "projects/p/subscriptions/s",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +75,6 @@ SERVERS = (
         answered='"response":',
     ),
     Server(
-        "build_notifier",
-        8080,
-        start_s=60.0,
-        health="/",
-        path="/",
-        body=SUCCESSFUL_BUILD,
-        answered="OK",
-    ),
-    Server(
         "modal_embedding",
         8000,
         ("--model", "/models/tiny", "--no-auth"),
@@ -106,5 +86,5 @@ SERVERS = (
     ),
 )
 
-# Images that do one thing and end.
-PROGRAMS = ("bench",)
+# Images that do one thing and end, and the notifier, which answers nothing without Google's account.
+PROGRAMS = ("bench", "build_notifier")
