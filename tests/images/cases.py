@@ -86,5 +86,5 @@ SERVERS = (
     ),
 )
 
-# Images that do one thing and end, and the notifier, which answers nothing without Google's account.
+# Images that do one thing and end.  The notifier answers nothing without an account of Google's.
 PROGRAMS = ("bench", "build_notifier")
