@@ -59,10 +59,10 @@ async def test_no_texts_ask_nobody() -> None:
 
 async def test_as_many_requests_are_under_way_as_allowed() -> None:
     """Never more, and no fewer while there is work."""
-    async with stand_in_engine(delay_s=0.02) as engine, open_session() as session:
+    async with stand_in_engine(delay_s=0.3) as engine, open_session() as session:
         client = client_of(session, engine, batch_size=1, concurrency=3)
 
-        await client.embed([str(number) for number in range(12)])
+        await client.embed([str(number) for number in range(6)])
 
         assert engine.busiest == 3
 
