@@ -23,8 +23,8 @@ from tests.golden.names import (
     used,
 )
 
-# Names of ours that look like vLLM's: the load balancers' setting, as the seed calls it.
-OUR_VARIABLES = {"VLLM_ENDPOINTS"}
+# Settings of ours that look like vLLM's, as the seeds call them.
+OUR_VARIABLES = {"VLLM_ENDPOINTS", "VLLM_SERVICE_URL"}
 
 
 def capture(name: str) -> str:
