@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import build_notifier
 import grpc  # type: ignore[import-untyped]
 import pytest
 
+import build_notifier
 from tests.build_notifier.events import BUILD_ID, build, message
 from tests.build_notifier.google_stand_ins import (
     HttpStandIn,

@@ -1,9 +1,10 @@
 """Secrets are taken out before text goes anywhere."""
 
 import pytest
-from build_notifier.masking import MASK, masked, masked_lines
 from hypothesis import given
 from hypothesis import strategies as st
+
+from build_notifier.masking import MASK, masked, masked_lines
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGH"
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from build_notifier.message import read_build
-from build_notifier.report import SECTION_CHARS, Report, report_of
 from google.cloud.devtools.cloudbuild_v1 import Build
 
+from build_notifier.message import read_build
+from build_notifier.report import SECTION_CHARS, Report, report_of
 from tests.build_notifier.events import build
 
 

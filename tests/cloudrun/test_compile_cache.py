@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 import pytest
+
 from cloudrun.compile_cache import (
     CompileKey,
     Store,
@@ -20,7 +21,6 @@ from cloudrun.compile_cache import (
     write_key,
 )
 from cloudrun.stores import FolderStore, open_store
-
 from servekit.errors.tree import CacheRefused, SettingInvalid, WeightsUnreachable
 
 KEY = CompileKey(

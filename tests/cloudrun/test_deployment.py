@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cloudrun.deployment import Deployment, read_variables
 
+from cloudrun.deployment import Deployment, read_variables
 from servekit.errors.tree import SettingInvalid
 from tests.cloudrun.discovery import problems
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cloudrun.model import Model, ModelFacts, find_model, read_facts, require_length
 
+from cloudrun.model import Model, ModelFacts, find_model, read_facts, require_length
 from servekit.errors.tree import ConfigError, SettingInvalid, WeightsMissing
 from tests.cloudrun.container import COMMIT, MODEL, write_snapshot
 

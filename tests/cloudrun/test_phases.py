@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cloudrun.phases import MILESTONES, PhaseReader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudrun.phases import MILESTONES, PhaseReader
 from servekit.timing.timeline import Stage
 
 LOGS = Path(__file__).parents[1] / "golden/vllm_logs"

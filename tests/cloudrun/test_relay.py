@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from cloudrun.front import FrontServer
-from cloudrun.progress import Progress
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudrun.front import FrontServer
+from cloudrun.progress import Progress
 from servekit.timing.clock import SystemClock
 from tests.support.clock import FakeClock
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cloudrun.system import find_arch, name_host
 
+from cloudrun.system import find_arch, name_host
 from servekit.engine.dtype import GpuArch
 
 
