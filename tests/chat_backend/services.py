@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+
 from chat_backend.api import ChatApi
 from chat_backend.chat_settings import ChatSettings
-
 from servekit.fleet.fleet import load_fleet
 from simulator.servers import ReplicaServer, replica_servers
 

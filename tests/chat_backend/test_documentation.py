@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chat_backend.api import ChatApi
 from chat_backend.chat_settings import ChatSettings
 from chat_backend.documentation import CHAT_DOCUMENTATION
 from chat_backend.failures import failure_of
 from chat_backend.messages import engine_body, read_chat_request
-from hypothesis import given
-from hypothesis import strategies as st
-
 from servekit.errors.tree import RequestError
 
 SETTINGS = ChatSettings()

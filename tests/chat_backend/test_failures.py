@@ -6,8 +6,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from chat_backend.failures import failure_of
 
+from chat_backend.failures import failure_of
 from servekit.errors.tree import EngineRefused, EngineTimeout, ServeError, StreamCut
 from servekit.wire.sse import SseDecoder
 from simulator.servers import ReplicaServer

@@ -1,10 +1,11 @@
 """Rates: laws of the bucket."""
 
 import pytest
-from chat_backend.failures import RateExceeded
-from chat_backend.limits import MAX_CLIENTS, RateLimit
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chat_backend.failures import RateExceeded
+from chat_backend.limits import MAX_CLIENTS, RateLimit
 
 
 @given(

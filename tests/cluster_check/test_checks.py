@@ -1,6 +1,7 @@
 """What output means: each fault is named, and what is right passes."""
 
 import pytest
+
 from cluster_check.checks import GPU_WORKER, WORKER, Check, Node, Output, checks_for
 
 NODE = Node("gpu", GPU_WORKER, "i-1", "10.10.0.1")

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from cluster_check.checks import GPU_WORKER, Finding, Node, Output
 from cluster_check.main import app, read_nodes
 from cluster_check.report import as_table, check_nodes
-from typer.testing import CliRunner
-
 from servekit.errors.tree import SettingInvalid
 
 

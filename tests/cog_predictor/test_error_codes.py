@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from cog_predictor import error_codes
 from cog_predictor.error_codes import ERROR_CODES, CodedError, code_of, coded
-
 from servekit.errors import tree
 
 README = Path(__file__).parents[2] / "src/python/cog_predictor/README.md"

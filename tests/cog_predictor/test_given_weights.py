@@ -4,8 +4,8 @@ import io
 
 import pytest
 from cog import Path, URLFile, URLPath
-from cog_predictor.given_weights import weights_text
 
+from cog_predictor.given_weights import weights_text
 from servekit.errors.tree import WeightsMissing
 
 # Nobody listens there: to open it would fail.

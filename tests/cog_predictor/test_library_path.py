@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cog_predictor.library_path import library_folders, preload_libraries, with_library_folders
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cog_predictor.library_path import library_folders, preload_libraries, with_library_folders
 
 
 def _site(folder: Path, *names: str) -> Path:

@@ -8,13 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cog_predictor.deployment import WARM_UP
 from cog_predictor.engine import Piece, Sampling
 from cog_predictor.predictor import Predictor
 from cog_predictor.request import Request
-from hypothesis import given
-from hypothesis import strategies as st
-
 from servekit.prompts.choice import choose_prompts
 from tests.cog_predictor.fake_engine import FakeEngine
 from tests.support.clock import FakeClock

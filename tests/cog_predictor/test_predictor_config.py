@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from cog_predictor.error_codes import EngineArgUnknown, PredictorConfigInvalid
 from cog_predictor.predictor_config import FILE, PredictorConfig, engine_args, load_config
-
 from tests.cog_predictor.fake_engine import known_args
 
 

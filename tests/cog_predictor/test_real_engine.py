@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import cog
-import cog_predictor.service
 import coglet  # pants: no-infer-dep  # comes with cog
 import pytest
 import pytest_asyncio
 
+import cog_predictor.service
 from tests.cog_predictor.cog_server import CogServer, cog_server, flat_folder
 from tests.cog_predictor.fake_engine import known_args
 from tests.real_engine.engine import READY_TIMEOUT_S, ensure_model

@@ -4,13 +4,13 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cog_predictor.deployment import WARM_UP
 from cog_predictor.engine import Sampling
 from cog_predictor.error_codes import MinTokensInvalid
 from cog_predictor.request import Request, choose_sampling, stop_texts
-from hypothesis import given
-from hypothesis import strategies as st
-
 from servekit.errors.tree import PromptTooLong
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cog import BaseRunner, Input
 from cog.predictor import load_predictor_from_ref
+
 from cog_predictor.schema import schema_of
 
 FLAT_FOLDER = Path(__file__).parents[2] / "src/python/cog_predictor/flat"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cog_predictor.predictor_config import PredictorConfig
 from cog_predictor.training import HubFiles, Pack, pack_model, patterns
-
 from servekit.errors.tree import SettingInvalid, WeightsMissing
 from tests.cog_predictor.cog_server import cog_server, flat_folder
 from tests.support.hub_server import FILES, SHA, Hub, hub_server

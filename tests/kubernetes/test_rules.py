@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chat_backend.telemetry import Telemetry
 
+from chat_backend.telemetry import Telemetry
 from tests.chat_backend.services import simulated_engine
 from tests.kubernetes.manifests import read
 

@@ -2,6 +2,7 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modal_embedding.batches import batched
 
 TEXTS = st.lists(st.text(min_size=1, max_size=12), max_size=40)

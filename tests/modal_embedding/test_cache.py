@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modal_embedding.cache import EmbeddingCache, Recipe
 from modal_embedding.protocol import Ask
-
 from servekit.errors.tree import SettingInvalid
 
 RECIPES = st.builds(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modal_embedding.cache import EmbeddingCache
 from modal_embedding.client import EmbeddingClient, Progress, Retries, all_or_none
 from modal_embedding.protocol import Ask, TextTooLong
 from modal_embedding.service import HttpService, open_session
-
 from servekit.errors.tree import (
     EngineRefused,
     EngineUnreachable,

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import aiohttp
 import pytest
+
 from modal_embedding.container import ContainerService
 from modal_embedding.loop_thread import LoopThread
 from modal_embedding.server import EnginePlan
-
 from servekit.engine.environment import EngineFolders
 from servekit.errors.tree import SettingInvalid
 from tests.real_engine.engine import reserved_port

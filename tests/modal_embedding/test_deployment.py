@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modal_embedding import modal_vllm_embedding_with_snapshot
 from modal_proto import api_pb2  # pants: no-infer-dep
 
+from modal_embedding import modal_vllm_embedding_with_snapshot
 from tests.support.modal_control_plane import ControlPlane, control_plane
 from tests.support.modal_engine import stand_in_engine, vector_of
 

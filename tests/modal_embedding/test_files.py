@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modal_embedding.files import (
     Embeddings,
     labels,
@@ -12,7 +13,6 @@ from modal_embedding.files import (
     read_texts,
     write_embeddings,
 )
-
 from servekit.errors.tree import SettingInvalid
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=4)

@@ -4,11 +4,11 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+
 from modal_embedding.front import Front, status_of
 from modal_embedding.server import EmbeddingServer
 from modal_embedding.service import Busy
 from modal_embedding.vectors import as_vectors, normalised
-
 from servekit.errors.tree import (
     EngineError,
     EngineExited,

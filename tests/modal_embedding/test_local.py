@@ -5,8 +5,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from modal_embedding import test_embedding_client
 
+from modal_embedding import test_embedding_client
 from tests.support.modal_engine import stand_in_engine
 from tests.support.modal_front import fronted_engine
 from tests.support.modal_programs import ready, run

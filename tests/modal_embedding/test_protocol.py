@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modal_embedding.protocol import (
     Embedded,
     TextTooLong,
@@ -17,7 +18,6 @@ from modal_embedding.protocol import (
     read_too_long,
     too_long_body,
 )
-
 from servekit.errors.tree import EngineRefused, RequestInvalid
 
 

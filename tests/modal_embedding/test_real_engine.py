@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
+
 from modal_embedding.test_embedding_client import client_of, session
 from modal_embedding.vectors import Vectors, as_vectors, cosine_distances, normalised
-
 from tests.real_engine.engine import ensure_model
 from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
 

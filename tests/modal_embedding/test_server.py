@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import aiohttp
 import pytest
+
 from modal_embedding.front import Front
 from modal_embedding.server import EmbeddingServer, EnginePlan, engine_command, engine_environ
-
 from servekit.engine.environment import EngineFolders
 from servekit.errors.tree import EngineExited, SettingInvalid
 from servekit.timing.clock import SystemClock

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modal_embedding.settings import (
     KALM_DIMENSIONS,
     EmbeddingSettings,
@@ -8,7 +9,6 @@ from modal_embedding.settings import (
     check_protected,
     read_embedding_settings,
 )
-
 from servekit.errors.tree import SettingInvalid
 
 

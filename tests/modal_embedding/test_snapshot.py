@@ -3,13 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from modal_embedding.coldstart import ColdStart, TimedStage, report
 from modal_embedding.embedder import described, warm_up_texts
 from modal_embedding.protocol import Ask, Embedded
 from modal_embedding.settings import EmbeddingSettings
 from modal_embedding.snapshot import SnapshotEmbedder
 from modal_embedding.vectors import as_vectors
-
 from servekit.errors.tree import EngineExited, RequestInvalid
 from tests.support.clock import FakeClock
 from tests.support.modal_engine import vector_of

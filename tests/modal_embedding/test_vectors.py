@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
 from modal_embedding.vectors import (
     Vectors,
     as_vectors,
@@ -17,7 +18,6 @@ from modal_embedding.vectors import (
     shortened,
     to_base64,
 )
-
 from servekit.errors.tree import RequestInvalid
 
 FLOATS = st.floats(-1e3, 1e3, width=32)

@@ -2,9 +2,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from modal_embedding.protocol import TextTooLong
 from modal_embedding.vllm_engine import VllmEngine
-
 from servekit.errors.tree import EngineExited
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
+
 from modal_embedding.vectors import Vector, normalised, to_base64
 
 SIZE = 16

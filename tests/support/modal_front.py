@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 from modal_embedding.front import Front
 from modal_embedding.server import EmbeddingServer, EnginePlan
 from modal_embedding.settings import EmbeddingSettings
-
 from servekit.engine.environment import EngineFolders
 from servekit.timing.clock import SystemClock
 from tests.support.modal_engine import StandInEngine, stand_in_engine

@@ -11,6 +11,7 @@ from typing import Optional
 
 import cog
 from cog import AsyncConcatenateIterator, BasePredictor, Input
+
 from cog_predictor.request import Request
 from cog_predictor.service import Service, import_vllm, start_service
 

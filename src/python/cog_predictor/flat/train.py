@@ -12,6 +12,7 @@ from pathlib import Path as LocalPath
 from typing import Optional
 
 from cog import BaseModel, Input, Path, Secret
+
 from cog_predictor.error_codes import coded
 from cog_predictor.logs import report
 from cog_predictor.predictor_config import PredictorConfig

@@ -22,8 +22,8 @@ _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "VLLM
 # These say where we run, change the key of the compile cache, and change nothing else.
 _KEY_NOISE = ("VLLM_IMAGE_TAG", "VLLM_USAGE_SOURCE", "XDG_CONFIG_HOME")
 
-# Of what stays, this changes the key of the compile cache (measured on vLLM 0.26), and so does every
-# variable of vLLM's own but these (vLLM 0.32, envs.py, compile_factors).
+# Of what stays, this changes the key of the compile cache (measured on vLLM 0.26), and so does
+# every variable of vLLM's own but these (vLLM 0.32, envs.py, compile_factors).
 _KEY_VARIABLES = frozenset({"CUDA_HOME", "HOME"})
 _OUTSIDE_THE_KEY = frozenset(
     {
