@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ FLAT_FOLDER = Path(__file__).parents[2] / "src/python/cog_predictor/flat"
 
 
 def _schema(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    # The server itself loads the file so, and leaves it in sys.modules.
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    # The server itself loads the file so, and leaves it in sys.modules; this takes it out again.
+    module = name.partition(".py")[0]
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
     return schema_of(load_predictor_from_ref(str(FLAT_FOLDER / name)))
 
 
