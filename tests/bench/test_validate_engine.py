@@ -9,7 +9,7 @@ import pytest
 from bench.calibrate_engine import measure, profile_json, recorded_profile
 from bench.recorded import LoadRequest, RecordedLoad, read_decode, read_loads, read_ttft
 from bench.step_fit import DecodePoint, TtftPoint, fit_profile
-from bench.validate_engine import JUDGED, compare, measure_load, replay
+from bench.validate_engine import JUDGED, TwinTooFarOff, compare, measure_load, replay
 from servekit.enginesim.calibration import calibration_for, load_calibration
 from servekit.errors.tree import WorkloadInvalid
 from tests.servekit.enginesim.driving import PROFILE
@@ -95,6 +95,18 @@ def test_live_load_is_replayed() -> None:
     assert outcome.requests == len(load.requests) > 5
     assert outcome.tokens == sum(request.output_tokens for request in load.requests)
     assert all(0 < request.ttft_s <= request.last_s for request in load.requests)
+
+
+def test_prompts_that_the_engine_knows_are_refused() -> None:
+    """The same seed sends the same prompts, and a second run would measure the cache."""
+
+    async def twice() -> None:
+        async with serving(speed=5.0, calibration=H200) as client:
+            await measure_load(client.server.url, 20.0, 0.5, (400, 4), 1)
+            await measure_load(client.server.url, 20.0, 0.5, (400, 4), 1)
+
+    with pytest.raises(TwinTooFarOff, match="give another --seed"):
+        asyncio.run(twice())
 
 
 def test_calibration_of_a_live_engine_finds_its_profile(tmp_path: Path) -> None:

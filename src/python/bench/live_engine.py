@@ -12,6 +12,7 @@ from bench.prompts import FIRST_TOKEN
 from servekit.client.client import COMPLETIONS, Client
 from servekit.client.outcome import Fault
 from servekit.errors.tree import EngineRefused, EngineUnreachable, SettingInvalid
+from servekit.metrics.engine_load import read_engine_load
 from servekit.metrics.exposition import samples
 from servekit.timing.clock import SystemClock
 from servekit.wire.openai import CompletionRequest, ModelList, StreamOptions
@@ -136,6 +137,14 @@ class LiveEngine:
             # Random weights speak half characters, which have no text until they are whole.
             self._only_printable = self._only_printable or not answered.each_seen
         await asyncio.gather(*(self.must_ask(32, 8) for _ in range(4)))
+
+    async def prefix_hits(self) -> int:
+        """Return the prompt tokens that the engine found in its cache since its start; 0 where it
+        does not say."""
+        status, body = await self._client.get("/metrics")
+        if status != 200:
+            return 0
+        return read_engine_load(body.decode("utf-8", "replace"), self.model).prefix_hits or 0
 
     async def kv_cache_tokens(self) -> int | None:
         """Return the tokens that the engine's KV cache holds; None where it does not say."""

@@ -29,6 +29,9 @@ SHARES = (0.5, 0.9, 0.99)
 # What `--within` looks at: a 99th percentile of a minute's load is a handful of requests.
 JUDGED = ("TTFT p50 ms", "TTFT p90 ms", "ITL p50 ms", "ITL p90 ms")
 
+# Prompts are random and share nothing: hits beyond this share come from an earlier run.
+MOST_KNOWN = 0.01
+
 # The recorded loads come from this pair.
 RECORDED = ("meta-llama/Llama-3.1-8B-Instruct", "h200")
 
@@ -157,16 +160,29 @@ def curve_rows(load: RecordedLoad, outcome: Outcome) -> list[Comparison]:
 async def measure_load(
     url: str, rate: float, seconds: float, lengths: tuple[int, int], seed: int
 ) -> RecordedLoad:
-    """Send Poisson arrivals to a live engine and return what its client saw."""
+    """Send Poisson arrivals to a live engine and return what its client saw.
+
+    Raises:
+        TwinTooFarOff: nothing was answered, or the engine had the prompts in its cache already,
+            which no twin can know.
+    """
     rng = Random(seed)
     engine = await open_engine(url, seed)
     try:
         await engine.warm_up()
+        known = await engine.prefix_hits()
         requests, gaps = await _send_all(engine, rng, rate, seconds, lengths)
+        known = await engine.prefix_hits() - known
     finally:
         await engine.aclose()
     if not requests:
         raise TwinTooFarOff(f"{url}: no request was answered; look at the engine's log")
+    sent = sum(request.prompt_tokens for request in requests)
+    if known > MOST_KNOWN * sent:
+        raise TwinTooFarOff(
+            f"{url}: {known} of {sent} prompt tokens were in its prefix cache from an earlier run; "
+            "give another --seed"
+        )
     itl = quantiles(gaps, SHARES)
     name = f"{rate} requests/s, live"
     return RecordedLoad(name, tuple(requests), (itl[0], itl[1], itl[2]), ())
