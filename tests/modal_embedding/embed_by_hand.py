@@ -35,7 +35,6 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
     from modal_embedding.settings import EmbeddingSettings  # pants: no-infer-dep
     from modal_embedding.snapshot import SnapshotEmbedder  # pants: no-infer-dep
     from modal_embedding.vllm_engine import load_vllm_engine  # pants: no-infer-dep
-
     from servekit.timing.clock import SystemClock  # pants: no-infer-dep
 
     settings = EmbeddingSettings(

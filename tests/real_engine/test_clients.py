@@ -65,18 +65,17 @@ async def test_a_request_that_our_client_cancels_ends_in_the_engine(engine: Engi
 
 def test_openai_package_streams_a_chat(engine: Engine) -> None:
     """Chunks of one answer, and the usage in the end."""
-    client = openai.OpenAI(base_url=f"{engine.url}/v1", api_key="none")
-
-    chunks = list(
-        client.chat.completions.create(
-            model=engine.model,
-            messages=[{"role": "user", "content": "hello"}],
-            max_tokens=12,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body={"ignore_eos": True},
+    with openai.OpenAI(base_url=f"{engine.url}/v1", api_key="none") as client:
+        chunks = list(
+            client.chat.completions.create(
+                model=engine.model,
+                messages=[{"role": "user", "content": "hello"}],
+                max_tokens=12,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body={"ignore_eos": True},
+            )
         )
-    )
 
     assert len({chunk.id for chunk in chunks}) == 1
     assert chunks[-1].usage is not None
