@@ -33,7 +33,7 @@ def test_secret_is_masked_and_the_rest_is_kept(text: str, left: str) -> None:
         "Step #1: ERROR: failed to solve: process did not complete: exit code: 1",
         "the token is missing",
         "128 tokens in 0.07 s",
-        "Downloading https://pypi.org/simple/secretstorage",
+        "Downloading https://index.example/simple/secretstorage",
         "--mount=type=secret,id=HF_TOKEN",
     ],
 )
