@@ -6,6 +6,7 @@ JSON list of vectors as the last line.
 """
 
 import json
+import os
 import sys
 
 
@@ -66,3 +67,5 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
 if __name__ == "__main__":
     way = {"transformers": by_transformers, "vllm": by_vllm}[sys.argv[1]]
     print("\n" + json.dumps(way(sys.argv[2], json.load(sys.stdin))), flush=True)  # noqa: T201
+    # Everything is said.  Torch's threads may abort an interpreter that takes itself down.
+    os._exit(0)
