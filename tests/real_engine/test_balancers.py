@@ -44,15 +44,19 @@ def running(*engines: Engine) -> int:
 
 def test_both_engines_get_work(balancer: str, engine: Engine, second_engine: Engine) -> None:
     """Of a dozen requests at once at the most, each engine gets some."""
-    busy: list[bool] = []
+
+    def both_busy() -> bool:
+        return running(engine) > 0 and running(second_engine) > 0
+
     with ExitStack() as streams:
-        for _ in range(12):
+        for opened in range(1, 13):
             body = endless(engine.model)
             streams.enter_context(open_stream(balancer, routes.COMPLETIONS, body))
-            busy = [running(engine) > 0, running(second_engine) > 0]
-            if all(busy):
+            # The head of an answer comes before the engine's first step: wait for that.
+            wait_for(partial(lambda n: both_busy() or running(engine, second_engine) >= n, opened))
+            if both_busy():
                 break
-    assert all(busy)
+        assert both_busy()
     wait_for(lambda: running(engine, second_engine) == 0)
 
 

@@ -1,6 +1,5 @@
 """`runner calibrate-engine`: a step profile of a live engine, or of recorded measurements."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -204,7 +203,7 @@ async def _decode(engine: LiveEngine, most: int, kv_tokens: int) -> list[DecodeP
 async def _decode_at(engine: LiveEngine, batch: int, context: int) -> DecodePoint:
     """Let *batch* sequences decode together, and look at the gaps while all of them do."""
     output = max(16, min(128, engine.max_model_len - context - 1))
-    answers = await asyncio.gather(*(engine.must_ask(context, output) for _ in range(batch)))
+    answers = await engine.must_ask_together([context] * batch, output)
     all_started = max(a.sent_s + a.ttft_s for a in answers)
     first_ended = min(a.sent_s + a.last_s for a in answers)
     gaps: list[float] = []
@@ -214,8 +213,8 @@ async def _decode_at(engine: LiveEngine, batch: int, context: int) -> DecodePoin
             if at >= all_started and at + gap <= first_ended:
                 gaps.append(gap)
             at += gap
-    if not gaps:
-        # Too short to decode together: what one sequence saw is the best there is.
+    if sum(gaps) <= 0:
+        # Too short to decode together: what each sequence saw is the best there is.
         gaps = [(a.last_s - a.ttft_s) / max(1, a.output_tokens - 1) for a in answers]
     return DecodePoint(
         sequences=batch,

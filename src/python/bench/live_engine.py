@@ -1,6 +1,7 @@
 """A live engine that is measured: prompts of exact length, and the times of their tokens."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -38,6 +39,7 @@ class Answered:
     Attributes:
         gaps_s: between tokens; all equal to the mean where events and tokens do not match one to
             one, as when a token is half a character and has no text yet.
+        each_seen: whether every token came with text, so that its time is known.
     """
 
     sent_s: float
@@ -46,7 +48,7 @@ class Answered:
     ttft_s: float
     last_s: float
     gaps_s: tuple[float, ...]
-    each_seen: bool = True
+    each_seen: bool
 
 
 class LiveEngine:
@@ -113,7 +115,7 @@ class LiveEngine:
             ttft_s=ttft_s,
             last_s=last_s,
             gaps_s=gaps,
-            each_seen=answered == len(times),
+            each_seen=answered == len(outcome.content_s),
         )
 
     async def must_ask(self, prompt: int | list[int], output_tokens: int) -> Answered:
@@ -122,21 +124,36 @@ class LiveEngine:
         Raises:
             EngineRefused: the engine failed.
         """
-        answered = await self.ask(prompt, output_tokens)
-        if answered is None:
+        (answered,) = await self.must_ask_together([prompt], output_tokens)
+        return answered
+
+    async def must_ask_together(
+        self, prompts: Sequence[int | list[int]], output_tokens: int
+    ) -> list[Answered]:
+        """Ask all of *prompts* at once, or say why not.
+
+        Random weights speak half characters, which have no text until they are whole: where a token
+        was not seen, all are asked once more, from then on for printable ones only.
+
+        Raises:
+            EngineRefused: the engine failed.
+        """
+        asked = await asyncio.gather(*(self.ask(prompt, output_tokens) for prompt in prompts))
+        answers = [answer for answer in asked if answer is not None]
+        if len(answers) < len(asked):
             raise EngineRefused(
                 f"{self.url}: a measured request failed: {self._failure}", status=500
             )
-        return answered
+        if self._only_printable or all(answer.each_seen for answer in answers):
+            return answers
+        self._only_printable = True
+        return await self.must_ask_together(prompts, output_tokens)
 
     async def warm_up(self) -> None:
-        """Serve a few requests that do not count, and see whether every token can be seen."""
+        """Serve a few requests that do not count."""
         for prompt, output in WARM_UP:
-            fits = max(4, min(prompt, self.max_model_len - output - 1))
-            answered = await self.must_ask(fits, output)
-            # Random weights speak half characters, which have no text until they are whole.
-            self._only_printable = self._only_printable or not answered.each_seen
-        await asyncio.gather(*(self.must_ask(32, 8) for _ in range(4)))
+            await self.must_ask(max(4, min(prompt, self.max_model_len - output - 1)), output)
+        await self.must_ask_together([32] * 4, 8)
 
     async def prefix_hits(self) -> int:
         """Return the prompt tokens that the engine found in its cache since its start; 0 where it

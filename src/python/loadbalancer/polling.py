@@ -48,15 +48,17 @@ class Poller:
             if not replica.models:
                 await self._learn_models()
             up = await self._poll()
+            why = "" if up else "/health says that it does not serve"
         except ServeError as error:
-            up = False
-            self._note(up, str(error))
+            up, why = False, str(error)
         if up:
             if replica.health.poll_succeeded():
                 self._balancer.came_back(replica)
             self._note(up, "")
         else:
             replica.health.poll_failed()
+            if not replica.health.reachable:
+                self._note(up, why)
         self._balancer.refresh()
         self.polled.set()
         return up
