@@ -22,6 +22,9 @@ SLOW_SUITES = {
     "browser": "opens pages in a browser",
     "gpu": "needs a GPU",
 }
+# Engines, containers and browsers depend on how busy the machine is: what fails there is run once
+# more, and the report says that it was (build-support/ci/count).
+RUN_AGAIN = ("real_engine", "docker", "browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,3 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(suite) and suite not in asked_for:
                 command = f"SERVEKIT_SUITES={suite} ./pants --tag={suite} test ::"
                 item.add_marker(pytest.mark.skip(reason=f"suite {suite}: {command}"))
+        if any(item.get_closest_marker(suite) for suite in RUN_AGAIN):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    runs = getattr(item, "execution_count", 1)
+    if runs > 1:
+        item.user_properties.append(("runs", runs))

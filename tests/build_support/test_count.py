@@ -43,6 +43,19 @@ def test_reasons_of_skipped_tests_are_printed(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
+def test_a_test_that_was_run_again_counts_once(tmp_path: Path) -> None:
+    """Its last run decides, and its name is printed: nobody takes a second try for a first."""
+    again = '<testcase classname="c" name="n"><properties><property name="runs" value="2"/>'
+    (tmp_path / "a.xml").write_text(
+        f'<testsuites><testcase classname="c" name="n"/>{again}</properties></testcase></testsuites>'
+    )
+
+    result = count(tmp_path)
+
+    assert "failed once, and was run again: c.n" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 passed, 0 failed, 0 skipped"
+
+
 def test_no_test_at_all_is_a_failure(tmp_path: Path) -> None:
     """A run that found nothing to test has proved nothing."""
     result = count(tmp_path)
