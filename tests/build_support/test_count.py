@@ -45,10 +45,9 @@ def test_reasons_of_skipped_tests_are_printed(tmp_path: Path) -> None:
 
 def test_a_test_that_was_run_again_counts_once(tmp_path: Path) -> None:
     """Its last run decides, and its name is printed: nobody takes a second try for a first."""
-    again = '<testcase classname="c" name="n"><properties><property name="runs" value="2"/>'
-    (tmp_path / "a.xml").write_text(
-        f'<testsuites><testcase classname="c" name="n"/>{again}</properties></testcase></testsuites>'
-    )
+    runs = '<properties><property name="runs" value="2"/></properties>'
+    cases = "".join(f'<testcase classname="c" name="n">{each}</testcase>' for each in ("", runs))
+    (tmp_path / "a.xml").write_text(f"<testsuites>{cases}</testsuites>")
 
     result = count(tmp_path)
 
