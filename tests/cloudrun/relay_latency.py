@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 from servekit.client.client import Client
 from servekit.timing.clock import SystemClock
-from tests.cloudrun.container import MODEL, container, write_snapshot
+from tests.cloudrun.container import container
+from tests.support.container_program import MODEL, write_snapshot
 
 REQUESTS = 1000
 BODY = json.dumps({"model": MODEL, "prompt": "x" * 512, "max_tokens": 16}).encode()

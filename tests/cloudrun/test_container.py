@@ -8,7 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cloudrun.container import MODEL, container, write_snapshot
+from tests.cloudrun.container import container
+from tests.support.container_program import MODEL, write_snapshot
 
 STREAM = {"model": MODEL, "prompt": "hi", "stream": True, "max_tokens": 30}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloudrun.container import container
-from tests.cloudrun.hub import COMMIT, Hub, hub, hub_files
+from tests.support.gated_hub import COMMIT, Hub, hub, hub_files
 
 TOKEN = "hf_thisTokenOpensTheModelThatIsGated"  # noqa: S105  (the stand-in's)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudrun.container import MODEL, container, write_snapshot
+from tests.cloudrun.container import container
+from tests.support.container_program import MODEL, write_snapshot
 
 FOLDER = Path(__file__).parents[2] / "src/docker/cloudrun"
 COMMANDS = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cloudrun.hub import MODEL, hub
 from tests.images.docker import Container, daemon_answers, docker, inspect, running
 from tests.images.secrets import secrets_in
+from tests.support.gated_hub import MODEL, hub
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 

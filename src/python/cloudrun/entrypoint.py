@@ -15,12 +15,12 @@ from cloudrun.compile_cache import read_key as read_compile_key
 from cloudrun.deployment import Deployment, read_variables
 from cloudrun.fetch import fetch_model
 from cloudrun.lifecycle import World, serve
-from cloudrun.progress import INITIALIZATION, Progress
 from cloudrun.settings import CloudRunSettings, read_cloudrun_settings
 from cloudrun.stores import open_store
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped
+from servekit.container.progress import INITIALIZATION, Progress
 from servekit.timing.clock import SystemClock
 from servekit.timing.timeline import Stage
 from servekit.weights.hub import HubDownload

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from cloudrun.model import Model, find_model, repo_folders
+from servekit.container.model import Model, find_model, repo_folders
 from servekit.errors.tree import WeightsMissing, WeightsUnreachable
 from servekit.weights.model_folder import require_model
 from servekit.weights.source import HubRepo

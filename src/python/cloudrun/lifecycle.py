@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 import structlog
 
-from cloudrun import progress as stages
 from cloudrun.compile_cache import CompileKey, capture, restore, write_key
-from cloudrun.engine_versions import find_versions
 from cloudrun.fetch import FetchRepo, fetch_model
-from cloudrun.front import FrontServer
-from cloudrun.model import Model, find_model, require_length
-from cloudrun.phases import PhaseReader
 from cloudrun.plan import ENGINE_HOME, EnginePlan, plan_engine
-from cloudrun.prewarm import plan_shapes, prewarm
-from cloudrun.progress import Progress
 from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
-from cloudrun.system import find_arch, free_port, name_host, raise_open_files
 from servekit.cli.logs import announce
 from servekit.client.client import Client
+from servekit.container import progress as stages
+from servekit.container.engine_versions import find_versions
+from servekit.container.front import FrontServer
+from servekit.container.model import Model, find_model, require_length
+from servekit.container.phases import PhaseReader
+from servekit.container.prewarm import plan_shapes, prewarm
+from servekit.container.progress import Progress
+from servekit.container.system import find_arch, free_port, name_host, raise_open_files
 from servekit.engine.dtype import GpuArch
 from servekit.engine.environment import compile_variables
 from servekit.errors.tree import EngineExited, ServeError

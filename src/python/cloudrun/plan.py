@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cloudrun.model import Model
 from cloudrun.settings import CloudRunSettings
+from servekit.container.model import Model
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import GpuArch, choose_dtype
 from servekit.engine.environment import EngineFolders, engine_environment

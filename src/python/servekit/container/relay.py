@@ -19,7 +19,7 @@ _NOT_PASSED_ON = frozenset(
     {b"connection", b"host", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding"}
 )
 
-# The engine keeps an idle connection for 75 s (cloudrun/plan.py); ours must be given up before.
+# The engine keeps an idle connection for 75 s (engine_defaults.py); ours must be given up before.
 _IDLE_LIMIT_S = 60.0
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudrun.front import FrontServer
-from cloudrun.progress import Progress
+from servekit.container.front import FrontServer
+from servekit.container.progress import Progress
 from servekit.timing.clock import SystemClock
 from tests.support.clock import FakeClock
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 
-from cloudrun.progress import Progress
-from cloudrun.relay import ClientConnection, LocalAnswer
+from servekit.container.progress import Progress
+from servekit.container.relay import ClientConnection, LocalAnswer
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import Clock
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudrun.prewarm import BATCHES, LENGTHS, MAX_TOKENS, Shape, plan_shapes, token_ids
+from servekit.container.prewarm import BATCHES, LENGTHS, MAX_TOKENS, Shape, plan_shapes, token_ids
 
 
 def test_seeds_lengths_and_batches_are_sent() -> None:

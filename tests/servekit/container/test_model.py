@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cloudrun.model import Model, ModelFacts, find_model, read_facts, require_length
+from servekit.container.model import Model, ModelFacts, find_model, read_facts, require_length
 from servekit.errors.tree import ConfigError, SettingInvalid, WeightsMissing
-from tests.cloudrun.container import COMMIT, MODEL, write_snapshot
+from tests.support.container_program import COMMIT, MODEL, write_snapshot
 
 OTHER = "f" * 40
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudrun.system import find_arch, name_host
+from servekit.container.system import find_arch, name_host
 from servekit.engine.dtype import GpuArch
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudrun.phases import MILESTONES, PhaseReader
+from servekit.container.phases import MILESTONES, PhaseReader
 from servekit.timing.timeline import Stage
 
-LOGS = Path(__file__).parents[1] / "golden/vllm_logs"
+LOGS = Path(__file__).parents[2] / "golden/vllm_logs"
 NAMES = sorted(path.stem.removeprefix("v0.26.0_h200_") for path in LOGS.glob("*h200*.log"))
 
 # Seconds since 1970, or vLLM's own 11-21 08:57:11.
