@@ -4,7 +4,9 @@ from importlib import resources
 
 import pytest
 
-from servekit.enginesim.engine import Engine, EngineConfig, Request
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Request
 from servekit.metrics.engine_load import read_engine_load
 from servekit.metrics.exposition import samples
 from simulator.exposition import EngineMetrics, sleep_lines

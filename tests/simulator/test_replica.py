@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.enginesim.calibration import calibration_for
-from servekit.enginesim.engine import Engine, EngineConfig, Request
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Request
 from simulator.replica import Replica, ReplicaSpec
 from tests.servekit.enginesim.driving import drive
 

@@ -15,8 +15,10 @@ from bench.load import abba
 from bench.record import Record
 from bench.schedule import BLOCK_TOKENS, Call, Part, Schedule, split
 from servekit.enginesim.calibration import calibration_for
-from servekit.enginesim.engine import Engine, EngineConfig, Request
-from servekit.enginesim.engine import Sequence as Running
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Request
+from servekit.enginesim.sequence import Sequence as Running
 from servekit.fleet.fleet import Fleet
 
 _BLOCK = 16

@@ -6,7 +6,9 @@ tests/golden/vllm has what vLLM exposes; a test finds each name and label set of
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
-from servekit.enginesim.engine import Engine, Sequence, Step
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Sequence
+from servekit.enginesim.step import Step
 
 # Bucket bounds as vLLM 0.32 has them.
 _TTFT = (

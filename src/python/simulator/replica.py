@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from servekit.enginesim.calibration import Calibration
-from servekit.enginesim.engine import Engine, EngineConfig, Request, Sequence, Step
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Request, Sequence
+from servekit.enginesim.step import Step
 from simulator.exposition import EngineMetrics, sleep_lines
 from simulator.faults import Fault, Faults
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.enginesim.engine import EngineConfig, Request
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.sequence import Request
 from servekit.errors.tree import EngineRefused, PromptTooLong, SettingInvalid
 from tests.servekit.enginesim.driving import PROFILE, drive, small_engine
 

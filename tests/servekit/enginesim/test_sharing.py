@@ -2,7 +2,8 @@
 
 import pytest
 
-from servekit.enginesim.engine import Engine, Request
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Request
 from servekit.enginesim.sharing import SharedMemory
 from servekit.enginesim.startup import start_s, start_stages
 from servekit.errors.tree import SettingInvalid

@@ -27,146 +27,17 @@ The rules, with the vLLM code they follow (vllm/v1/core/sched/scheduler.py, 0.26
   what arrives during a step can only enter the step after the next (`step_with_batch_queue`).
 """
 
-import heapq
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
 
 from servekit.enginesim.blocks import BlockPool
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.decoding import Decoding
 from servekit.enginesim.profile import StepProfile
-from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid, SettingInvalid
+from servekit.enginesim.sequence import Request, Sequence
+from servekit.enginesim.step import Counters, Step, run_s
+from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.metrics.engine_load import EngineLoad
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """The arguments of `vllm serve` that shape a schedule, and the memory that is left for it.
-
-    Attributes:
-        num_blocks: KV-cache blocks of block_size tokens.
-        segment_tokens: tokens per hash in `Request.segments`, a multiple of block_size.
-        max_in_flight: requests waiting or running before others are refused
-            (`--max-num-queued-reqs`); None for no limit.
-    """
-
-    num_blocks: int
-    max_model_len: int = 8192
-    max_num_seqs: int = 1024
-    max_num_batched_tokens: int = 8192
-    block_size: int = 16
-    segment_tokens: int = 16
-    prefix_caching: bool = True
-    async_scheduling: bool = True
-    max_in_flight: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.segment_tokens % self.block_size:
-            raise SettingInvalid(
-                f"segment_tokens is {self.segment_tokens}; it is a multiple of block_size "
-                f"({self.block_size})"
-            )
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise SettingInvalid(
-                f"max_num_batched_tokens is {self.max_num_batched_tokens}, below max_num_seqs "
-                f"({self.max_num_seqs}); every sequence needs a token per step"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What an engine must know of a request.
-
-    Attributes:
-        output_tokens: tokens after which it ends, at least 1.
-        segments: chained hash of each full segment of the prompt, from its beginning.
-    """
-
-    id: int
-    prompt_tokens: int
-    output_tokens: int
-    segments: tuple[int, ...] = ()
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A request in an engine.
-
-    Attributes:
-        arrived_s: when it was submitted.
-        admitted_s: when it was first scheduled.
-        first_token_s: when its first token came out.
-        emitted: tokens that came out, not counting the run in progress.
-        preemptions: how often it was computed anew.
-        cached_tokens: prompt tokens found in the prefix cache at first admission.
-        gone: it was aborted; what still comes out of it is nobody's.
-    """
-
-    request: Request
-    arrived_s: float
-    order: int
-    admitted_s: float = -1.0
-    first_token_s: float = -1.0
-    emitted: int = 0
-    preemptions: int = 0
-    cached_tokens: int = 0
-    # Tokens to compute before the next one can be sampled: the prompt, after a preemption also
-    # what was generated.
-    target: int = 0
-    # Tokens in the KV cache, up to the tick at which decoding began.
-    computed: int = 0
-    held: int = 0
-    joined: int = -1
-    ends_at: int = -1
-    ticket: int = -1
-    gone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step, or a run of like decode steps, from `start_s` to `end_s`.
-
-    Attributes:
-        steps: how many; above 1 only where all are decode steps of the same sequences.
-        first_step_s: seconds of the first of them.
-        growth_s: by how much each is longer than the one before.
-        decoded: sequences that decoded, one token each and step.
-        sampled: sequences whose prompt was finished by it: their next token came out at its end.
-        finished: sequences whose last token came out at its end.
-        preempted: sequences that lost their place when it was scheduled.
-    """
-
-    start_s: float
-    end_s: float
-    steps: int
-    first_step_s: float
-    growth_s: float
-    prefill_tokens: int
-    decoded: int
-    sampled: tuple[Sequence, ...]
-    finished: tuple[Sequence, ...]
-    preempted: tuple[Sequence, ...]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What an engine has done since its start.
-
-    Attributes:
-        prompt_tokens: of requests whose first token came out, cached ones included, as in vLLM.
-        computed_tokens: prompt tokens that went through the model, again where preempted.
-    """
-
-    prompt_tokens: int = 0
-    computed_tokens: int = 0
-    generation_tokens: int = 0
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-    preemptions: int = 0
-    refused: int = 0
-    steps: int = 0
-    finished: int = 0
-    aborted: int = 0
 
 
 class Engine:
@@ -183,20 +54,12 @@ class Engine:
         # In the order of admission; decoding ones and, last, the unfinished prompt.
         self._running: dict[int, Sequence] = {}
         self._unfinished: Sequence | None = None
-        self._decoding = 0
-        self._decode_kv = 0
-        # Decode steps so far.  A decoding sequence is not touched while it decodes: it knows the
-        # tick at which it joined and the tick at which it ends.
-        self._tick = 0
-        self._ends: list[tuple[int, int, Sequence]] = []
-        # How many decoding sequences need a new block at a tick, by the tick modulo block_size.
-        self._block_phases = [0] * config.block_size
+        self._decoding = Decoding(config.block_size)
         self._step: Step | None = None
         # Arrivals up to here may enter the next step.
         self._seen_until = 0.0
         self._ended_s = float("-inf")
         self._orders = 0
-        self._tickets = 0
         self._leaving: list[Sequence] = []
 
     @property
@@ -274,7 +137,7 @@ class Engine:
         self._receive()
         preempted: list[Sequence] = []
         self._grow_decoding(preempted)
-        prefill = _Prefill(self.config.max_num_batched_tokens - self._decoding)
+        prefill = _Prefill(self.config.max_num_batched_tokens - self._decoding.number)
         if self._unfinished is not None:
             self._continue_prompt(self._unfinished, prefill, preempted)
         if not preempted or not self._running:
@@ -310,9 +173,9 @@ class Engine:
         Requests that no schedule has looked at yet do not count as waiting, as in vLLM.
         """
         step = self._step
-        done = self._steps_done(now)
+        done = step.done_by(now) if step and now is not None else 0
         decoded = step.decoded if step else 0
-        blocks = self._blocks_needed(1, min(done + 1, step.steps)) if step and done else 0
+        blocks = self._decoding.blocks_between(1, min(done + 1, step.steps)) if step and done else 0
         counters = self.counters
         total = self.pool.total
         return EngineLoad(
@@ -328,8 +191,7 @@ class Engine:
 
     def emitted(self, sequence: Sequence) -> int:
         """Return how many tokens of *sequence* came out in steps that ended."""
-        since = self._tick - sequence.joined if sequence.joined >= 0 else 0
-        return sequence.emitted + since
+        return self._decoding.emitted(sequence)
 
     def forget_prefixes(self) -> bool:
         """Empty the prefix cache.  False, and nothing happens, while requests run."""
@@ -348,7 +210,7 @@ class Engine:
 
     def _grow_decoding(self, preempted: list[Sequence]) -> None:
         """Take the blocks that decoding sequences need for one more token."""
-        while (need := self._block_phases[self._tick % self.config.block_size]) > self.pool.free:
+        while (need := self._decoding.blocks_now) > self.pool.free:
             preempted.append(self._preempt_last())
         if need:
             self.pool.take(need)
@@ -430,7 +292,7 @@ class Engine:
         """Free the last of the running order and let it wait before all others."""
         _, sequence = self._running.popitem()
         if sequence.joined >= 0:
-            self._stop_decoding(sequence)
+            self._decoding.leave(sequence)
         else:
             self._unfinished = None
         self._free(sequence)
@@ -451,10 +313,10 @@ class Engine:
         preempted: list[Sequence],
         slowdown: float,
     ) -> Step | None:
-        decoded = self._decoding
+        decoded = self._decoding.number
         if not decoded and not prefill.tokens:
             return None
-        kv = self._decode_kv + decoded
+        kv = self._decoding.kv_tokens + decoded
         seconds = self.profile.step_s(prefill.tokens, prefill.attended, decoded, kv)
         if now > self._ended_s:
             # Scheduling and launching are hidden behind the step before, where there is one.
@@ -463,140 +325,50 @@ class Engine:
         steps, growth = 1, 0.0
         alike = not prefill.tokens and not self._arriving and not preempted
         if most > 1 and alike and now <= self._ended_s:
-            steps = self._like_steps(most)
+            steps = self._decoding.alike(most, self.pool.free)
             growth = self.profile.kv_token_s * decoded * slowdown
         return Step(
             start_s=now,
-            end_s=now + _run_s(steps, seconds, growth),
+            end_s=now + run_s(steps, seconds, growth),
             steps=steps,
             first_step_s=seconds,
             growth_s=growth,
             prefill_tokens=prefill.tokens,
             decoded=decoded,
             sampled=tuple(prefill.sampled),
-            finished=self._finishing(steps, prefill.sampled),
+            finished=(*_answered(prefill.sampled), *self._decoding.take_finishing(steps)),
             preempted=tuple(preempted),
         )
-
-    def _like_steps(self, most: int) -> int:
-        """Return how many decode steps can follow without a change in who runs."""
-        self._drop_ended()
-        steps = min(most, self._ends[0][0] - self._tick)
-        size = self.config.block_size
-        if self.pool.free >= self._decoding * (steps // size + 1):
-            return steps
-        free = self.pool.free
-        for ahead in range(1, steps):
-            free -= self._block_phases[(self._tick + ahead) % size]
-            if free < 0:
-                return ahead
-        return steps
-
-    def _finishing(self, steps: int, sampled: Iterable[Sequence]) -> tuple[Sequence, ...]:
-        last = self._tick + steps
-        self._drop_ended()
-        done = [s for s in sampled if s.emitted + 1 == s.request.output_tokens]
-        while self._ends and self._ends[0][0] <= last:
-            done.append(heapq.heappop(self._ends)[2])
-            self._drop_ended()
-        return tuple(done)
-
-    def _drop_ended(self) -> None:
-        """Drop entries of sequences that were preempted or aborted."""
-        ends = self._ends
-        while ends and ends[0][1] != ends[0][2].ticket:
-            heapq.heappop(ends)
 
     def _cut(self, now: float) -> None:
         """End a run of steps with the one that computes at *now*."""
         step = self._step
         if step is None or step.steps == 1:
             return
-        done = self._steps_done(now)
-        keep = min(step.steps, done + 1)
-        if keep == step.steps:
+        keep = step.done_by(now) + 1
+        if keep >= step.steps:
             return
-        for sequence in step.finished:
-            heapq.heappush(self._ends, (sequence.ends_at, sequence.ticket, sequence))
-        self._step = Step(
-            start_s=step.start_s,
-            end_s=step.start_s + _run_s(keep, step.first_step_s, step.growth_s),
-            steps=keep,
-            first_step_s=step.first_step_s,
-            growth_s=step.growth_s,
-            prefill_tokens=0,
-            decoded=step.decoded,
-            sampled=(),
-            finished=(),
-            preempted=(),
-        )
-
-    def _steps_done(self, now: float | None) -> int:
-        """Return how many steps of the run in progress have ended by *now*."""
-        step = self._step
-        if step is None or now is None or step.steps == 1:
-            return 0
-        passed = now - step.start_s
-        first, growth = step.first_step_s, step.growth_s
-        if passed < first:
-            return 0
-        # passed = n * first + growth * n * (n - 1) / 2, solved for n.
-        half = first - growth / 2
-        root = sqrt(half * half + 2 * growth * passed)
-        done = int(2 * passed / (half + root))
-        while done > 0 and _run_s(done, first, growth) > passed:
-            done -= 1
-        while done < step.steps and _run_s(done + 1, first, growth) <= passed:
-            done += 1
-        return done
-
-    def _blocks_needed(self, start: int, stop: int) -> int:
-        """Return the blocks that decoding takes from tick + start up to tick + stop."""
-        size = self.config.block_size
-        whole, rest = divmod(stop - start, size)
-        first = self._tick + start
-        part = sum(self._block_phases[(first + n) % size] for n in range(rest))
-        return whole * self._decoding + part
+        self._decoding.put_back(step.finished)
+        self._step = step.first_of(keep)
 
     def _advance(self, steps: int, decoded: int) -> None:
         if not decoded:
             return
         if steps > 1:
             # The first step's blocks were taken when it was scheduled.
-            self.pool.take(self._blocks_needed(1, steps))
-        self._tick += steps
-        self._decode_kv += decoded * steps
+            self.pool.take(self._decoding.blocks_between(1, steps))
+        self._decoding.advance(steps)
 
     def _start_decoding(self, sequence: Sequence, now: float) -> None:
         sequence.emitted += 1
         if sequence.first_token_s < 0:
             sequence.first_token_s = now
-        left = sequence.request.output_tokens - sequence.emitted
-        sequence.joined = self._tick
-        sequence.ends_at = self._tick + left
-        self._decoding += 1
-        self._decode_kv += sequence.computed
-        self._block_phases[(self._tick - sequence.computed) % self.config.block_size] += 1
-        self._tickets += 1
-        sequence.ticket = self._tickets
-        if left:
-            heapq.heappush(self._ends, (sequence.ends_at, sequence.ticket, sequence))
-
-    def _stop_decoding(self, sequence: Sequence) -> None:
-        """Bring what *sequence* holds up to date and take it out of the decoding ones."""
-        since = self._tick - sequence.joined
-        size = self.config.block_size
-        self._block_phases[(sequence.joined - sequence.computed) % size] -= 1
-        sequence.emitted += since
-        sequence.computed += since
-        sequence.joined = sequence.ticket = -1
-        self._decoding -= 1
-        self._decode_kv -= sequence.computed
+        self._decoding.join(sequence)
 
     def _finish(self, sequence: Sequence) -> None:
         if sequence.gone:
             return
-        self._stop_decoding(sequence)
+        self._decoding.leave(sequence)
         del self._running[sequence.order]
         del self._sequences[sequence.request.id]
         self._free(sequence)
@@ -613,7 +385,7 @@ class Engine:
         for sequence in self._leaving:
             del self._running[sequence.order]
             if sequence.joined >= 0:
-                self._stop_decoding(sequence)
+                self._decoding.leave(sequence)
             elif sequence is self._unfinished:
                 self._unfinished = None
             self._free(sequence)
@@ -641,5 +413,6 @@ def _blocks(tokens: int, size: int) -> int:
     return ceil(tokens / size)
 
 
-def _run_s(steps: int, first: float, growth: float) -> float:
-    return steps * first + growth * (steps * (steps - 1) / 2)
+def _answered(sampled: list[Sequence]) -> list[Sequence]:
+    """Return those whose answer has but one token more."""
+    return [s for s in sampled if s.emitted + 1 == s.request.output_tokens]

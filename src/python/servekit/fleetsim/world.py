@@ -13,8 +13,11 @@ from itertools import count
 from math import ceil
 from random import Random
 
-from servekit.enginesim.engine import Engine, EngineConfig, Request, Step
+from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.engine import Engine
+from servekit.enginesim.sequence import Request
 from servekit.enginesim.sharing import SharedMemory
+from servekit.enginesim.step import Step
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, Outcome
 from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
