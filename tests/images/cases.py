@@ -75,6 +75,14 @@ SERVERS = (
         answered='"response":',
     ),
     Server(
+        "chat",
+        8080,
+        options=("--env", "BACKEND_URL=http://{fleet}:8001"),
+        health="/healthz",
+        path="/api/v1/chat/completions",
+        body={**CHAT, "model": FLEET_MODEL},
+    ),
+    Server(
         "modal_embedding",
         8000,
         ("--model", "/models/tiny", "--no-auth"),
@@ -88,3 +96,6 @@ SERVERS = (
 
 # Images that do one thing and end.  The notifier answers nothing without an account of Google's.
 PROGRAMS = ("bench", "build_notifier")
+
+# Built with the Node of this machine; build-support/images/build leaves them out where there is none.
+NEED_NODE = ("chat",)

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.images.cases import PROGRAMS, SERVERS, Server
+from tests.images.cases import NEED_NODE, PROGRAMS, SERVERS, Server
 from tests.images.docker import Container, daemon_answers, docker, inspect, private_network, running
 from tests.images.secrets import secrets_in
 
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 DOCKERFILES = Path(__file__).parents[2] / "src/docker"
 NAMES = [*(server.image for server in SERVERS), *PROGRAMS]
+NODE_MISSING = "npm is not on the PATH, so there is no image with a page; install Node 20 or newer"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +55,15 @@ def places_for(server: Server, request: pytest.FixtureRequest) -> dict[str, str]
     if "{models}" in asked:
         places["models"] = request.getfixturevalue("models")
     return places
+
+
+@pytest.fixture(autouse=True)
+def built(request: pytest.FixtureRequest) -> None:
+    """Skip an image that could not be built on this machine."""
+    asked = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    image = asked.get("image") or getattr(asked.get("server"), "image", "")
+    if image in NEED_NODE and shutil.which("npm") is None:
+        pytest.skip(NODE_MISSING)
 
 
 def ask(container: Container, server: Server) -> str:
