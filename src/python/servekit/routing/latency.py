@@ -7,6 +7,7 @@ Each replica has a linear model of it, learnt online by recursive least squares 
 A new replica starts from what was measured on one H200, so that it is neither avoided nor flooded.
 """
 
+from collections.abc import Mapping
 from random import Random
 from typing import ClassVar
 
@@ -20,8 +21,9 @@ from servekit.routing.request import RouteRequest
 # sequence lengthens the steps by about 0.1 ms.
 PRIOR = (0.008, 21.5e-6, 21.5e-6, 0.0005)
 
-# Scales that bring the four inputs to about 1.
-_SCALES = (1.0, 1e-3, 1e-3, 0.1)
+# Scales that bring tokens and requests to about 1, where the numbers below are at their best.
+_TOKENS = 1e-3
+_REQUESTS = 0.1
 
 # A replica that was slow once, while it started, would never be asked again and could not show that
 # it is fast: this share of the requests goes anywhere.
@@ -36,33 +38,45 @@ _MOST_VARIANCE = 100.0
 
 
 class TtftModel:
-    """Recursive least squares over four inputs."""
+    """Recursive least squares over a constant and three inputs, written out: it runs per request.
+
+    The covariance is symmetric; its upper half is kept, row by row.
+    """
 
     __slots__ = ("_covariance", "_weights")
 
     def __init__(self) -> None:
-        self._weights = [w / s for w, s in zip(PRIOR, _SCALES, strict=True)]
-        self._covariance = [
-            [_PRIOR_VARIANCE * (row == column) for column in range(4)] for row in range(4)
-        ]
+        constant, unread, queued, held = PRIOR
+        self._weights = (constant, unread / _TOKENS, queued / _TOKENS, held / _REQUESTS)
+        v = _PRIOR_VARIANCE
+        self._covariance = (v, 0.0, 0.0, 0.0, v, 0.0, 0.0, v, 0.0, v)
 
-    def predict(self, inputs: tuple[float, ...]) -> float:
+    def predict(self, unread: int, queued: int, held: int) -> float:
         """Return seconds, never below 0."""
-        terms = zip(self._weights, inputs, _SCALES, strict=True)
-        return max(0.0, sum(w * x * s for w, x, s in terms))
+        a, b, c, d = self._weights
+        seconds = a + (b * unread + c * queued) * _TOKENS + d * held * _REQUESTS
+        return max(0.0, seconds)
 
-    def learn(self, inputs: tuple[float, ...], ttft_s: float) -> None:
-        x = [value * scale for value, scale in zip(inputs, _SCALES, strict=True)]
-        p = self._covariance
-        px = [sum(row[i] * x[i] for i in range(4)) for row in p]
-        spread = FORGETTING + sum(x[i] * px[i] for i in range(4))
-        error = ttft_s - sum(w * value for w, value in zip(self._weights, x, strict=True))
-        for i in range(4):
-            self._weights[i] += px[i] / spread * error
-        forgetting = FORGETTING if max(p[i][i] for i in range(4)) < _MOST_VARIANCE else 1.0
-        self._covariance = [
-            [(p[i][j] - px[i] * px[j] / spread) / forgetting for j in range(4)] for i in range(4)
-        ]
+    def learn(self, unread: int, queued: int, held: int, ttft_s: float) -> None:
+        x, y, z = unread * _TOKENS, queued * _TOKENS, held * _REQUESTS
+        p, q, r, s, t, u, v, k, m, n = self._covariance
+        a, b, c, d = self._weights
+        # Covariance times inputs, and from that the gain of each weight.
+        ga = p + q * x + r * y + s * z
+        gb = q + t * x + u * y + v * z
+        gc = r + u * x + k * y + m * z
+        gd = s + v * x + m * y + n * z
+        spread = FORGETTING + ga + gb * x + gc * y + gd * z
+        step = (ttft_s - a - b * x - c * y - d * z) / spread
+        self._weights = (a + ga * step, b + gb * step, c + gc * step, d + gd * step)
+        f = 1.0 / FORGETTING if max(p, t, k, n) < _MOST_VARIANCE else 1.0
+        ha, hb, hc, hd = ga / spread, gb / spread, gc / spread, gd / spread
+        self._covariance = (
+            (p - ga * ha) * f, (q - ga * hb) * f, (r - ga * hc) * f, (s - ga * hd) * f,
+            (t - gb * hb) * f, (u - gb * hc) * f, (v - gb * hd) * f,
+            (k - gc * hc) * f, (m - gc * hd) * f,
+            (n - gd * hd) * f,
+        )  # fmt: skip
 
 
 class Latency:
@@ -77,13 +91,12 @@ class Latency:
         self._index = PrefixIndex()
         self._models: dict[str, TtftModel] = {}
         # What a request found when it was sent, until its first byte says how long that took.
-        self._found: dict[int, tuple[RouteRequest, tuple[float, ...]]] = {}
+        self._found: dict[int, tuple[RouteRequest, int, int, int]] = {}
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        hits = self._index.hits(request.blocks)
+        hits = self._index.hits(request.blocks) if request.blocks else _NO_HITS
         scores = [
-            (a.name, self._model(a.name).predict(_inputs(request, hits, a, now_s)))
-            for a in looked_at(pool, self._rng)
+            (a.name, self._score(request, hits, a, now_s)) for a in looked_at(pool, self._rng)
         ]
         if self._rng.random() < EXPLORED:
             name, _ = scores[int(self._rng.random() * len(scores))]
@@ -91,21 +104,35 @@ class Latency:
         return lowest(self.name, scores, self._rng)
 
     def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
-        hits = self._index.hits(request.blocks)
+        blocks, name = request.blocks, account.name
+        unread = request.prompt_tokens
+        if blocks:
+            unread = _unread(request, self._index.held_by(name, blocks))
+            self._index.add(name, blocks)
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
-        self._found[id(request)] = (request, _inputs(request, hits, account, now_s))
-        if request.blocks:
-            self._index.add(account.name, request.blocks)
+        held = account.ours + account.strangers(now_s)
+        self._found[id(request)] = (request, unread, account.prefilling, held)
 
     def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
-        _, found = self._found.pop(id(request), (None, None))
+        found = self._found.pop(id(request), None)
         if found is not None:
-            self._model(account.name).learn(found, ttft_s)
+            _, unread, queued, held = found
+            self._model(account.name).learn(unread, queued, held, ttft_s)
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
         self._models.pop(replica, None)
+
+    def _score(
+        self, request: RouteRequest, hits: Mapping[str, int], account: Account, now_s: float
+    ) -> float:
+        unread = request.prompt_tokens
+        if hits:
+            unread = _unread(request, hits.get(account.name, 0))
+        held = account.ours + account.strangers(now_s)
+        ttft_s = self._model(account.name).predict(unread, account.prefilling, held)
+        return ttft_s * account.handicap(now_s)
 
     def _model(self, replica: str) -> TtftModel:
         model = self._models.get(replica)
@@ -117,10 +144,8 @@ class Latency:
 # Requests that never get a first byte must not be remembered for ever.
 _MOST_UNANSWERED = 10_000
 
+_NO_HITS: Mapping[str, int] = {}
 
-def _inputs(
-    request: RouteRequest, hits: dict[str, int], account: Account, now_s: float
-) -> tuple[float, ...]:
-    unread = max(0, request.prompt_tokens - hits.get(account.name, 0) * request.block_tokens)
-    held = account.ours + account.strangers(now_s)
-    return (1.0, float(unread), float(account.prefilling), float(held))
+
+def _unread(request: RouteRequest, hit_blocks: int) -> int:
+    return max(0, request.prompt_tokens - hit_blocks * request.block_tokens)

@@ -52,6 +52,14 @@ class PrefixIndex:
                 lengths[name] = number
         return lengths
 
+    def held_by(self, replica: str, blocks: tuple[int, ...]) -> int:
+        """Return how many of the first *blocks* one replica holds."""
+        held = self._held.get(replica, ())
+        for number, block in enumerate(blocks):
+            if block not in held:
+                return number
+        return len(blocks)
+
     def add(self, replica: str, blocks: tuple[int, ...]) -> None:
         """*replica* reads a prompt of *blocks*."""
         held = self._held.setdefault(replica, OrderedDict())
