@@ -5,23 +5,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cloudrun.settings import CloudRunSettings
+from servekit.container.engine_defaults import ENGINE_DEFAULTS, ENGINE_HOME
 from servekit.container.model import Model
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import GpuArch, choose_dtype
 from servekit.engine.environment import EngineFolders, engine_environment
-
-# The same in every container: HOME is part of the compile cache's key.
-ENGINE_HOME = PurePosixPath("/tmp/engine-home")  # noqa: S108  (in the container)
-
-# uvicorn's own limit is 5 s; a request that we relay on an idle connection must not meet its end.
-_ENGINE_KEEP_ALIVE_S = "75"
-
-_DEFAULTS = {
-    # Silence c10d's warning about destroy_process_group() and OpenTelemetry's about trace context.
-    "TORCH_DISTRIBUTED_DEBUG": "OFF",
-    "OTEL_SDK_DISABLED": "true",
-    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _ENGINE_KEEP_ALIVE_S,
-}
 
 # Ours; they mean nothing to the engine.
 _OURS = frozenset(
@@ -80,7 +68,7 @@ def plan_engine(
     given = {name: value for name, value in environ.items() if name not in _OURS}
     return EnginePlan(
         argv=(*settings.engine_words, *arguments.argv()),
-        environ=engine_environment({**_DEFAULTS, **given, **_hub(settings)}, folders, warn),
+        environ=engine_environment({**ENGINE_DEFAULTS, **given, **_hub(settings)}, folders, warn),
         arguments=arguments,
     )
 

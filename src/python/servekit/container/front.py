@@ -11,6 +11,7 @@ from servekit.timing.clock import Clock
 # Cloud Run's start-up probe looks every 10 s; a client that waits this long meets the next state.
 RETRY_AFTER_S = 5
 
+HEALTH = b"/health"
 STARTUP = b"/startup"
 STARTUP_METRICS = b"/startup/metrics"
 
@@ -53,26 +54,31 @@ class FrontServer:
             return LocalAnswer(200, self._progress.to_json())
         if path == STARTUP_METRICS:
             return LocalAnswer(200, self._progress.to_metrics(), "text/plain; version=0.0.4")
-        if self._progress.ready:
-            return None
-        return LocalAnswer(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
+        if not self._progress.ready:
+            return LocalAnswer(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
+        if self.draining and path == HEALTH:
+            return LocalAnswer(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
+        return None
 
     def finished(self, connection: ClientConnection) -> None:
         self.active.discard(connection)
         if not self.active:
             self._idle.set()
 
-    async def drain(self, timeout_s: float) -> int:
-        """Take no new connection, let what runs finish; return how many did not in time.
+    async def drain(self, timeout_s: float, *, linger_s: float = 0.0) -> int:
+        """Let what runs finish; return how many did not in *timeout_s*.
 
-        A request that comes meanwhile on a connection that is open is still served.
+        New connections are taken for *linger_s* more, though /health says 503: whoever routes to us
+        may not have heard yet.  A request that comes meanwhile on a connection that is open is
+        still served.
         """
+        deadline_s = self._clock.now() + timeout_s
         self.draining = True
+        await self._clock.sleep(min(linger_s, timeout_s))
         if self._server is not None:
             self._server.close()
         for connection in tuple(self.connections):
             connection.close_if_idle()
-        deadline_s = self._clock.now() + timeout_s
         while self.active and self._clock.now() < deadline_s:
             self._idle.clear()
             try:
@@ -90,12 +96,17 @@ class FrontServer:
 
     def _not_ready(self) -> bytes:
         progress = self._progress
-        message = f"starting: {progress.stage}"
-        return json.dumps(
-            {
-                "error": {"message": message, "type": "ServiceUnavailableError", "code": 503},
-                "stage": progress.stage,
-                "phase": progress.phase,
-                "elapsed_s": round(progress.total_s, 1),
-            }
-        ).encode()
+        return _unavailable(
+            f"starting: {progress.stage}",
+            stage=progress.stage,
+            phase=progress.phase,
+            elapsed_s=round(progress.total_s, 1),
+        )
+
+    def _leaving(self) -> bytes:
+        return _unavailable("stopping: what runs is finished", stage="Draining")
+
+
+def _unavailable(message: str, **facts: object) -> bytes:
+    error = {"message": message, "type": "ServiceUnavailableError", "code": 503}
+    return json.dumps({"error": error, **facts}).encode()

@@ -1,0 +1,279 @@
+"""The life of a container with one engine: start, be ready when it is fast, drain, end.
+
+What differs from one deployable to the next is a `Service`: which model, which command, and what is
+kept once it is up.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from servekit.cli.logs import announce
+from servekit.client.client import Client
+from servekit.container import progress as stages
+from servekit.container.front import FrontServer
+from servekit.container.phases import PhaseReader
+from servekit.container.prewarm import plan_shapes, prewarm
+from servekit.container.progress import Progress
+from servekit.container.system import free_port, name_host, raise_open_files
+from servekit.errors.tree import EngineExited
+from servekit.health.readiness import wait_until_ready
+from servekit.launch.child import Child, describe_exit, start_child
+from servekit.timing.clock import Clock
+from servekit.timing.timeline import Stage
+
+log = structlog.get_logger()
+
+# An idle vLLM ends 0.5 s after SIGTERM (H200), or 2.5 s on a CPU; it gets at most this of the
+# platform's grace, and the streams get the rest.
+ENGINE_STOP_S = 2.0
+
+# A look at /health must not hang on an engine that accepts and does not answer.
+PROBE_TIMEOUT_S = 5.0
+
+# The seed's limit for one warm-up request.
+PREWARM_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the platform asks of a container, and what it is asked to keep to itself.
+
+    Attributes:
+        port: 0 takes a free one.
+        shutdown_grace_s: from SIGTERM to the end.
+        linger_s: of that, how long new connections are still taken: until the platform's own
+            routing has heard that we leave.
+        timeline_file: where the start is kept as JSON.
+        secrets: never to be seen in a log.
+    """
+
+    listen_host: str
+    port: int
+    shutdown_grace_s: float
+    timeline_file: str
+    linger_s: float = 0.0
+    secrets: Sequence[str] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedEngine:
+    """One start of the engine, and what is known of the model that it serves.
+
+    Attributes:
+        shown: the command for a log, without its secrets.
+        model: a name that it is served by.
+        ready_by_s: seconds on the start's timeline by which it must serve and be warm.
+        max_model_len: tokens; None where nobody knows.
+        prewarms: whether to send it requests before anybody else may.
+    """
+
+    argv: Sequence[str]
+    environ: Mapping[str, str] = field(repr=False)
+    shown: str
+    model: str
+    ready_by_s: float
+    max_model_len: int | None
+    max_num_seqs: int
+    vocab_size: int | None
+    prewarms: bool
+    api_key: str = field(default="", repr=False)
+
+
+class Service(Protocol):
+    """What a deployable decides."""
+
+    async def prepare(self, engine_port: int) -> PreparedEngine:
+        """Bring what the engine needs, and say how it is started: on *engine_port* of loopback.
+
+        Raises:
+            ConfigError: something that was set cannot be used.
+        """
+
+    def read_line(self, line: str) -> None:
+        """The engine has logged *line*."""
+
+    async def once_ready(self) -> None:
+        """The container is ready; what is worth keeping may be kept."""
+
+
+async def live(
+    service: Service,
+    terms: Terms,
+    progress: Progress,
+    *,
+    clock: Clock,
+    write: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Serve until *stop*, and then drain.  *write* takes the engine's log lines and our summary.
+
+    Raises:
+        EngineExited: the engine ended by itself; carries its last words.
+        EngineNotReady: it did not serve in time.
+        ConfigError: something that was set cannot be used.
+    """
+    front = FrontServer(progress, clock, engine_port=free_port())
+    port = await front.start(terms.listen_host, terms.port)
+    url = f"http://{terms.listen_host}:{port}"
+    announce("listening", url=url)
+    life = _Life(service, terms, progress, clock, write, front, url)
+    try:
+        await life.run(stop)
+    finally:
+        front.close()
+
+
+@dataclass(slots=True)
+class _Life:
+    service: Service
+    terms: Terms
+    progress: Progress
+    clock: Clock
+    write: Callable[[str], None]
+    front: FrontServer
+    url: str
+    child: Child | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        starting = asyncio.ensure_future(self._start())
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                await self._until_stopped(stopping)
+            await self._drain()
+        finally:
+            starting.cancel()
+            stopping.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
+            if self.child is not None:
+                await self.child.stop(ENGINE_STOP_S)
+
+    async def _start(self) -> None:
+        with self.progress.during(stages.SYSTEM):
+            raise_open_files(_warn)
+            name_host(_warn)
+        with self.progress.during(stages.ENVIRONMENT):
+            engine = await self.service.prepare(self.front.engine_port)
+        with self.progress.during(stages.ENGINE):
+            await self._start_engine(engine)
+        if engine.prewarms:
+            with self.progress.during(stages.PREWARM):
+                await self._prewarm(engine)
+        with self.progress.during(stages.READY):
+            self.progress.ready = True
+        self._report()
+        await self.service.once_ready()
+
+    async def _start_engine(self, engine: PreparedEngine) -> None:
+        timeline = self.progress.stages
+        log.info("engine starting", command=engine.shown)
+        reader = PhaseReader(timeline.elapsed_s)
+
+        def on_line(line: str) -> None:
+            self._take_phase(reader.read(line, timeline.elapsed_s), reader.current)
+            self.service.read_line(line)
+            self.write(_masked(line, self.terms.secrets))
+
+        self.child = await start_child(engine.argv, engine.environ, on_line)
+        probe = self._client(engine, PROBE_TIMEOUT_S)
+
+        async def healthy() -> bool:
+            return (await probe.get("/health"))[0] == 200
+
+        left_s = engine.ready_by_s - timeline.elapsed_s
+        try:
+            ready = wait_until_ready(healthy, clock=self.clock, timeout_s=left_s)
+            await self.child.while_running(ready)
+        finally:
+            await probe.aclose()
+            self.progress.phase = ""
+
+    def _take_phase(self, stage: Stage | None, current: str) -> None:
+        if stage is None or self.progress.stage != stages.ENGINE:
+            return
+        self.progress.phases.append(stage)
+        self.progress.phase = current
+
+    async def _prewarm(self, engine: PreparedEngine) -> None:
+        assert self.child is not None
+        client = self._client(engine, PREWARM_TIMEOUT_S)
+        work = prewarm(
+            client,
+            engine.model,
+            plan_shapes(engine.max_model_len, engine.max_num_seqs),
+            vocab_size=engine.vocab_size,
+            clock=self.clock,
+        )
+        left_s = engine.ready_by_s - self.progress.stages.elapsed_s
+        try:
+            results = await self.child.while_running(asyncio.wait_for(work, max(1.0, left_s)))
+        except TimeoutError:
+            log.warning("prewarm given up", after_s=round(left_s, 1))
+            return
+        finally:
+            await client.aclose()
+        for result in results:
+            tell = log.warning if result.error else log.info
+            tell(
+                "prewarmed" if result.error is None else "prewarm failed",
+                tokens=result.shape.prompt_tokens,
+                requests=result.shape.requests,
+                seconds=round(result.seconds, 3),
+                **({"error": result.error} if result.error else {}),
+            )
+
+    def _report(self) -> None:
+        self.write(self.progress.summary())
+        try:
+            Path(self.terms.timeline_file).write_bytes(self.progress.to_json())
+        except OSError as error:
+            log.warning("timeline not kept", file=self.terms.timeline_file, reason=str(error))
+        announce("ready", url=self.url, after_s=round(self.progress.total_s, 3))
+
+    async def _until_stopped(self, stopping: "asyncio.Future[Literal[True]]") -> None:
+        assert self.child is not None
+        gone = asyncio.ensure_future(self.child.wait())
+        ends: list[asyncio.Future[Any]] = [gone, stopping]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise EngineExited(describe_exit(gone.result(), self.child.tail))
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        terms = self.terms
+        in_flight = len(self.front.active)
+        log.info("draining", in_flight=in_flight, grace_s=terms.shutdown_grace_s)
+        limit_s = max(0.0, terms.shutdown_grace_s - ENGINE_STOP_S)
+        # Whoever is not ready yet was never sent anything.
+        linger_s = min(terms.linger_s, limit_s) if self.progress.ready else 0.0
+        lost = await self.front.drain(limit_s, linger_s=linger_s)
+        tell = log.warning if lost else log.info
+        tell("drained", in_flight=in_flight, lost=lost)
+
+    def _client(self, engine: PreparedEngine, timeout_s: float) -> Client:
+        return Client(
+            f"http://127.0.0.1:{self.front.engine_port}",
+            self.clock,
+            timeout_s=timeout_s,
+            api_key=engine.api_key,
+        )
+
+
+def _masked(line: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        line = line.replace(secret, "***")
+    return line
+
+
+def _warn(message: str) -> None:
+    log.warning(message)
