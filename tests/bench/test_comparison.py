@@ -5,14 +5,9 @@ import random
 import msgspec
 import pytest
 
-from bench.comparison import (
-    Comparison,
-    Goal,
-    Verdict,
-    compare,
-    delivered_tokens,
-    windows_of,
-)
+from bench.arm_metrics import Goal, delivered_tokens, windows_of
+from bench.comparison import Comparison, compare
+from bench.intervals import Verdict
 from bench.record import Record
 from bench.schedule import Part
 from tests.support.records import a_record, at, delayed

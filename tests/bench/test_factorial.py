@@ -2,8 +2,9 @@
 
 import random
 
-from bench.comparison import Goal, Verdict, windows_of
+from bench.arm_metrics import Goal, windows_of
 from bench.factorial import CELLS, Effect, effects, effects_markdown
+from bench.intervals import Verdict
 from bench.record import Record
 from bench.schedule import Part
 from tests.support.records import a_record, at, delayed

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from bench import svg
-from bench.comparison import Goal, compare, windows_of
+from bench.arm_metrics import Goal, windows_of
+from bench.comparison import compare
 from bench.monitor import Burden
 from bench.record import Record
 from bench.report import Evidence, report_html

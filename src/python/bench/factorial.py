@@ -10,15 +10,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from bench.comparison import (
-    RESAMPLES,
-    Goal,
-    Verdict,
-    Window,
-    draws,
-    interval_of,
-    verdict_of,
-)
+from bench.arm_metrics import Goal, Window
+from bench.comparison import RESAMPLES, draws
+from bench.intervals import Verdict, interval_of, verdict_of
 from bench.record import Record
 from bench.tables import number
 

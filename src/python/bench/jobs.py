@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from bench.arm_metrics import DEFAULT_GOAL, Goal, windows_of
 from bench.arms import Arm, check_installed, start_arms
-from bench.comparison import DEFAULT_GOAL, Comparison, Goal, compare, windows_of
+from bench.comparison import Comparison, compare
 from bench.crew import load_with_workers
 from bench.factorial import CELLS, Effect, effects, effects_markdown
 from bench.manifest import manifest

@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 
 from bench import svg
-from bench.comparison import Comparison, Goal, Row, Verdict, Window, delivered_tokens, windows_of
+from bench.arm_metrics import Goal, Window, delivered_tokens, windows_of
+from bench.comparison import Comparison, Row
+from bench.intervals import Verdict
 from bench.measures import totals
 from bench.record import Record
 from bench.schedule import Part

@@ -75,7 +75,7 @@ def search(
     seed: Seed = 1,
 ) -> None:
     """Find the highest rate at which enough requests keep their limits."""
-    from bench.comparison import Goal
+    from bench.arm_metrics import Goal
     from bench.sweeps import search_rate
 
     where = one_url(env, url)

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from bench.comparison import Goal, Verdict, compare, windows_of
+from bench.arm_metrics import Goal, windows_of
+from bench.comparison import compare
+from bench.intervals import Verdict
 from bench.load import abba
 from bench.record import Record
 from bench.schedule import BLOCK_TOKENS, Call, Part, Schedule, split

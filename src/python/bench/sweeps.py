@@ -7,8 +7,8 @@ from datetime import datetime
 import msgspec
 from rich.table import Table
 
+from bench.arm_metrics import Goal
 from bench.arms import Arm
-from bench.comparison import Goal
 from bench.jobs import Setting, load_one, measure_one
 from bench.ladder import Trial, highest, next_rate
 from bench.measures import ITL, LATENCY, TTFT, summarize, totals

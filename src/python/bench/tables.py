@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from bench.comparison import Comparison, Row, Verdict
+from bench.comparison import Comparison, Row
+from bench.intervals import Verdict
 from bench.measures import ITL, LATENCY, TTFT, Measure, Stats, Totals
 from bench.validity import Validity
 
