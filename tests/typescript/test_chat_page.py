@@ -12,6 +12,7 @@ import pytest
 
 from tests.chat_backend.services import backend, free_port, simulated_engine
 from tests.support.waiting import until
+from tests.typescript.proxy import has_nginx, nginx
 
 pytestmark = [
     pytest.mark.browser,
@@ -55,7 +56,15 @@ async def built(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def served(page: Path, backend_url: str) -> AsyncIterator[str]:
+async def served(page: Path, backend_url: str, work: Path) -> AsyncIterator[str]:
+    """Serve the built page as its image does, or where there is no nginx as Vite would."""
+    server = nginx(page / "dist", backend_url, work) if has_nginx() else vite(page, backend_url)
+    async with server as url:
+        yield url
+
+
+@asynccontextmanager
+async def vite(page: Path, backend_url: str) -> AsyncIterator[str]:
     """Serve the built page, with /api passed to the backend."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
@@ -79,7 +88,7 @@ async def served(page: Path, backend_url: str) -> AsyncIterator[str]:
     listening = asyncio.create_task(listen())
     try:
         await until(lambda: str(port).encode() in said)
-        yield f"http://127.0.0.1:{port}/"
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         await process.wait()
@@ -94,7 +103,7 @@ async def test_a_person_can_chat(tmp_path: Path) -> None:
     async with (
         simulated_engine(speed=1.0) as engine,
         backend(engine.url) as api,
-        served(page, api) as url,
+        served(page, api, tmp_path) as url,
     ):
         seen = json.loads(await run("node", "browser/page.mjs", url, str(screenshots), cwd=page))
 
