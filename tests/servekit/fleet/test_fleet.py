@@ -77,6 +77,31 @@ def test_same_port_on_two_hosts_is_fine() -> None:
     assert len(parse_fleet(text).replicas) == 2
 
 
+def test_a_gpu_may_be_shared_by_shares() -> None:
+    """Replicas may be on one GPU as long as their shares of its memory add up to at most all."""
+    halves = _TWO.replace("short_name: m}", "short_name: m, gpu_memory_utilization: 0.5}")
+    shared = halves.replace("gpus: [1]", "gpus: [0]")
+
+    assert [replica.gpus for replica in parse_fleet(shared).replicas] == [(0,), (0,)]
+    with pytest.raises(FleetInvalid, match=r"who take 1\.02 of its memory"):
+        parse_fleet(shared.replace("0.5}", "0.51}"))
+
+
+def test_a_replica_without_gpus_runs_on_the_cpu() -> None:
+    """Unless its model needs several."""
+    on_cpu = _TWO.replace("gpus: [1]", "gpus: []")
+
+    assert parse_fleet(on_cpu).replicas[1].gpus == ()
+    with pytest.raises(FleetInvalid, match=r"needs 2"):
+        parse_fleet(on_cpu.replace("short_name: m}", "short_name: m, tensor_parallel_size: 2}"))
+
+
+@pytest.mark.parametrize("name", ["h100", "l4", "colocated", "cpu"])
+def test_each_fleet_of_ours_is_valid(name: str) -> None:
+    """And has a port per replica."""
+    assert load_fleet(name).replicas
+
+
 def test_unknown_name_lists_ours(tmp_path: Path) -> None:
     """Neither a file nor a name of ours: the names are given."""
     with pytest.raises(FleetInvalid, match=r"ours are: .*h100"):

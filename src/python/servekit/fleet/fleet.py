@@ -21,6 +21,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tensor_parallel_size: GPUs that one replica spans.
         gpu_memory_utilization: share of each GPU's memory that the engine may take.
         policy: the routing policy for this model, instead of the load balancer's default.
+        weights: what the engine loads where that is not `name`: a hub id, or a folder's path.
+        engine_args: further arguments of `vllm serve`.
     """
 
     name: str
@@ -29,12 +31,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.95
     policy: str | None = None
+    weights: str | None = None
+    engine_args: tuple[str, ...] = ()
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine: the model it serves, the GPUs it owns and where it listens.
+    """One engine: the model it serves, the GPUs it runs on and where it listens.
 
     Attributes:
+        gpus: their indices; empty for one that runs on the CPU.
         gpu: the type of its GPUs, by a name of `servekit/enginesim/hardware.py`; only simulations
             ask for it.
     """
@@ -56,8 +61,9 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Models and their replicas.
 
     Raises:
-        FleetInvalid: on construction, where a name, GPU or port is used twice, a replica names an
-            unknown model, or its GPUs do not match the model's tensor parallel size.
+        FleetInvalid: on construction, where a name or port is used twice, a GPU is given away more
+            than once over, a replica names an unknown model, or its GPUs do not match the model's
+            tensor parallel size.
     """
 
     models: tuple[Model, ...]
@@ -68,9 +74,9 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _require_once("short_name", (m.short_name for m in self.models), "names must differ")
         _require_once("replica", (r.name for r in self.replicas), "names must differ")
         _require_ports_once(self.replicas)
-        _require_gpus_once(self.replicas)
         for replica in self.replicas:
             _check_replica(replica, self.models)
+        _require_gpus_to_suffice(self.models, self.replicas)
         served = {replica.model for replica in self.replicas}
         for model in self.models:
             _check_model(model, served)
@@ -151,19 +157,25 @@ def _require_ports_once(replicas: tuple[Replica, ...]) -> None:
             )
 
 
-def _require_gpus_once(replicas: tuple[Replica, ...]) -> None:
-    owner: dict[tuple[str, int], str] = {}
+def _require_gpus_to_suffice(models: tuple[Model, ...], replicas: tuple[Replica, ...]) -> None:
+    share_of = {model.name: model.gpu_memory_utilization for model in models}
+    users: dict[tuple[str, int], list[Replica]] = {}
     for replica in replicas:
         for gpu in replica.gpus:
-            first = owner.get((replica.host, gpu))
-            if first is not None:
-                users = f"{first!r} twice" if first == replica.name else f"{first!r} and "
-                users += "" if first == replica.name else repr(replica.name)
-                raise FleetInvalid(
-                    f"GPU {gpu} of {replica.host} is used by {users}; each GPU belongs to one "
-                    "replica"
-                )
-            owner[replica.host, gpu] = replica.name
+            users.setdefault((replica.host, gpu), []).append(replica)
+    for (host, gpu), sharing in users.items():
+        _check_sharing(f"GPU {gpu} of {host}", sharing, share_of)
+
+
+def _check_sharing(gpu: str, sharing: list[Replica], share_of: dict[str, float]) -> None:
+    share = sum(share_of[replica.model] for replica in sharing)
+    # 0.3 + 0.3 + 0.4 is more than 1.0 in binary.
+    if len(sharing) > 1 and share > 1.0 + 1e-9:
+        names = " and ".join(repr(replica.name) for replica in sharing)
+        raise FleetInvalid(
+            f"{gpu} is used by {names}, who take {share:.2f} of its "
+            "memory; give each replica a GPU, or lower gpu_memory_utilization"
+        )
 
 
 def _check_replica(replica: Replica, models: tuple[Model, ...]) -> None:
@@ -174,7 +186,13 @@ def _check_replica(replica: Replica, models: tuple[Model, ...]) -> None:
             f"replica {replica.name!r} serves {replica.model!r}, which is not among the models "
             f"({known})"
         )
-    if len(replica.gpus) != model.tensor_parallel_size:
+    for gpu, times in Counter(replica.gpus).items():
+        if times > 1:
+            raise FleetInvalid(
+                f"GPU {gpu} of {replica.host} is used by {replica.name!r} twice; name it once"
+            )
+    on_cpu = not replica.gpus and model.tensor_parallel_size == 1
+    if not on_cpu and len(replica.gpus) != model.tensor_parallel_size:
         raise FleetInvalid(
             f"replica {replica.name!r} has GPUs {list(replica.gpus)}, but {model.short_name!r} "
             f"needs {model.tensor_parallel_size} (tensor_parallel_size)"
