@@ -203,6 +203,21 @@ def test_the_backend_asks_the_load_balancer_where_there_is_one() -> None:
     ]
 
 
+def test_browsers_reach_the_page_and_only_the_page_the_backend() -> None:
+    """By the ingress, which names a service there is; the backend's is for this cluster alone."""
+    found = manifests("platform/single")
+    (rule,) = one(found, "Ingress", "chat")["spec"]["rules"]
+    asked = rule["http"]["paths"][0]["backend"]["service"]
+    page = dict(pod_specs(found))["chat"]["containers"][0]
+
+    ports = one(found, "Service", asked["name"])["spec"]["ports"]
+    assert asked["port"]["name"] in [port["name"] for port in ports]
+    assert [m["metadata"]["name"] for m in found if m["kind"] == "Ingress"] == ["chat"]
+    assert page["env"][0]["value"] == "http://chat-backend.llama-platform.svc.cluster.local:8080"
+    policy = one(found, "NetworkPolicy", "chat-backend")["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "chat"}}} in policy
+
+
 def test_metrics_are_scraped_from_services_that_exist() -> None:
     """Each monitor finds a service of its label, with the port that it names."""
     services = [m for part in PARTS for m in manifests(part) if m["kind"] == "Service"]

@@ -115,6 +115,15 @@ async def test_a_person_can_chat(tmp_path: Path) -> None:
     assert seen["retried"]
     assert seen["phoneScrollsSideways"] is False
     assert seen["violations"] == {
-        name: [] for name in ("empty", "light", "offline", "dark", "phone")
+        name: []
+        for name in (
+            "empty",
+            "light",
+            "offline",
+            "dark",
+            "markdown-light",
+            "markdown-dark",
+            "phone",
+        )
     }
     assert seen["errors"] == []

@@ -16,6 +16,9 @@ async function open(options) {
   // A machine under load is slow, but not for ever.
   page.setDefaultTimeout(20_000);
   page.on("pageerror", (error) => seen.errors.push(String(error)));
+  page.on("console", (message) => {
+    if (message.text().includes("Content Security Policy")) seen.errors.push(message.text());
+  });
   await page.goto(url);
   // The composer takes the focus; keys before that would be lost.
   await page.locator("textarea:focus").waitFor();
@@ -74,6 +77,22 @@ await ask(dark, "Hello");
 await dark.locator("article.assistant").waitFor();
 await send(dark).waitFor();
 await look(dark, "dark");
+
+// What a real model writes, which the simulated one does not.
+const told = [
+  "Use a **generator**, which keeps nothing:\n\n",
+  "```python\ndef squares(most: int):\n    # One at a time.\n    for n in range(most):\n        yield n * n\n```\n\n",
+  "| `most` | squares |\n|---|---|\n| 3 | 0, 1, 4 |\n\n1. [Python](https://www.python.org) has them built in.\n",
+].map((delta) => `data: ${JSON.stringify({ delta })}\n\n`);
+for (const colorScheme of ["light", "dark"]) {
+  const written = await open({ colorScheme, viewport: { width: 1100, height: 700 } });
+  const body = `${told.join("")}event: done\ndata: {}\n\n`;
+  await written.route("**/api/chat", (route) => route.fulfill({ contentType: "text/event-stream", body }));
+  await ask(written, "How do I square numbers in Python?");
+  await written.locator("article.assistant table").waitFor();
+  await send(written).waitFor();
+  await look(written, `markdown-${colorScheme}`);
+}
 
 const phone = await open({ colorScheme: "light", viewport: { width: 390, height: 844 }, isMobile: true });
 await ask(phone, "Hello");

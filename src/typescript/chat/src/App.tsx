@@ -169,8 +169,8 @@ function Composer({ busy, onSend, onStop }: { busy: boolean; onSend: (text: stri
     >
       <textarea
         aria-label="Message"
-        placeholder="Message (Enter sends, Shift+Enter breaks the line, Escape stops)"
-        rows={3}
+        placeholder="Message"
+        rows={2}
         autoFocus
         value={text}
         onChange={(event) => setText(event.target.value)}
@@ -185,6 +185,7 @@ function Composer({ busy, onSend, onStop }: { busy: boolean; onSend: (text: stri
           Send
         </button>
       )}
+      <p className="hint">Enter sends, Shift+Enter breaks the line, Escape stops.</p>
     </form>
   );
 }
