@@ -1,4 +1,4 @@
-"""The image's nginx before a backend, with the configuration that the image has.  Runs a process."""
+"""The image's nginx, with the configuration that the image has, before a backend."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ async def nginx(page: Path, backend_url: str, work: Path) -> AsyncIterator[str]:
         IMAGE / "serve-chat",
         env={
             "BACKEND_URL": backend_url,
-            "PAGE": str(page.resolve()),
+            "PAGE": str(page),
             "PATH": with_sbin(),
             "PORT": str(port),
             "TEMPLATE": str(template),

@@ -26,6 +26,8 @@ pytestmark = [
 
 SOURCE = Path("src/typescript/chat")
 
+LOOKS = ("empty", "light", "offline", "dark", "markdown-light", "markdown-dark", "phone")
+
 
 async def run(*command: str, cwd: Path, **environ: str) -> str:
     """Return what *command* prints; fail with all of it where it fails."""

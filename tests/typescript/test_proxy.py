@@ -91,7 +91,7 @@ async def test_pieces_of_an_answer_are_not_held_back(
 
 
 async def test_a_web_socket_passes(http: aiohttp.ClientSession, url: str) -> None:
-    """With the origin of the page, which the backend compares with the name that it is called by."""
+    """With the page's origin, which the backend compares with the name that it is called by."""
     async with http.ws_connect(url + "/api/chat/ws", headers={"Origin": url}) as socket:
         await socket.send_json({"message": "Hello", "max_tokens": 3})
         said = await socket.receive_json(timeout=30)
