@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 IMAGE = Path("src/docker/chat").resolve()
 
-NGINX_MISSING = "nginx is not on the PATH, so the image's configuration was not run; apt-get install nginx-light"
+NGINX_MISSING = "nginx is not on the PATH, so its configuration was not run; apt-get install nginx-light"
 
 
 def with_sbin() -> str:
