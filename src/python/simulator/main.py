@@ -33,7 +33,7 @@ def simulate(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     seed: Annotated[int, typer.Option(help="decides output lengths and faults by chance")] = 0,
     speed: Annotated[float, typer.Option(help="times as fast as the calibrated engine")] = 1.0,
-    only: Annotated[str | None, typer.Option(help="only this model's replicas")] = None,
+    only: Annotated[str | None, typer.Option(help="one replica, or those of one model")] = None,
     max_num_queued_reqs: Annotated[
         int | None, typer.Option(help="requests in an engine before it answers 503")
     ] = None,

@@ -98,7 +98,8 @@ def replica_servers(
     seed: int = 0,
     max_in_flight: int | None = None,
 ) -> list[ReplicaServer]:
-    """Return a server, not started yet, for each replica of *fleet*, or of one model of it.
+    """Return a server, not started yet, for each replica of *fleet*, or for those that *only* names:
+    one replica, or all of one model.
 
     Raises:
         SettingInvalid: no replica is left, or a model does not fit on its GPUs.
@@ -106,7 +107,9 @@ def replica_servers(
     chosen = [replica for replica in fleet.replicas if only in (None, *_names(fleet, replica))]
     if not chosen:
         known = ", ".join(model.short_name for model in fleet.models)
-        raise SettingInvalid(f"--only {only!r} is no model of the fleet; it has {known}")
+        raise SettingInvalid(
+            f"--only {only!r} is no model or replica of the fleet; its models are {known}"
+        )
     return [
         ReplicaServer(
             _spec(fleet, replica, speed, seed + number, max_in_flight),
@@ -117,8 +120,8 @@ def replica_servers(
     ]
 
 
-def _names(fleet: Fleet, replica: FleetReplica) -> tuple[str, str]:
-    return replica.model, fleet.model(replica.model).short_name
+def _names(fleet: Fleet, replica: FleetReplica) -> tuple[str, ...]:
+    return replica.name, replica.model, fleet.model(replica.model).short_name
 
 
 def _spec(
