@@ -79,8 +79,12 @@ def _handler(running: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _give(self, path: str) -> None:
             if path.startswith(f"/api/models/{MODEL}/revision/"):
-                siblings = [{"rfilename": name} for name in running.files]
+                siblings = [
+                    {"rfilename": name, "size": len(body)} for name, body in running.files.items()
+                ]
                 self._json({"id": MODEL, "sha": COMMIT, "siblings": siblings})
+            elif path == f"/api/models/{MODEL}/auth-check":
+                self._send(200, b"", {})
             elif path.startswith(f"/api/models/{MODEL}/tree/"):
                 self._json([_entry(name, body) for name, body in running.files.items()])
             elif (name := path.rpartition("/")[2]) in running.files:

@@ -44,8 +44,10 @@ class Hub:
             status, code = self.refuse
             return web.json_response({"error": code}, status=status, headers={"X-Error-Code": code})
         if request.path in ("/api/models/org/name", "/api/models/org/name/revision/v1"):
-            siblings = [{"rfilename": name} for name in FILES]
+            siblings = [{"rfilename": name, "size": len(body)} for name, body in FILES.items()]
             return web.json_response({"id": "org/name", "sha": SHA, "siblings": siblings})
+        if request.path == "/api/models/org/name/auth-check":
+            return web.Response()
         if request.path == f"/api/models/org/name/tree/{SHA}":
             return web.json_response([_entry(name, content) for name, content in FILES.items()])
         content = FILES.get(request.path.removeprefix(f"/org/name/resolve/{SHA}/"))

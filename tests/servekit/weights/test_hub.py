@@ -66,3 +66,22 @@ async def test_a_hub_that_is_gone_is_told(hub: Hub, tmp_path: Path) -> None:
 
     with pytest.raises(WeightsUnreachable, match="org/name"):
         await _fetch(hub, tmp_path / "repo")
+
+
+async def test_size_is_that_of_what_would_be_fetched(hub: Hub) -> None:
+    """The unused copies do not count."""
+    size = await asyncio.to_thread(HubDownload(None, hub.url).size, HubRepo("org/name", "v1"))
+
+    assert size == sum(len(content) for content in model_files().values())
+
+
+async def test_access_is_asked_for_without_a_download(hub: Hub) -> None:
+    """Gated files are refused here already."""
+    download = HubDownload("hf_x", hub.url)
+    await asyncio.to_thread(download.require_access, HubRepo("org/name", "v1"))
+
+    hub.refuse = (403, "GatedRepo")
+
+    with pytest.raises(WeightsMissing, match="licence"):
+        await asyncio.to_thread(download.require_access, HubRepo("org/name", "v1"))
+    assert not any("/resolve/" in request for request in hub.requests)

@@ -1,9 +1,13 @@
 """Fetch a repository of the Hugging Face hub into a folder."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -39,7 +43,7 @@ class HubDownload:
             WeightsMissing: the hub has no such repository or revision, or hides it from us.
             WeightsUnreachable: it could not be brought.
         """
-        try:
+        with _translated(repo, folder):
             snapshot_download(
                 repo.repo_id,
                 revision=repo.revision,
@@ -48,25 +52,76 @@ class HubDownload:
                 token=self.token or False,
                 endpoint=self.endpoint,
             )
-        except GatedRepoError as error:
-            raise WeightsMissing(
-                f"{repo.repo_id} is gated; accept its licence on the hub, and set HF_TOKEN to a "
-                "token of that account"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise WeightsMissing(
-                f"{repo.repo_id} has no revision {repo.revision!r}; name a branch, tag or commit"
-            ) from error
-        except (RepositoryNotFoundError, HFValidationError) as error:
-            raise WeightsMissing(
-                f"the hub shows no repository {repo.repo_id!r}; correct the name, or set HF_TOKEN "
-                "if it is private"
-            ) from error
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise WeightsUnreachable(
-                f"{repo.repo_id} could not be fetched: {_first_line(error)}; start again: what "
-                "came is kept"
-            ) from error
+
+    def size(self, repo: HubRepo) -> int | None:
+        """Return the bytes that a fetch would bring; None where the hub does not say.
+
+        Raises:
+            WeightsMissing, WeightsUnreachable: as for a fetch.
+        """
+        with _translated(repo):
+            info = self._api().model_info(
+                repo.repo_id, revision=repo.revision, files_metadata=True, token=self.token or False
+            )
+        sizes = [file.size for file in info.siblings or () if not _is_unused(file.rfilename)]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    def require_access(self, repo: HubRepo) -> None:
+        """Check that its files may be read with this token: the listing is open, the files gated.
+
+        Raises:
+            WeightsMissing, WeightsUnreachable: as for a fetch.
+        """
+        with _translated(repo):
+            self._api().auth_check(repo.repo_id, token=self.token or False)
+
+    def _api(self) -> HfApi:
+        return HfApi(endpoint=self.endpoint)
+
+
+def _is_unused(path: str) -> bool:
+    # Slashes are nothing special to a pattern, as in the hub's own library.
+    return any(fnmatch(path, pattern) for pattern in UNUSED_FILES)
+
+
+@contextmanager
+def _translated(repo: HubRepo, folder: Path | None = None) -> Iterator[None]:
+    """Say what the hub's library raises in our words, with what to do about it."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise WeightsMissing(
+            f"{repo.repo_id} is gated; accept its licence on the hub, and set HF_TOKEN to a "
+            "token of that account"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise WeightsMissing(
+            f"{repo.repo_id} has no revision {repo.revision!r}; name a branch, tag or commit"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise WeightsMissing(
+            f"the hub shows no repository {repo.repo_id!r}; correct the name, or set HF_TOKEN "
+            "if it is private"
+        ) from error
+    except _UNREACHABLE as error:
+        raise WeightsUnreachable(_why(repo, folder, error)) from error
+
+
+# RuntimeError is what the hub's own transfer (hf_xet) raises, a full disk included.
+_UNREACHABLE = (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError)
+
+
+def _why(repo: HubRepo, folder: Path | None, error: Exception) -> str:
+    no_room = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if no_room or "No space left" in str(error):
+        return (
+            f"{repo.repo_id} could not be kept: no space is left on the disk of {folder}; make "
+            "room, and start again: what came is kept"
+        )
+    return (
+        f"{repo.repo_id} could not be fetched: {_first_line(error)}; start again: what came is kept"
+    )
 
 
 def _first_line(error: BaseException) -> str:
