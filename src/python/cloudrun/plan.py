@@ -10,6 +10,7 @@ from servekit.container.model import Model
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import GpuArch, choose_dtype
 from servekit.engine.environment import EngineFolders, engine_environment
+from servekit.engine.retired_flags import translate_retired
 
 # Ours; they mean nothing to the engine.
 _OURS = frozenset(
@@ -62,7 +63,7 @@ def plan_engine(
         load_format=settings.load_format or None,
         # In the environment it would be part of the compile cache's key.
         api_key=settings.vllm_api_key or None,
-        extra=settings.extra_args,
+        extra=translate_retired(settings.extra_args, warn),
     )
     folders = EngineFolders(PurePosixPath(settings.vllm_cache_root), ENGINE_HOME)
     given = {name: value for name, value in environ.items() if name not in _OURS}
