@@ -73,7 +73,16 @@ def test_real_engine_says_everything_that_we_read(golden: str) -> None:
         load.preemptions,
         load.prompt_tokens,
         load.generation_tokens,
+        load.kv_tokens,
     )
+
+
+def test_cache_is_as_large_as_all_engines_together() -> None:
+    """In tokens; an engine that has not said how many blocks it has leaves it unknown."""
+    line = 'vllm:cache_config_info{block_size="16",engine="%s",num_gpu_blocks="%s"} 1.0\n'
+
+    assert read_engine_load(line % (0, 100) + line % (1, 50)).kv_tokens == 2400
+    assert read_engine_load(line % (0, "None")).kv_tokens is None
 
 
 def test_former_names_lead_to_current_ones() -> None:

@@ -1,9 +1,11 @@
 """What `latency` learns is what the textbook's recursive least squares learns."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.routing.latency import FORGETTING, PRIOR, TtftModel
+from servekit.routing.latency import FORGETTING, PRIOR, Paces, TtftModel
 
 SCALES = (1.0, 1e-3, 1e-3, 0.1)
 
@@ -53,3 +55,43 @@ def test_model_learns_what_the_textbook_does(
 
     expected = max(0.0, textbook.predict(asked))
     assert abs(model.predict(*asked) - expected) <= 1e-6 * (1.0 + abs(expected))
+
+
+@given(
+    seen=st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.floats(1e-3, 60.0), st.floats(1e-3, 60.0), st.booleans()
+        ),
+        max_size=60,
+    )
+)
+def test_paces_stay_around_one(seen: list[tuple[str, float, float, bool]]) -> None:
+    """They compare replicas: whoever came or was forgotten, their geometric mean is 1."""
+    paces = Paces()
+    known: set[str] = set()
+    for replica, expected_s, ttft_s, forgotten in seen:
+        paces.observe(replica, expected_s, ttft_s)
+        known.add(replica)
+        if forgotten:
+            paces.forget(replica)
+            known.discard(replica)
+
+    assert math.isclose(math.prod(paces.of(replica) for replica in known), 1.0, rel_tol=1e-9)
+    assert paces.of("stranger") == 1.0
+
+
+def test_slower_replica_is_known_by_its_pace() -> None:
+    """Twice as slow as the other, after as many answers of each."""
+    model, paces = TtftModel(), Paces()
+    for number in range(2000):
+        held = number % 50
+        for replica, factor in (("fast", 1.0), ("slow", 2.0)):
+            pace = paces.of(replica)
+            ttft_s = factor * (0.01 + 0.001 * held)
+            paces.observe(replica, pace * model.predict(100, 0, held), ttft_s)
+            model.learn(100, 0, held, ttft_s / pace)
+
+    assert math.isclose(paces.of("slow") / paces.of("fast"), 2.0, rel_tol=0.02)
+    for held in (0, 49):
+        expected = 0.01 + 0.001 * held
+        assert math.isclose(paces.of("fast") * model.predict(100, 0, held), expected, rel_tol=0.03)

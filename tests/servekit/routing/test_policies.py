@@ -259,3 +259,41 @@ def test_latency_learns_which_replica_is_slow() -> None:
     assert chosen["r1"] > 970
     # A replica that was slow once can show that it is no longer.
     assert chosen["r0"] > 0
+
+
+def test_prefix_remembers_as_much_as_the_engine_says_it_keeps() -> None:
+    """A replica with room for 20 blocks has forgotten the first of two conversations."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    ledger.polled("r0", EngineLoad(running=0, waiting=0, kv_tokens=20 * 128), 0.0)
+    other = RouteRequest(prompt_tokens=2560, blocks=tuple(range(100, 120)))
+    for name in ("prefix", "latency"):
+        policy = policy_named(name, Random(0))
+        policy.sent(conversation(1), pool[0], 0.0)
+        policy.sent(conversation(1), pool[1], 0.0)
+        policy.sent(other, pool[0], 0.0)
+        policy.sent(other, pool[1], 0.0)
+
+        scores = dict(policy.choose(conversation(1), pool, 0.0).scores)
+
+        forgotten, known = scores["r0"], scores["r1"]
+        assert forgotten is not None
+        assert known is not None
+        assert known < forgotten
+
+
+@pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue", "prefix", "session", "latency"])
+def test_replica_that_came_back_starts_slowly(name: str) -> None:
+    """Empty after an absence, it is not given everything; ten seconds later it is as others."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    for _ in range(2):
+        ledger.begin(pool[1])
+    ledger.returned("r0", now_s=100.0)
+    policy = policy_named(name, Random(0))
+    ask = RouteRequest(prompt_tokens=1000)
+
+    def share(now_s: float) -> int:
+        return sum(policy.choose(ask, pool, now_s).replica == "r0" for _ in range(400))
+
+    assert share(100.0) < 0.4 * 400 < share(111.0)

@@ -21,6 +21,7 @@ class EngineLoad:
         preemptions: sequences preempted since start.
         prompt_tokens: prompt tokens prefilled since start.
         generation_tokens: tokens generated since start.
+        kv_tokens: tokens that the KV cache holds when it is full.
     """
 
     running: int | None = None
@@ -31,6 +32,7 @@ class EngineLoad:
     preemptions: int | None = None
     prompt_tokens: int | None = None
     generation_tokens: int | None = None
+    kv_tokens: int | None = None
 
 
 def read_engine_load(text: str, model: str | None = None) -> EngineLoad:
@@ -42,8 +44,11 @@ def read_engine_load(text: str, model: str | None = None) -> EngineLoad:
         MetricsInvalid: a line that we need is malformed.
     """
     found: dict[str, list[float]] = {}
+    kv_tokens: int | None = None
     for sample in samples(text, _WANTED):
-        if model is None or sample.labels.get("model_name", model) == model:
+        if sample.name == names.CACHE_CONFIG:
+            kv_tokens = _add(kv_tokens, _kv_tokens(sample.labels))
+        elif model is None or sample.labels.get("model_name", model) == model:
             found.setdefault(names.FORMER.get(sample.name, sample.name), []).append(sample.value)
     usage = found.get(names.KV_CACHE_USAGE)
     return EngineLoad(
@@ -55,7 +60,18 @@ def read_engine_load(text: str, model: str | None = None) -> EngineLoad:
         preemptions=_total(found, names.NUM_PREEMPTIONS),
         prompt_tokens=_total(found, names.PROMPT_TOKENS),
         generation_tokens=_total(found, names.GENERATION_TOKENS),
+        kv_tokens=kv_tokens,
     )
+
+
+def _kv_tokens(labels: dict[str, str]) -> int | None:
+    """Return the size of one engine's cache; vLLM tells its configuration in labels."""
+    blocks, tokens = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+    return int(blocks) * int(tokens) if blocks.isdecimal() and tokens.isdecimal() else None
+
+
+def _add(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _total(found: dict[str, list[float]], name: str) -> int | None:

@@ -13,6 +13,7 @@ PREFIX_CACHE_HITS = "vllm:prefix_cache_hits_total"
 NUM_PREEMPTIONS = "vllm:num_preemptions_total"
 PROMPT_TOKENS = "vllm:prompt_tokens_total"
 GENERATION_TOKENS = "vllm:generation_tokens_total"
+CACHE_CONFIG = "vllm:cache_config_info"
 
 CURRENT = (
     NUM_REQUESTS_RUNNING,
@@ -23,6 +24,7 @@ CURRENT = (
     NUM_PREEMPTIONS,
     PROMPT_TOKENS,
     GENERATION_TOKENS,
+    CACHE_CONFIG,
 )
 
 # What a name was called before, in engines that are still out there.

@@ -1,12 +1,17 @@
 """`latency`: the replica with the shortest predicted time to first token.  Pure.
 
-Each replica has a linear model of it, learnt online by recursive least squares with forgetting:
+One linear model of it, learnt online by recursive least squares with forgetting, times how much
+longer a replica takes than its fellows do:
 
-    ttft_s = w · (1, unread prompt tokens, prompt tokens queued before them, requests held)
+    ttft_s = pace · w · (1, unread prompt tokens, prompt tokens queued before them, requests held)
 
-A new replica starts from what was measured on one H200, so that it is neither avoided nor flooded.
+The model is shared because a busy replica's own answers say little: it holds as much as it held
+before, so that what a further request costs cannot be told from its waits, which are late besides.
+What replicas hold differs, and that shows it.  Before anything is learnt the weights are those
+measured on one H200, and every pace is the same.
 """
 
+import math
 from collections.abc import Mapping
 from random import Random
 from typing import ClassVar
@@ -14,7 +19,7 @@ from typing import ClassVar
 from servekit.routing.decision import Decision
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import looked_at, lowest
-from servekit.routing.prefix_index import PrefixIndex
+from servekit.routing.prefix_index import PrefixIndex, blocks_held
 from servekit.routing.request import RouteRequest
 
 # vLLM 0.26 with an 8B model on an H200: 8 ms and 21.5 us a token when idle, and each running
@@ -29,8 +34,9 @@ _REQUESTS = 0.1
 # it is fast: this share of the requests goes anywhere.
 EXPLORED = 0.02
 
-# Half of a sample's weight is gone after 138 more: a fleet's load changes within minutes.
-FORGETTING = 0.995
+# Half of a sample's weight is gone after 693 more: seconds on a busy fleet, whose load changes
+# within minutes.
+FORGETTING = 0.999
 # How sure the prior is: as if a few requests had been seen.
 _PRIOR_VARIANCE = 1.0
 # Below this a covariance would blow up while nothing new is learnt (wind-up).
@@ -79,6 +85,45 @@ class TtftModel:
         )  # fmt: skip
 
 
+# How far one answer moves a replica's pace: half of its weight is gone after 34 more.
+_PACE_GAIN = 0.02
+# An answer that took e times as long as expected says as much as one that took a hundred times.
+_MOST_SURPRISE = 1.0
+
+
+class Paces:
+    """How many times as long as the typical replica each one takes.
+
+    Kept as logarithms around their mean: only the weights say how long the typical one takes.
+    """
+
+    __slots__ = ("_logs", "_mean")
+
+    def __init__(self) -> None:
+        self._logs: dict[str, float] = {}
+        self._mean = 0.0
+
+    def of(self, replica: str) -> float:
+        """Return the factor; 1.0 for a stranger."""
+        known = self._logs.get(replica)
+        return 1.0 if known is None else math.exp(known - self._mean)
+
+    def observe(self, replica: str, expected_s: float, ttft_s: float) -> None:
+        """*replica* took *ttft_s* where *expected_s* was predicted."""
+        if expected_s <= 0.0 or ttft_s <= 0.0:
+            return
+        surprise = math.log(ttft_s / expected_s)
+        step = _PACE_GAIN * max(-_MOST_SURPRISE, min(_MOST_SURPRISE, surprise))
+        self._logs[replica] = self._logs.get(replica, self._mean) + step
+        self._mean += step / len(self._logs)
+
+    def forget(self, replica: str) -> None:
+        """*replica* is a stranger again; the others keep their places."""
+        if self._logs.pop(replica, None) is not None:
+            logs = self._logs.values()
+            self._mean = sum(logs) / len(logs) if logs else 0.0
+
+
 class Latency:
     """The shortest predicted time to first token; ties by chance."""
 
@@ -89,7 +134,8 @@ class Latency:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._index = PrefixIndex()
-        self._models: dict[str, TtftModel] = {}
+        self._model = TtftModel()
+        self._paces = Paces()
         # What a request found when it was sent, until its first byte says how long that took.
         self._found: dict[int, tuple[RouteRequest, int, int, int]] = {}
 
@@ -108,7 +154,7 @@ class Latency:
         unread = request.prompt_tokens
         if blocks:
             unread = _unread(request, self._index.held_by(name, blocks))
-            self._index.add(name, blocks)
+            self._index.add(name, blocks, blocks_held(account, request.block_tokens))
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
         held = account.ours + account.strangers(now_s)
@@ -118,11 +164,14 @@ class Latency:
         found = self._found.pop(id(request), None)
         if found is not None:
             _, unread, queued, held = found
-            self._model(account.name).learn(unread, queued, held, ttft_s)
+            pace = self._paces.of(account.name)
+            expected_s = pace * self._model.predict(unread, queued, held)
+            self._paces.observe(account.name, expected_s, ttft_s)
+            self._model.learn(unread, queued, held, ttft_s / pace)
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
-        self._models.pop(replica, None)
+        self._paces.forget(replica)
 
     def _score(
         self, request: RouteRequest, hits: Mapping[str, int], account: Account, now_s: float
@@ -131,14 +180,8 @@ class Latency:
         if hits:
             unread = _unread(request, hits.get(account.name, 0))
         held = account.ours + account.strangers(now_s)
-        ttft_s = self._model(account.name).predict(unread, account.prefilling, held)
-        return ttft_s * account.handicap(now_s)
-
-    def _model(self, replica: str) -> TtftModel:
-        model = self._models.get(replica)
-        if model is None:
-            model = self._models[replica] = TtftModel()
-        return model
+        ttft_s = self._model.predict(unread, account.prefilling, held)
+        return ttft_s * self._paces.of(account.name) * account.handicap(now_s)
 
 
 # Requests that never get a first byte must not be remembered for ever.

@@ -11,7 +11,7 @@ from typing import ClassVar
 from servekit.routing.decision import Decision
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import looked_at, lowest
-from servekit.routing.prefix_index import PrefixIndex
+from servekit.routing.prefix_index import PrefixIndex, blocks_held
 from servekit.routing.queueing import TOKENS_LIKE_A_REQUEST, queue_score, typical_speed
 from servekit.routing.request import RouteRequest
 
@@ -54,7 +54,8 @@ class Prefix:
     def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
         del now_s
         if request.blocks:
-            self._index.add(account.name, request.blocks)
+            capacity = blocks_held(account, request.block_tokens)
+            self._index.add(account.name, request.blocks, capacity)
 
     def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
         pass

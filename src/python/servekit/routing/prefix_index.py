@@ -8,8 +8,11 @@ from collections import OrderedDict
 
 import xxhash
 
-# An L4 holds a few hundred blocks of this size, an H200 with an 8B model about 8,000; being wrong
-# costs a miss, which is what every other policy has each time.
+from servekit.routing.ledger import Account
+
+# Where an engine does not say how large its cache is.  An L4 holds a few hundred blocks of this
+# size, an H200 with an 8B model about 8,000; being wrong costs a miss, which is what every other
+# policy has each time.
 BLOCKS_PER_REPLICA = 8000
 
 # 512 bytes of JSON are about 128 tokens, eight of vLLM's blocks.
@@ -27,6 +30,12 @@ def prompt_blocks(prompt: bytes | memoryview, block_bytes: int = BLOCK_BYTES) ->
         whole.update(prompt[start : start + block_bytes])
         hashes.append(whole.intdigest())
     return tuple(hashes)
+
+
+def blocks_held(account: Account, block_tokens: int) -> int | None:
+    """Return how many blocks the cache of *account* holds by its last poll; None where unknown."""
+    load = account.last_load
+    return None if load is None or load.kv_tokens is None else load.kv_tokens // block_tokens
 
 
 class PrefixIndex:
@@ -60,8 +69,8 @@ class PrefixIndex:
                 return number
         return len(blocks)
 
-    def add(self, replica: str, blocks: tuple[int, ...]) -> None:
-        """*replica* reads a prompt of *blocks*."""
+    def add(self, replica: str, blocks: tuple[int, ...], capacity: int | None = None) -> None:
+        """*replica*, whose cache holds *capacity* blocks where that is known, reads *blocks*."""
         held = self._held.setdefault(replica, OrderedDict())
         # The end first: what all prompts share is at the front, and must be forgotten last.
         for block in reversed(blocks):
@@ -70,7 +79,8 @@ class PrefixIndex:
             else:
                 held[block] = None
                 self._holders.setdefault(block, set()).add(replica)
-        while len(held) > self._capacity:
+        most = self._capacity if capacity is None else capacity
+        while len(held) > most:
             oldest, _ = held.popitem(last=False)
             self._let_go(replica, oldest)
 

@@ -39,15 +39,14 @@ class Session(Unlearning):
         self._owners: list[Account] = []
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        del now_s
         if request.session is None:
             accounts = [pool[int(self._rng.random() * len(pool))] for _ in range(2)]
-            return lowest(self.name, _scores(accounts), self._rng, "stranger")
+            return lowest(self.name, _scores(accounts, now_s), self._rng, "stranger")
         met = self._met(request.session, pool)
         bound = max(ALWAYS_ROOM_FOR, BOUND * (1 + sum(a.ours for a in met)) / len(met))
-        scores = tuple(_scores(met))
+        scores = tuple(_scores(met, now_s))
         for place, account in enumerate(met):
-            if account.ours < bound:
+            if account.ours * account.handicap(now_s) < bound:
                 reason = "spilled" if place else "home"
                 return Decision(account.name, self.name, reason, scores)
         return lowest(self.name, scores, self._rng, "spilled")
@@ -77,5 +76,6 @@ class Session(Unlearning):
         self._owners = [by_name[name] for _, name in ring]
 
 
-def _scores(accounts: list[Account]) -> list[tuple[str, float | None]]:
-    return [(account.name, float(account.ours)) for account in accounts]
+def _scores(accounts: list[Account], now_s: float) -> list[tuple[str, float | None]]:
+    # A replica that starts slowly after an absence counts as fuller than it is.
+    return [(a.name, (1 + a.ours) * a.handicap(now_s)) for a in accounts]

@@ -76,8 +76,13 @@ class LeastInflight(Unlearning):
         self._rng = rng
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        del request, now_s
-        return lowest(self.name, [(a.name, float(a.ours)) for a in pool], self._rng)
+        del request
+        return lowest(self.name, [(a.name, _held(a, now_s)) for a in pool], self._rng)
+
+
+def _held(account: Account, now_s: float) -> float:
+    """Return what a further request would make of its load; more where it is starting slowly."""
+    return (1 + account.ours) * account.handicap(now_s)
 
 
 class PowerOfTwo(Unlearning):
@@ -89,11 +94,13 @@ class PowerOfTwo(Unlearning):
         self._rng = rng
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        del request, now_s
+        del request
         size = len(pool)
         first = int(self._rng.random() * size)
         if size == 1:
-            return Decision(pool[0].name, self.name, "only", ((pool[0].name, float(pool[0].ours)),))
+            return Decision(
+                pool[0].name, self.name, "only", ((pool[0].name, _held(pool[0], now_s)),)
+            )
         second = (first + 1 + int(self._rng.random() * (size - 1))) % size
         pair = (pool[first], pool[second])
-        return lowest(self.name, [(a.name, float(a.ours)) for a in pair], self._rng)
+        return lowest(self.name, [(a.name, _held(a, now_s)) for a in pair], self._rng)
