@@ -98,8 +98,9 @@ def replica_servers(
     seed: int = 0,
     max_in_flight: int | None = None,
 ) -> list[ReplicaServer]:
-    """Return a server, not started yet, for each replica of *fleet*, or for those that *only* names:
-    one replica, or all of one model.
+    """Return a server, not started yet, for each replica of *fleet*.
+
+    *only* names one replica, or a model whose replicas alone are wanted.
 
     Raises:
         SettingInvalid: no replica is left, or a model does not fit on its GPUs.
