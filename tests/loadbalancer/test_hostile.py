@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from loadbalancer.front import HEAD_TIMEOUT_S, Front
+from loadbalancer.desk import FrontDesk
+from servekit.relay.front import HEAD_TIMEOUT_S, Front
 from tests.loadbalancer.engine import Engine, post, request, running, talk
 
 
@@ -47,7 +48,7 @@ async def test_slow_loris_is_shown_out() -> None:
     """A head that does not come to its end is answered with 408."""
     async with running(Engine()) as (balancer, _):
         written: list[bytes] = []
-        front = Front(balancer, desk=None, fronts=set())  # type: ignore[arg-type]
+        front = Front(FrontDesk(balancer), fronts=set())
         front.connection_made(_Recording(written))
         front.data_received(b"POST /v1/completions HTTP/1.1\r\nHost:")
         front.check(balancer.now() + HEAD_TIMEOUT_S - 1)

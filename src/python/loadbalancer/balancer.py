@@ -13,7 +13,6 @@ from loadbalancer.health import Health, HealthRules
 from loadbalancer.replicas import Replica, Service
 from loadbalancer.retry import RetryBudget
 from loadbalancer.telemetry import Telemetry
-from loadbalancer.upstream import Upstream, read_address
 from loadbalancer.workers import SharedCounts
 from servekit.errors.tree import (
     ModelUnknown,
@@ -22,10 +21,12 @@ from servekit.errors.tree import (
     RequestInvalid,
     SettingInvalid,
 )
+from servekit.relay.upstream import Upstream
 from servekit.routing.decision import Decision
 from servekit.routing.ledger import Account, InFlight, Ledger
 from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
+from servekit.wire.address import read_address
 
 DECISIONS_KEPT = 200
 # A refusal without Retry-After: long enough for a few requests of a full batch to end.

@@ -1,12 +1,14 @@
-"""What a load balancer answers by itself: health, metrics, models."""
+"""What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
 
 from importlib import resources
 
-from loadbalancer.answers import Answer, json_answer, refuse
 from loadbalancer.balancer import Balancer
+from loadbalancer.exchange import Exchange
 from loadbalancer.exposition import exposition
-from loadbalancer.heads import RequestHead
 from loadbalancer.keys import KeyRing
+from servekit.relay.answers import Answer, json_answer, refuse
+from servekit.relay.front import Client, Limits
+from servekit.relay.heads import RequestHead
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -16,6 +18,9 @@ class FrontDesk:
 
     def __init__(self, balancer: Balancer) -> None:
         self._balancer = balancer
+        rules = balancer.rules
+        self.limits = Limits(rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s)
+        self.now = balancer.now
         self.keys = KeyRing()
         self._page = (resources.files("loadbalancer") / "status.html").read_bytes()
         self._routes = {
@@ -27,6 +32,10 @@ class FrontDesk:
             b"/replicas": self._replicas,
             b"/status": self._status,
         }
+
+    @property
+    def draining(self) -> bool:
+        return self._balancer.draining
 
     def admit(self, head: RequestHead) -> Answer | None:
         path = head.path
@@ -42,10 +51,11 @@ class FrontDesk:
             return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
         return None
 
-    def answer(self, head: RequestHead, body: bytes) -> Answer | None:
-        del body
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
         route = self._routes.get(head.path)
-        return None if route is None else route()
+        if route is not None:
+            return route()
+        return Exchange(self._balancer, client, head, self._balancer.read(head.fields, body), body)
 
     def _health(self) -> Answer:
         """The seed's answer: always 200, with how many endpoints are healthy."""

@@ -1,16 +1,16 @@
 """One request: sent where the policy says, its answer relayed; sent again if nothing came yet."""
 
 import asyncio
-from typing import Protocol
 
-from loadbalancer.answers import Answer, last_chunks, refusal
 from loadbalancer.asked import Asked
 from loadbalancer.balancer import Balancer
-from loadbalancer.framing import ChunkedBody, ChunkedFraming, Framing
-from loadbalancer.heads import RequestHead, ResponseHead
 from loadbalancer.replicas import Replica
-from loadbalancer.upstream import Connection
 from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
+from servekit.relay.answers import last_chunks, refusal
+from servekit.relay.connection import Connection
+from servekit.relay.framing import ChunkedBody, ChunkedFraming, Framing
+from servekit.relay.front import Client
+from servekit.relay.heads import RequestHead, ResponseHead, answer_head, request_head
 from servekit.routing.ledger import InFlight
 
 # Of an event stream only whole chunks are passed on, so that an error event can follow at any time;
@@ -19,21 +19,6 @@ MAX_HELD_BYTES = 64 * 1024
 
 # One replica may have died and a second be full; after three, waiting is better than trying.
 MOST_ATTEMPTS = 3
-
-
-class Client(Protocol):
-    """Whoever sent the request."""
-
-    transport: asyncio.Transport
-
-    def answer(self, answer: Answer) -> None:
-        """Send an answer of our own; the exchange is over."""
-
-    def relayed(self, *, keep_alive: bool) -> None:
-        """The answer is out; the exchange is over."""
-
-    def cut(self) -> None:
-        """Close at once: the answer cannot be completed."""
 
 
 class Exchange:
@@ -170,15 +155,7 @@ class Exchange:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
-        address = self._replica.upstream.address
-        head = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%bcontent-length: %d\r\n\r\n" % (
-            self._head.method.encode(),
-            address.path.encode(),
-            self._head.target,
-            address.authority.encode(),
-            self._head.passed_on,
-            len(self._body),
-        )
+        head = request_head(self._head, self._replica.upstream.address, len(self._body))
         connection.send(head, self._body, self)
         self._sent_s = self._balancer.now()
         if not self._tried:
@@ -303,21 +280,15 @@ class Exchange:
                 1000 * (self._waited_s or 0.0),
             )
         )
-        open_ended = head.length is None and not head.chunked
-        closing = not self._stays_open or open_ended or self._balancer.draining
+        closing = not self._stays_open or self._balancer.draining
+        whole, closing = answer_head(head, old=self._head.old, closing=closing, own=lines)
+        self._stays_open = not closing
         if head.chunked and self._head.old:
             self._decoder = ChunkedBody(limit=1 << 62)
-            closing = True
-        elif head.chunked:
-            lines += b"transfer-encoding: chunked\r\n"
-        self._stays_open = not closing
-        if closing:
-            lines += b"connection: close\r\n"
-        if self._decoder is not None:
-            self._write(head.first + lines + b"\r\n")
+            self._write(whole)
             self._write_decoded(piece)
         else:
-            self._write(b"%b%b\r\n%b" % (head.first, lines, piece))
+            self._write(whole + piece)
 
     def _write_decoded(self, piece: bytes) -> None:
         assert self._decoder is not None

@@ -7,10 +7,10 @@ from pathlib import Path
 import structlog
 
 from loadbalancer.balancer import Balancer
-from loadbalancer.upstream import read_address
 from servekit.errors.tree import ConfigError
 from servekit.fleet.fleet import Fleet
 from servekit.timing.clock import Clock
+from servekit.wire.address import read_address
 
 # Someone who has just saved the file is waiting for it.
 LOOK_AGAIN_S = 1.0

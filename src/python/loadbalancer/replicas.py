@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from loadbalancer.admission import Admission
 from loadbalancer.health import Health
-from loadbalancer.upstream import Upstream
+from servekit.relay.upstream import Upstream
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import Policy
 

@@ -8,9 +8,9 @@ import structlog
 
 from loadbalancer.balancer import Balancer
 from loadbalancer.desk import FrontDesk
-from loadbalancer.front import IN_TRANSIT_S, Front
 from loadbalancer.polling import Pollers
 from servekit.errors.tree import SettingInvalid
+from servekit.relay.front import IN_TRANSIT_S, Front
 from servekit.timing.clock import Clock
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class Server:
         """Serve whoever connects to *listening*."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Front(self._balancer, self.desk, self._fronts), sock=listening, backlog=BACKLOG
+            lambda: Front(self.desk, self._fronts), sock=listening, backlog=BACKLOG
         )
         self.pollers.follow()
         await self.pollers.first_polls(FIRST_POLLS_S)

@@ -6,9 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from servekit.client.client import Client, read_address
+from servekit.client.client import Client
 from servekit.client.outcome import Fault, Outcome
-from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import SystemClock
 from servekit.wire.openai import ChatRequest, CompletionRequest, Message
 
@@ -264,10 +263,3 @@ async def test_get_returns_status_and_body() -> None:
 
     assert (status, body) == (200, b"ok")
     assert requests[0].startswith(b"GET /v1/models HTTP/1.1\r\n")
-
-
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", "http://x:99999", ""])
-def test_a_url_that_cannot_be_requested_is_refused(url: str) -> None:
-    """The message repeats the URL and shows how one is written."""
-    with pytest.raises(SettingInvalid, match="write http://host:port"):
-        read_address(url)

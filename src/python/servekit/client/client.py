@@ -7,16 +7,15 @@ ttft_s = outcome.first_content_s - outcome.sent_s
 
 import asyncio
 import ssl
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import replace
 
 import msgspec
 
 from servekit.client.connection import Connection, Exchange
 from servekit.client.outcome import Fault, Outcome
 from servekit.client.reading import StreamReading, read_whole, refusal, shorten
-from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import Clock
+from servekit.wire.address import read_address
 from servekit.wire.openai import ChatRequest, CompletionRequest
 
 # uvicorn, under vLLM, closes a connection that was idle for 5 s; one that is reused at that very
@@ -33,42 +32,6 @@ CHAT = "/v1/chat/completions"
 SERVED_BY = b"x-servekit-replica"
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where an upstream is, from its URL.
-
-    Attributes:
-        path: what stands before `/v1/…`; usually empty.
-    """
-
-    host: str
-    port: int
-    secure: bool
-    path: str
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def read_address(url: str) -> Address:
-    """Return the address in *url*, `http://host:port` or https, with or without `/v1`.
-
-    Raises:
-        SettingInvalid: it is no such URL.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise SettingInvalid(f"URL {url!r}: {error}; write http://host:port") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingInvalid(f"URL {url!r} cannot be requested; write http://host:port")
-    path = parts.path.rstrip("/").removesuffix("/v1")
-    return Address(parts.hostname, port, parts.scheme == "https", path)
 
 
 class Client:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loadbalancer.heads import read_request_head, read_response_head
 from servekit.errors.tree import RequestInvalid, StreamCut
+from servekit.relay.heads import read_request_head, read_response_head
 
 GOOD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 

@@ -2,20 +2,18 @@
 
 import asyncio
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, cast
 
-from loadbalancer.answers import Answer, refusal, refuse
-from loadbalancer.balancer import Balancer
-from loadbalancer.exchange import Exchange
-from loadbalancer.framing import ChunkedBody
-from loadbalancer.heads import MAX_HEAD_BYTES, RequestHead, read_request_head
 from servekit.errors.tree import RequestError, RequestTooLarge, ServeError
+from servekit.relay.answers import Answer, refusal, refuse
+from servekit.relay.framing import ChunkedBody
+from servekit.relay.heads import MAX_HEAD_BYTES, RequestHead, read_request_head
 
 # A request line and its headers are one packet; a slow client on a bad line still makes it in time.
 HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 60.0
-# Longer than the 60 s for which most clients and cloud load balancers keep a connection.
-IDLE_TIMEOUT_S = 75.0
 # A request that was sent before its client could know that we leave has arrived by then.
 IN_TRANSIT_S = 0.25
 # After a refusal the rest of the request is read and dropped for a while: closing at once would
@@ -28,39 +26,112 @@ MAX_AHEAD_BYTES = 64 * 1024
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
 
-class Desk(Protocol):
-    """Who answers what is not relayed."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a front takes.
 
-    def answer(self, head: RequestHead, body: bytes) -> Answer | None:
-        """Return the answer to a request for the load balancer itself; None to relay it."""
+    Attributes:
+        idle_timeout_s: for how long a connection is kept that carries nothing.  The default is
+            longer than the 60 s for which most clients and cloud load balancers keep one.
+        answer_timeout_s: the longest silence of an engine, before and within an answer.
+    """
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    idle_timeout_s: float = 75.0
+    answer_timeout_s: float = 300.0
+
+
+class Exchange(Protocol):
+    """A request that is being relayed.
+
+    Attributes:
+        heard: how often something came from the engine (count).
+    """
+
+    heard: int
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client may send another request."""
+
+    def start(self) -> None:
+        """Send the request."""
+
+    def abandon(self) -> None:
+        """The client is gone: the engine must not work on it any longer."""
+
+    def time_out(self) -> None:
+        """The engine has been silent for too long."""
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+
+    def resume(self) -> None:
+        """It does again."""
+
+
+class Client(Protocol):
+    """Whoever sent a request, as its exchange sees it."""
+
+    transport: asyncio.Transport
+
+    def answer(self, answer: Answer) -> None:
+        """Send an answer of our own; the exchange is over."""
+
+    def relayed(self, *, keep_alive: bool) -> None:
+        """The answer is out; the exchange is over."""
+
+    def cut(self) -> None:
+        """Close at once: the answer cannot be completed."""
+
+
+class Host(Protocol):
+    """Who decides what becomes of a request."""
+
+    limits: Limits
+    now: Callable[[], float]
+
+    @property
+    def draining(self) -> bool:
+        """Whether we leave: connections are closed after the answer under way."""
 
     def admit(self, head: RequestHead) -> Answer | None:
         """Return a refusal, before the body is read; None to go on."""
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+        """Return an answer of our own, or an exchange that will bring the engine's.
+
+        Raises:
+            ServeError: the request cannot be relayed.
+        """
 
 
 class Front(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_balancer",
         "_body",
         "_buffer",
         "_deadline_s",
-        "_desk",
         "_exchange",
         "_fronts",
         "_head",
         "_heard",
+        "_host",
         "_idle_since_s",
+        "_limits",
         "_lingering",
+        "_now",
         "_paused",
         "_received",
         "transport",
     )
 
-    def __init__(self, balancer: Balancer, desk: Desk, fronts: "set[Front]") -> None:
-        self._balancer = balancer
-        self._desk = desk
+    def __init__(self, host: Host, fronts: "set[Front]") -> None:
+        """*fronts*: where it is found for as long as it is connected."""
+        self._host = host
+        self._limits = host.limits
+        self._now = host.now
         self._fronts = fronts
         self._buffer = b""
         self._head: RequestHead | None = None
@@ -70,8 +141,8 @@ class Front(asyncio.Protocol):
         self._heard = 0
         self._lingering = False
         self._paused = False
-        self._idle_since_s = balancer.now()
-        self._deadline_s = self._idle_since_s + IDLE_TIMEOUT_S
+        self._idle_since_s = self._now()
+        self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
 
     @property
     def busy(self) -> bool:
@@ -119,7 +190,7 @@ class Front(asyncio.Protocol):
                 self._expire()
         elif exchange.heard != self._heard:
             self._heard = exchange.heard
-            self._deadline_s = now_s + self._balancer.rules.answer_timeout_s
+            self._deadline_s = now_s + self._limits.answer_timeout_s
         elif now_s > self._deadline_s:
             exchange.time_out()
 
@@ -142,7 +213,7 @@ class Front(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
         elif data:
-            self._deadline_s = self._balancer.now() + HEAD_TIMEOUT_S
+            self._deadline_s = self._now() + HEAD_TIMEOUT_S
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
         if end == 3:
             self._wait_for_head(data)
@@ -153,7 +224,7 @@ class Front(asyncio.Protocol):
         except RequestError as error:
             self._refuse(refusal(error))
             return
-        refused = self._desk.admit(head)
+        refused = self._host.admit(head)
         if refused is not None:
             self._refuse(refused)
         elif head.length == 0:
@@ -169,7 +240,7 @@ class Front(asyncio.Protocol):
             self._refuse(refuse(400, "a line ends without a carriage return"))
 
     def _expect_body(self, head: RequestHead, data: bytes) -> None:
-        limit = self._balancer.rules.max_body_bytes
+        limit = self._limits.max_body_bytes
         length = head.length
         if length is not None and length > limit:
             self._refuse(refusal(_too_large(length, limit)))
@@ -178,7 +249,7 @@ class Front(asyncio.Protocol):
             self._serve(head, data[:length], data[length:])
             return
         self._head = head
-        self._deadline_s = self._balancer.now() + BODY_TIMEOUT_S
+        self._deadline_s = self._now() + BODY_TIMEOUT_S
         self._body = ChunkedBody(limit) if length is None else []
         self._received = 0
         if not data and head.fields.get(b"expect", b"").lower() == b"100-continue":
@@ -215,18 +286,16 @@ class Front(asyncio.Protocol):
         self._head = None
         self._buffer = rest
         try:
-            answer = self._desk.answer(head, body)
-            if answer is None:
-                asked = self._balancer.read(head.fields, body)
+            served = self._host.serve(self, head, body)
         except ServeError as error:
-            answer = refusal(error)
-        if answer is not None:
-            self._reply(answer, keep_alive=head.keep_alive)
+            served = refusal(error)
+        if isinstance(served, Answer):
+            self._reply(served, keep_alive=head.keep_alive)
             return
-        exchange = self._exchange = Exchange(self._balancer, self, head, asked, body)
+        self._exchange = served
         self._heard = 0
-        self._deadline_s = self._balancer.now() + self._balancer.rules.answer_timeout_s
-        exchange.start()
+        self._deadline_s = self._now() + self._limits.answer_timeout_s
+        served.start()
 
     # What an exchange calls.
 
@@ -250,11 +319,11 @@ class Front(asyncio.Protocol):
         self._next(keep_alive=keep_alive)
 
     def _next(self, *, keep_alive: bool) -> None:
-        if not keep_alive or self._balancer.draining:
+        if not keep_alive or self._host.draining:
             self.transport.close()
             return
-        self._idle_since_s = self._balancer.now()
-        self._deadline_s = self._idle_since_s + IDLE_TIMEOUT_S
+        self._idle_since_s = self._now()
+        self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -273,7 +342,7 @@ class Front(asyncio.Protocol):
         self._head = None
         self._buffer = b""
         self._lingering = True
-        self._deadline_s = self._balancer.now() + LINGER_S
+        self._deadline_s = self._now() + LINGER_S
         self.transport.write(answer.encode(keep_alive=False))
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbalancer.framing import ChunkedBody, ChunkedFraming
 from servekit.errors.tree import RequestInvalid, RequestTooLarge, StreamCut
+from servekit.relay.framing import ChunkedBody, ChunkedFraming
 from tests.loadbalancer.engine import chunk
 
 chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=6)

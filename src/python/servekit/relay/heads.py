@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from servekit.errors.tree import RequestInvalid, StreamCut
+from servekit.wire.address import Address
 
 MAX_HEAD_BYTES = 32 * 1024
 
@@ -139,6 +140,36 @@ def read_response_head(head: bytes) -> ResponseHead:
         chunked=chunked,
         keep_alive=minor == b"1" and b"close" not in connection and (chunked or length is not None),
     )
+
+
+def request_head(head: RequestHead, address: Address, length: int) -> bytes:
+    """Return *head* as an engine at *address* gets it, before a body of *length* bytes."""
+    lines = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b" % (
+        head.method.encode(),
+        address.path.encode(),
+        head.target,
+        address.authority.encode(),
+        head.passed_on,
+    )
+    if length or head.method == "POST":
+        return b"%bcontent-length: %d\r\n\r\n" % (lines, length)
+    return lines + b"\r\n"
+
+
+def answer_head(
+    answer: ResponseHead, *, old: bool, closing: bool, own: bytes = b""
+) -> tuple[bytes, bool]:
+    """Return *answer* as a client gets it, with *own* lines, and whether we close after it.
+
+    A client that is *old* gets no chunks: who writes to it must take the body out of them.
+    """
+    if answer.chunked and not old:
+        own += b"transfer-encoding: chunked\r\n"
+    elif answer.length is None:
+        closing = True
+    if closing:
+        own += b"connection: close\r\n"
+    return b"%b%b\r\n" % (answer.first, own), closing
 
 
 def _read_fields(
