@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped
 from servekit.container.progress import INITIALIZATION, Progress
+from servekit.container.system import process_age_s
 from servekit.timing.clock import SystemClock
 from servekit.timing.timeline import Stage
 from servekit.weights.hub import HubDownload
@@ -46,7 +46,7 @@ def main(context: typer.Context) -> None:
 def serve_command() -> None:
     """Serve MODEL_NAME on PORT: 503 until it is up and warm, then every byte."""
     clock = SystemClock()
-    progress = Progress(clock, started_s=clock.now() - _age_s())
+    progress = Progress(clock, started_s=clock.now() - process_age_s())
     settings = _settings()
     world = World(os.environ, clock, _hub(settings), _write)
     progress.stages.record(Stage(INITIALIZATION, 0.0, progress.stages.elapsed_s))
@@ -140,14 +140,6 @@ def _hub(settings: CloudRunSettings) -> HubDownload:
 
 def _write(text: str) -> None:
     sys.stderr.write(f"{text}\n")
-
-
-def _age_s() -> float:
-    """Seconds since this process was started: the interpreter's own start counts."""
-    # Field 22 of proc(5)'s stat, in clock ticks since boot; the name before it may hold blanks.
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,14 @@ class Progress:
         with self.stages.stage(name):
             yield
 
+    @contextmanager
+    def within(self, name: str) -> Iterator[None]:
+        """Time the block as a stage of its own, within the one under way."""
+        outer = self.stage
+        with self.during(name):
+            yield
+        self.stage = outer
+
     def to_json(self) -> bytes:
         """Return everything: `{"ready", "stage", "phase", "total_s", "stages", "phases", …}`."""
         return json.dumps(

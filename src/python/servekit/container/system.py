@@ -1,8 +1,10 @@
 """What the container asks of its host: never more than a warning when it says no."""
 
 import asyncio
+import os
 import resource
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +84,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def process_age_s() -> float:
+    """Return the seconds since this process was started: the interpreter's own start counts."""
+    # Field 22 of proc(5)'s stat, in clock ticks since boot; the name before it may hold blanks.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)

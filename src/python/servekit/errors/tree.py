@@ -10,6 +10,7 @@
         WeightsRefused      an archive that is cut, hostile or too large
         WeightsUnreachable  weights that could not be downloaded
         CacheRefused        a compile cache that is not for this engine, or is damaged
+        DeviceMissing       no GPU, or none that this engine was built for
       RequestError        whoever called us
         RequestInvalid      not JSON, or not what the endpoint takes
         RequestTooLarge     a body beyond the limit
@@ -70,6 +71,10 @@ class WeightsUnreachable(ConfigError):
 
 class CacheRefused(ConfigError):
     """A compile cache is not for this engine, or is damaged."""
+
+
+class DeviceMissing(ConfigError):
+    """There is no GPU, or none that the engine was built for."""
 
 
 class RequestError(ServeError):

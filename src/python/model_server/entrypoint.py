@@ -1,0 +1,86 @@
+"""`model_server`: serve one model on this node; bring it; say what a start would meet."""
+
+import asyncio
+import os
+import sys
+
+import structlog
+import typer
+
+from model_server.checks import check
+from model_server.lifecycle import World, serve
+from model_server.settings import ModelServerSettings, read_model_server_settings
+from model_server.weights import bring_model
+from servekit.cli.logs import announce, configure_logs
+from servekit.cli.program import run_program
+from servekit.cli.server import run_until_stopped
+from servekit.container.progress import INITIALIZATION, Progress
+from servekit.container.system import process_age_s
+from servekit.timing.clock import SystemClock
+from servekit.timing.timeline import Stage
+from servekit.weights.hub import HubDownload
+
+log = structlog.get_logger()
+
+app = typer.Typer(add_completion=False, no_args_is_help=False)
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
+    """Start, unless a command says otherwise.  Settings come from the environment."""
+    configure_logs()
+    if context.invoked_subcommand is None:
+        start_command()
+
+
+@app.command("start")
+def start_command() -> None:
+    """Serve MODEL_NAME on PORT: 503 until it is up and warm, then every byte."""
+    clock = SystemClock()
+    progress = Progress(clock, started_s=clock.now() - process_age_s())
+    settings = _settings()
+    world = World(os.environ, clock, _hub(settings), _write)
+    progress.stages.record(Stage(INITIALIZATION, 0.0, progress.stages.elapsed_s))
+    run_until_stopped(lambda stop: serve(settings, progress, world, stop))
+
+
+@app.command("download")
+def download_command() -> None:
+    """Bring MODEL_NAME to MODELS_FOLDER, whole or not at all; for a Job or an init container."""
+    settings = _settings()
+    clock = SystemClock()
+    model = asyncio.run(
+        bring_model(settings, _hub(settings), Progress(clock), clock=clock, report=log.info)
+    )
+    announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
+
+
+@app.command("check")
+def check_command() -> None:
+    """Say what a start would meet here: engine, device, model and licence, room, caches."""
+    settings = _settings()
+    raise typer.Exit(0 if asyncio.run(_print_findings(settings)) else 1)
+
+
+async def _print_findings(settings: ModelServerSettings) -> bool:
+    fine = True
+    async for finding in check(settings, os.environ, _hub(settings)):
+        typer.echo(f"{'ok    ' if finding.ok else 'FAILED'}  {finding.name:<14}{finding.said}")
+        fine = fine and finding.ok
+    return fine
+
+
+def _settings() -> ModelServerSettings:
+    return read_model_server_settings(os.environ, log.warning)
+
+
+def _hub(settings: ModelServerSettings) -> HubDownload:
+    return HubDownload(settings.hf_token or None, settings.hf_endpoint or None)
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    run_program(app)

@@ -1,0 +1,217 @@
+"""The model on the volume: found there, or brought there once."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+
+from model_server.settings import ModelServerSettings
+from servekit.container.model import Model, find_snapshot, read_facts
+from servekit.container.progress import Progress
+from servekit.errors.tree import ServeError, WeightsMissing, WeightsUnreachable
+from servekit.timing.clock import Clock
+from servekit.weights.cache import Cache, find_copy
+from servekit.weights.download import RangedDownload
+from servekit.weights.model import Fetchers, FetchRepo, ensure_model
+from servekit.weights.model_folder import is_model, require_model
+from servekit.weights.progress import Report
+from servekit.weights.source import HubRepo, LocalFolder, Source, cache_name, parse_source
+
+# Often enough for people who watch /startup, seldom enough for a network file system.
+WATCH_S = 2.0
+
+
+class Hub(FetchRepo, Protocol):
+    """A hub that says how much it would send."""
+
+    def size(self, repo: HubRepo) -> int | None:
+        """As `HubDownload.size`."""
+
+    def require_access(self, repo: HubRepo) -> None:
+        """As `HubDownload.require_access`."""
+
+
+def read_source(settings: ModelServerSettings) -> Source:
+    """Return what MODEL_NAME names: a folder from the root, a tar, or a hub id.
+
+    Raises:
+        WeightsMissing: it names none of them.
+    """
+    # A hub id is one wherever we were started: no folder of the working directory stands for it.
+    source = parse_source(settings.model_name, lambda path: path.is_absolute() and path.exists())
+    if isinstance(source, HubRepo) and settings.model_revision:
+        return HubRepo(source.repo_id, settings.model_revision)
+    return source
+
+
+def find_here(settings: ModelServerSettings, source: Source) -> Path | None:
+    """Return the folder of the whole model if it is on this machine.  Asks nobody.
+
+    Raises:
+        WeightsMissing, WeightsRefused: a folder was named, and holds no model.
+    """
+    if isinstance(source, LocalFolder):
+        return _require_folder(source.path)
+    copy = find_copy(_cache(settings), cache_name(source))
+    if copy is not None:
+        return copy
+    return _find_placed(settings, source)
+
+
+def _require_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise WeightsMissing(f"the model folder {str(folder)!r} does not exist; correct MODEL_NAME")
+    require_model(folder)
+    return folder
+
+
+def _find_placed(settings: ModelServerSettings, source: Source) -> Path | None:
+    """What somebody else put there: the hub's own tool, or a hand, under a name that is served."""
+    if not isinstance(source, HubRepo):
+        return None
+    places = [settings.store / name for name in settings.names if "/" not in name]
+    try:
+        snapshot = find_snapshot(source.repo_id, settings.model_revision, Path(settings.hf_home))
+    except ServeError:
+        snapshot = None
+    if snapshot is not None:
+        places.insert(0, snapshot)
+    # By a name alone nobody can tell which revision it is.
+    if settings.model_revision:
+        places = places[: 1 if snapshot else 0]
+    return next((place for place in places if is_model(place)), None)
+
+
+async def bring_model(
+    settings: ModelServerSettings,
+    hub: Hub,
+    progress: Progress,
+    *,
+    clock: Clock,
+    report: Report,
+) -> Model:
+    """Return the model, fetched to the volume if it is not there yet.
+
+    One process fetches and the others wait; what a dead one left is gone on with.
+
+    Raises:
+        WeightsMissing: there is no such model, or the hub hides it from us.
+        WeightsUnreachable: it could not be brought, or there is no room for it.
+        WeightsRefused: what was brought is no whole model.
+    """
+    source = read_source(settings)
+    folder = await asyncio.to_thread(find_here, settings, source)
+    if folder is None:
+        _require_online(settings)
+        folder = await _fetch(settings, source, hub, progress, clock=clock, report=report)
+    commit = folder.name if folder.parent.name == "snapshots" else settings.model_revision
+    return Model(settings.model_name, folder, commit, read_facts(folder / "config.json"))
+
+
+def _require_online(settings: ModelServerSettings) -> None:
+    if settings.offline:
+        raise WeightsMissing(
+            f"{settings.model_name} is neither in {settings.models_folder} nor in "
+            f"{settings.hf_home}; put it there, or set HF_HUB_OFFLINE=0 to fetch it at start"
+        )
+
+
+async def _fetch(
+    settings: ModelServerSettings,
+    source: Source,
+    hub: Hub,
+    progress: Progress,
+    *,
+    clock: Clock,
+    report: Report,
+) -> Path:
+    assert not isinstance(source, LocalFolder)
+    cache = _cache(settings)
+    require_writable(settings.store)
+    partial = cache.partial(cache_name(source))
+    if isinstance(source, HubRepo):
+        await asyncio.to_thread(_require_room, hub, source, cache, partial)
+    async with aiohttp.ClientSession() as session, _watched(partial, progress, clock):
+        fetchers = Fetchers(RangedDownload(session, clock=clock, report=report), hub)
+        return await ensure_model(source, cache, fetchers, clock=clock, report=report)
+
+
+def require_writable(folder: Path) -> None:
+    """Check that a model can be kept in *folder*, and make it if it is not there.
+
+    Raises:
+        WeightsUnreachable: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return
+        why = f"user {os.getuid()} may not write there"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise WeightsUnreachable(
+        f"no model can be kept in {folder}: {why}; mount a volume that this user may write "
+        "(fsGroup: 10001), or one that has the model"
+    )
+
+
+def _require_room(hub: Hub, repo: HubRepo, cache: Cache, partial: Path) -> None:
+    missing = room_missing(hub.size(repo), cache.store, partial)
+    if missing:
+        raise WeightsUnreachable(
+            f"{repo.repo_id} needs {gigabytes(missing)} more than the volume {cache.store} has "
+            "free; enlarge it, or remove models that are not served"
+        )
+
+
+def room_missing(size: int | None, store: Path, partial: Path) -> int:
+    """Return the bytes that *store* lacks for a model of *size*, of which *partial* has a part."""
+    if size is None:
+        return 0
+    free = shutil.disk_usage(store).free
+    return max(0, size - bytes_in(partial) - free)
+
+
+def bytes_in(folder: Path) -> int:
+    """Return what the files below *folder* take on the disk; they may go as we look."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                # A file that is fetched in parts has its whole size from the start.
+                total += (Path(root) / name).stat().st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+@asynccontextmanager
+async def _watched(partial: Path, progress: Progress, clock: Clock) -> AsyncIterator[None]:
+    """Say meanwhile how much has come."""
+
+    async def watch() -> None:
+        while True:
+            came = await asyncio.to_thread(bytes_in, partial)
+            progress.phase = f"downloading: {gigabytes(came)} so far"
+            await clock.sleep(WATCH_S)
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        progress.phase = ""
+
+
+def _cache(settings: ModelServerSettings) -> Cache:
+    return Cache(store=settings.store, checkpoints=settings.store)
