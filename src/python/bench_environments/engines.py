@@ -1,0 +1,156 @@
+"""How a replica is started in a container, for each kind of engine.  Pure."""
+
+from pathlib import Path
+from typing import Any
+
+from bench_environments.deployment import ENGINE_PORT, Deployment, Engine, Pod
+from servekit.engine.arguments import EngineArguments
+
+# Both arms run one version, or a comparison of them would compare versions: the newest that
+# KVCached supports.  src/docker/kvcached is built from the same image.
+VLLM_VERSION = "v0.19.0"
+
+# vLLM's own image for machines without a GPU; KVCached has no part there.
+CPU_VERSION = "v0.32.0"
+
+IMAGES = {
+    Engine.vllm: ("VLLM_IMAGE", f"vllm/vllm-openai:{VLLM_VERSION}"),
+    Engine.kvcached: ("KVCACHED_IMAGE", "kvcached:latest"),
+    Engine.simulator: ("SIMULATOR_IMAGE", "simulator:latest"),
+}
+CPU_IMAGE = ("VLLM_CPU_IMAGE", f"vllm/vllm-openai-cpu:{CPU_VERSION}")
+
+CACHE = "${MODEL_CACHE:-/mnt/model-cache/huggingface}"
+MODELS = "${MODELS:-/mnt/model-cache/models}"
+FLEET_IN_CONTAINER = "/etc/servekit/fleet.yaml"
+
+# Workers of a replica exchange tensors there; Docker's own 64 MB are too few.
+_SHARED_MEMORY = "8gb"
+
+# Mixtral's 93 GB take a quarter of an hour to download, and minutes to load; the rest is room.
+_START_PERIOD = "40m"
+
+
+def start_of(deployment: Deployment, pod: Pod) -> dict[str, Any]:
+    """Return the part of a Compose service that says what runs in it, and on what."""
+    if deployment.engine is Engine.simulator:
+        return _simulated(deployment, pod)
+    parts = {"image": _image(deployment, pod), **_serving(deployment, pod)}
+    if deployment.engine is Engine.kvcached:
+        # Segments of all engines of a GPU, for each other and for kvctl on the host.
+        return {**parts, "ipc": "host"}
+    return {**parts, "shm_size": _SHARED_MEMORY}
+
+
+def needs_token(deployment: Deployment) -> bool:
+    """Whether weights come from Hugging Face."""
+    if deployment.engine is Engine.simulator:
+        return False
+    return any(_folder(pod) is None for pod in deployment.pods)
+
+
+def arguments_of(pod: Pod) -> EngineArguments:
+    """Return the `vllm serve` of *pod*, on the port of its container."""
+    model = pod.model
+    gpus = bool(pod.replica.gpus)
+    return EngineArguments(
+        model=model.weights or model.name,
+        served_model_names=(model.name,) if model.weights else (),
+        # A container has its own loopback, which nobody else can reach.
+        host="0.0.0.0",  # noqa: S104
+        port=ENGINE_PORT,
+        max_model_len=model.max_model_len,
+        gpu_memory_utilization=model.gpu_memory_utilization if gpus else None,
+        tensor_parallel_size=model.tensor_parallel_size if gpus else None,
+        # In both arms: the seed turned it off in one, and so compared two things at once.
+        enable_prefix_caching=True,
+        extra=model.engine_args,
+    )
+
+
+def _serving(deployment: Deployment, pod: Pod) -> dict[str, Any]:
+    entrypoint, *command = "vllm", *arguments_of(pod).argv()
+    parts: dict[str, Any] = {
+        "entrypoint": [entrypoint],
+        "command": command,
+        "environment": _variables(deployment, pod),
+        "volumes": [_mount(pod)],
+        "healthcheck": _check(["curl", "-fsS", _health(pod)], _START_PERIOD),
+    }
+    if pod.replica.gpus:
+        parts["deploy"] = {"resources": {"reservations": {"devices": [_gpus(pod)]}}}
+    return parts
+
+
+def _image(deployment: Deployment, pod: Pod) -> str:
+    variable, image = IMAGES[deployment.engine] if pod.replica.gpus else CPU_IMAGE
+    return f"${{{variable}:-{image}}}"
+
+
+def _variables(deployment: Deployment, pod: Pod) -> dict[str, str]:
+    said = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if _folder(pod) is None:
+        said |= {"HF_TOKEN": "${HF_TOKEN:-}"}
+    else:
+        said["HF_HUB_OFFLINE"] = "1"
+    if not pod.replica.gpus:
+        # GiB; vLLM would take 4 for itself.
+        said["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    if deployment.engine is Engine.kvcached:
+        said |= {
+            "ENABLE_KVCACHED": "true",
+            "KVCACHED_AUTOPATCH": "1",
+            # A segment for each engine, by a name that says whose it is.
+            "KVCACHED_IPC_NAME": f"kvcached_{pod.replica.name}",
+        }
+    return said
+
+
+def _folder(pod: Pod) -> Path | None:
+    """The folder in the container that the weights are in; None where they are downloaded."""
+    weights = pod.model.weights
+    return Path(weights) if weights and weights.startswith("/") else None
+
+
+def _mount(pod: Pod) -> str:
+    folder = _folder(pod)
+    if folder is None:
+        return f"{CACHE}:/root/.cache/huggingface"
+    return f"{MODELS}:{folder.parent}:ro"
+
+
+def _gpus(pod: Pod) -> dict[str, Any]:
+    ids = [str(gpu) for gpu in pod.replica.gpus]
+    return {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
+
+
+def _simulated(deployment: Deployment, pod: Pod) -> dict[str, Any]:
+    variable, image = IMAGES[Engine.simulator]
+    path = Path(deployment.fleet_name)
+    own = path.is_file()
+    look = f"import urllib.request as r; r.urlopen('{_health(pod)}', timeout=2)"
+    mounts = {"volumes": [f"{path.resolve()}:{FLEET_IN_CONTAINER}:ro"]} if own else {}
+    return {
+        "image": f"${{{variable}:-{image}}}",
+        "command": [
+            *("--fleet", FLEET_IN_CONTAINER if own else deployment.fleet_name),
+            *("--only", pod.replica.name),
+        ],
+        **mounts,
+        "read_only": True,
+        "healthcheck": _check(["/app/bin/python", "-c", look], "60s"),
+    }
+
+
+def _health(pod: Pod) -> str:
+    return f"http://127.0.0.1:{pod.listens}/health"
+
+
+def _check(command: list[str], start_period: str) -> dict[str, Any]:
+    return {
+        "test": ["CMD", *command],
+        "interval": "5s",
+        "timeout": "5s",
+        "retries": 3,
+        "start_period": start_period,
+    }

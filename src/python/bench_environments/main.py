@@ -1,0 +1,139 @@
+"""`bench-environments`: bring the benchmark's environments up and down on this machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench_environments import deploying
+from bench_environments.compose import compose_text
+from bench_environments.deploying import Machine, Wishes
+from bench_environments.deployment import ENVIRONMENTS, Engine, environment_named
+from bench_environments.docker import Compose, run_process
+from bench_environments.env_file import check_env_file, read_variables
+from bench_environments.generated import deployment_of, generated_files
+from servekit.cli.program import run_program
+from servekit.errors.tree import SettingInvalid
+from servekit.timing.clock import SystemClock
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+# An hour: the first start downloads models of 125 GB.
+_TIMEOUT_S = 3600.0
+
+DryRun = Annotated[bool, typer.Option(help="Print what would be done, and do nothing.")]
+EnvFile = Annotated[
+    Path | None, typer.Option(help="Variables; default: src/docker/bench_ENVIRONMENT/.env.")
+]
+
+
+@app.command()
+def deploy(
+    environment: Annotated[str, typer.Argument(help="baseline or managed.")],
+    fleet: Annotated[str, typer.Option(help="A fleet of ours by name, or a fleet file.")] = "h100",
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="Default: vllm for baseline, kvcached for managed where it has GPUs."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The load balancer's; default: 8080 or 8081.")
+    ] = None,
+    env_file: EnvFile = None,
+    timeout_s: Annotated[float, typer.Option(help="Most seconds until all serve.")] = _TIMEOUT_S,
+    keep: Annotated[bool, typer.Option(help="Leave what failed, to be looked at.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Start an environment and wait until all of it serves.  Running it twice changes nothing."""
+    chosen = environment_named(environment)
+    deployment = deployment_of(chosen, fleet, engine, port)
+    variables = check_env_file(env_file or _default_env_file(environment), deployment, os.environ)
+    if dry_run:
+        given = ("--env-file", str(variables)) if variables else ()
+        start = ("docker", "compose", "--project-name", chosen.folder, *given, "--file", "-")
+        sys.stdout.write(compose_text(deployment))
+        sys.stderr.write(f"would run: {' '.join((*start, *Compose.up_arguments()))}\n")
+        return
+    machine = _machine()
+    deploying.deploy(deployment, Wishes(variables, timeout_s, keep), machine)
+    deploying.print_line(machine, f"{environment} serves at http://127.0.0.1:{deployment.port}")
+
+
+@app.command()
+def teardown(
+    environment: Annotated[str, typer.Argument(help="baseline, managed or all.")],
+    remove_model_cache: Annotated[
+        bool, typer.Option(help="Also remove the models that were downloaded.")
+    ] = False,
+    env_file: EnvFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Stop and remove an environment.  The models that it downloaded stay, unless told."""
+    every = environment == "all"
+    chosen = list(ENVIRONMENTS.values()) if every else [environment_named(environment)]
+    cache = _model_cache(env_file or _default_env_file(chosen[0].name))
+    machine = _machine()
+    if dry_run:
+        for one in chosen:
+            for container in machine.docker.containers(one):
+                deploying.print_line(machine, f"would remove {container.name}")
+        if remove_model_cache:
+            deploying.print_line(machine, f"would remove {cache}/hub")
+        return
+    deploying.teardown(chosen, machine)
+    if remove_model_cache:
+        deploying.remove_cache(cache, machine)
+
+
+@app.command()
+def status() -> None:
+    """Show the containers of all environments."""
+    deploying.status(_machine())
+
+
+@app.command()
+def generate(
+    root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
+    check: Annotated[bool, typer.Option(help="Change nothing; exit with 1 on a change.")] = False,
+) -> int:
+    """Write the Compose files and .env.example of both environments, from the fleet files."""
+    if not (root / "BUILD_ROOT").is_file():
+        raise SettingInvalid(f"{root.resolve()} is not the repository; go there, or give --root")
+    stale = [name for name, text in generated_files().items() if _read(root / name) != text]
+    for name in stale:
+        sys.stdout.write(f"{'stale' if check else 'wrote'} {name}\n")
+        if not check:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(generated_files()[name])
+    return 1 if check and stale else 0
+
+
+def _machine() -> Machine:
+    # A pipe or a file has no width; the table needs this much.
+    console = console if (console := Console()).is_terminal else Console(width=140)
+    return Machine(run_process, SystemClock(), console)
+
+
+def _default_env_file(environment: str) -> Path:
+    return Path("src/docker") / environment_named(environment).folder / ".env"
+
+
+def _model_cache(env_file: Path) -> Path:
+    given = read_variables(env_file) if env_file.is_file() else {}
+    default = "/mnt/model-cache/huggingface"
+    return Path(os.environ.get("MODEL_CACHE") or given.get("MODEL_CACHE") or default)
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
+
+
+def main() -> None:
+    """The command `bench-environments`."""
+    run_program(app)
+
+
+if __name__ == "__main__":
+    main()
