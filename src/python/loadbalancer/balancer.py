@@ -180,7 +180,7 @@ class Balancer:
             service, policy, route_request(seen, fields, len(body), policy, service.shadow)
         )
 
-    def choose(self, asked: Asked, tried: Collection[str]) -> Decision:
+    def choose(self, asked: Asked, tried: Collection[str], now_s: float) -> Decision:
         """Return a decision for a replica that was not tried yet.
 
         Raises:
@@ -193,23 +193,17 @@ class Balancer:
             )
         if self._shared is not None:
             self._shared.refresh(pool)
-        now_s = self.now()
-        decision = asked.policy.choose(asked.route, pool, now_s)
+        return asked.policy.choose(asked.route, pool, now_s)
+
+    def sent(self, asked: Asked, decision: Decision, account: Account, now_s: float) -> InFlight:
+        """*asked* was sent to *account*, as decided at *now_s*: count it, and tell the policies."""
         shadow = asked.service.shadow
-        other = shadow.choose(asked.route, pool, now_s).replica if shadow else None
+        other = None if shadow is None else self._ask_shadow(shadow, asked, decision, now_s)
         self.decisions.append((now_s, decision, other))
         self.telemetry.decisions[decision.policy, decision.reason] += 1
-        if other is not None:
-            agreed = "same" if other == decision.replica else "other"
-            self.telemetry.shadow[shadow.name if shadow else "", agreed] += 1
-        return decision
-
-    def sent(self, asked: Asked, account: Account) -> InFlight:
-        """*asked* is being sent to *account*: count it, and tell the policies."""
-        now_s = self.now()
         asked.policy.sent(asked.route, account, now_s)
-        if asked.service.shadow is not None:
-            asked.service.shadow.sent(asked.route, account, now_s)
+        if shadow is not None:
+            shadow.sent(asked.route, account, now_s)
         request = self.ledger.begin(account, asked.route.prompt_tokens)
         if self._shared is not None:
             self._shared.publish(account)
@@ -227,6 +221,13 @@ class Balancer:
         asked.policy.answered(asked.route, request.account, ttft_s)
         if asked.service.shadow is not None:
             asked.service.shadow.answered(asked.route, request.account, ttft_s)
+
+    def _ask_shadow(self, shadow: Policy, asked: Asked, decision: Decision, now_s: float) -> str:
+        """Return what *shadow* would have chosen, had it been asked first."""
+        pool = asked.service.pool
+        other = shadow.choose(asked.route, pool, now_s).replica if pool else decision.replica
+        self.telemetry.shadow[shadow.name, "same" if other == decision.replica else "other"] += 1
+        return other
 
     # What the data path found out.
 

@@ -8,9 +8,10 @@ from loadbalancer.replicas import Replica
 from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
 from servekit.relay.answers import last_chunks, refusal
 from servekit.relay.connection import Connection
-from servekit.relay.framing import ChunkedBody, ChunkedFraming, Framing
+from servekit.relay.framing import ChunkedFraming, Framing
 from servekit.relay.front import Client
-from servekit.relay.heads import RequestHead, ResponseHead, answer_head, request_head
+from servekit.relay.heads import RequestHead, ResponseHead, request_head
+from servekit.relay.relaying import Relaying
 from servekit.routing.ledger import InFlight
 
 # Of an event stream only whole chunks are passed on, so that an error event can follow at any time;
@@ -21,69 +22,44 @@ MAX_HELD_BYTES = 64 * 1024
 MOST_ATTEMPTS = 3
 
 
-class Exchange:
+class Exchange(Relaying):
     """A sink for the engine's answer.  It lives until the client has it, or is gone."""
 
     __slots__ = (
         "_asked",
         "_balancer",
         "_begun_s",
-        "_body",
-        "_client",
-        "_connecting",
-        "_connection",
         "_decision",
-        "_decoder",
         "_faulty",
-        "_head",
         "_held",
         "_in_flight",
-        "_out",
         "_over",
         "_pending",
         "_raw",
         "_replica",
         "_sent_s",
         "_spoken",
-        "_stays_open",
         "_tried",
         "_waited_s",
-        "_write",
-        "heard",
     )
 
     def __init__(
         self, balancer: Balancer, client: Client, head: RequestHead, asked: Asked, body: bytes
     ) -> None:
+        super().__init__(client, head, body)
         self._balancer = balancer
-        self._client = client
-        self._write = client.transport.write
-        self._head = head
         self._asked = asked
-        self._body = body
         self._begun_s = balancer.now()
         self._tried: tuple[str, ...] = ()
         self._waited_s: float | None = None
         self._over = False
-        # Whether anything has been sent to the client.
-        self._out = False
         # Whether the engine answered with a fault of its own.
         self._faulty = False
-        self._connecting: asyncio.Task[None] | None = None
-        self._connection: Connection | None = None
         self._in_flight: InFlight | None = None
         self._pending: ResponseHead | None = None
-        self._decoder: ChunkedBody | None = None
         self._held = b""
         self._raw = True
         self._spoken = False
-        self._stays_open = head.keep_alive
-        self.heard = 0
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the client may send another request."""
-        return self._head.keep_alive
 
     def start(self) -> None:
         """Send the request to the replica that the policy chooses."""
@@ -116,32 +92,25 @@ class Exchange:
         self._balancer.failed(self._replica)
         self._fail(EngineTimeout(f"the engine was silent for {limit_s:g} s; send it again later"))
 
-    def pause(self) -> None:
-        """The client does not keep up."""
-        if self._connection is not None:
-            self._connection.transport.pause_reading()
-
-    def resume(self) -> None:
-        if self._connection is not None:
-            self._connection.transport.resume_reading()
-
     # Sending.
 
     def _try_next(self) -> None:
         balancer = self._balancer
+        now_s = balancer.now()
         try:
-            decision = balancer.choose(self._asked, self._tried)
+            decision = balancer.choose(self._asked, self._tried, now_s)
         except ServeError as error:
             self._fail(error)
             return
         self._decision = decision
         replica = self._replica = balancer.replicas[decision.replica]
-        self._in_flight = balancer.sent(self._asked, replica.account)
         connection = replica.upstream.idle()
+        # The request first, the books after it: nobody else decides in between.
+        if connection is not None:
+            self._send(connection)
+        self._in_flight = balancer.sent(self._asked, decision, replica.account, now_s)
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(replica))
-        else:
-            self._send(connection)
 
     async def _connect(self, replica: Replica) -> None:
         try:
@@ -179,8 +148,6 @@ class Exchange:
 
     def more(self, piece: bytes, framing: Framing) -> None:
         self.heard += 1
-        if not self._spoken:
-            self._first_byte()
         if not self._raw and (framing.unfinished or self._held):
             piece = self._whole_chunks(piece, framing)
         if self._pending is not None:
@@ -189,6 +156,8 @@ class Exchange:
             self._write_decoded(piece)
         elif piece:
             self._write(piece)
+        if not self._spoken:
+            self._first_byte()
 
     def ended(self) -> None:
         if self._pending is not None:
@@ -196,10 +165,11 @@ class Exchange:
         balancer = self._balancer
         if self._replica.health.troubled and not self._faulty:
             self._replica.health.succeeded()
-        balancer.telemetry.duration_s.observe(balancer.now() - self._begun_s)
+        now_s = balancer.now()
+        balancer.telemetry.duration_s.observe(now_s - self._begun_s)
         self._connection = None
         self._release("done")
-        self._leave()
+        self._leave(now_s)
         self._client.relayed(keep_alive=self._stays_open)
 
     def broke(self, error: EngineError) -> None:
@@ -271,29 +241,12 @@ class Exchange:
 
     def _pass_on_head(self, head: ResponseHead, piece: bytes) -> None:
         self._pending = None
-        self._out = True
-        lines = (
-            b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
-            % (
-                self._decision.replica.encode(),
-                self._decision.policy.encode(),
-                1000 * (self._waited_s or 0.0),
-            )
+        own = b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n" % (
+            self._decision.replica.encode(),
+            self._decision.policy.encode(),
+            1000 * (self._waited_s or 0.0),
         )
-        closing = not self._stays_open or self._balancer.draining
-        whole, closing = answer_head(head, old=self._head.old, closing=closing, own=lines)
-        self._stays_open = not closing
-        if head.chunked and self._head.old:
-            self._decoder = ChunkedBody(limit=1 << 62)
-            self._write(whole)
-            self._write_decoded(piece)
-        else:
-            self._write(whole + piece)
-
-    def _write_decoded(self, piece: bytes) -> None:
-        assert self._decoder is not None
-        self._decoder.feed(piece)
-        self._write(self._decoder.take())
+        self._begin_answer(head, piece, draining=self._balancer.draining, own=own)
 
     def _whole_chunks(self, piece: bytes, framing: Framing) -> bytes:
         """Return the chunks that *piece* completes; keep the rest."""
@@ -305,7 +258,7 @@ class Exchange:
         self._held = whole[end:]
         return whole[:end]
 
-    def _leave(self) -> None:
+    def _leave(self, now_s: float | None = None) -> None:
         """Make room for the next."""
         if self._over:
             return
@@ -314,7 +267,9 @@ class Exchange:
         if self._waited_s is None:
             service.admission.give_up(self)
         else:
-            service.admission.leave(len(service.pool) or 1, self._balancer.now())
+            if now_s is None:
+                now_s = self._balancer.now()
+            service.admission.leave(len(service.pool) or 1, now_s)
 
     def _release(self, outcome: str) -> None:
         """Count the request no more, and let go of its connection."""
@@ -322,9 +277,4 @@ class Exchange:
             self._balancer.ended(self._in_flight)
             self._in_flight = None
             self._balancer.telemetry.requests[self._replica.name, outcome] += 1
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abandon()
+        self._let_go()

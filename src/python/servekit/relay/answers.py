@@ -56,7 +56,8 @@ class Answer(msgspec.Struct, frozen=True):
     content_type: str = JSON
     retry_after_s: int | None = None
 
-    def encode(self, *, keep_alive: bool) -> bytes:
+    def encode(self, *, keep_alive: bool, bodiless: bool = False) -> bytes:
+        """Return it as bytes; *bodiless* where the request was a HEAD."""
         head = (
             f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}\r\n"
             f"content-type: {self.content_type}\r\ncontent-length: {len(self.body)}\r\n"
@@ -67,7 +68,7 @@ class Answer(msgspec.Struct, frozen=True):
             head += "www-authenticate: Bearer\r\n"
         if not keep_alive:
             head += "connection: close\r\n"
-        return head.encode() + b"\r\n" + self.body
+        return head.encode() + b"\r\n" + (b"" if bodiless else self.body)
 
 
 def status_of(error: ServeError) -> int:

@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_keep_alive",
         "_on_idle",
+        "_paused",
         "_sink",
         "idle_since_s",
         "open",
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._bodiless = False
         self._held = b""
         self._keep_alive = False
+        self._paused = False
         self.idle_since_s = 0.0
         self.open = True
         self.used = False
@@ -74,6 +76,15 @@ class Connection(asyncio.Protocol):
         self._sink = None
         self.open = False
         self.transport.abort()
+
+    def pause(self) -> None:
+        """Read no more: whoever the answer is for does not keep up."""
+        self._paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._paused = False
+        self.transport.resume_reading()
 
     def discard(self) -> None:
         """Let the answer come to its end unheard, so that the connection can be used again."""
@@ -153,6 +164,9 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         sink, self._sink, self._framing = self._sink, None, None
         self.used = True
+        if self._paused and self.open:
+            # Who comes next must not wait for the client of this answer.
+            self.resume()
         if self.open and self._keep_alive:
             self._on_idle(self)
         elif self.open:

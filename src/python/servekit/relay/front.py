@@ -54,6 +54,10 @@ class Exchange(Protocol):
     def keep_alive(self) -> bool:
         """Whether the client may send another request."""
 
+    @property
+    def bodiless(self) -> bool:
+        """Whether the answer has a head only."""
+
     def start(self) -> None:
         """Send the request."""
 
@@ -290,7 +294,7 @@ class Front(asyncio.Protocol):
         except ServeError as error:
             served = refusal(error)
         if isinstance(served, Answer):
-            self._reply(served, keep_alive=head.keep_alive)
+            self._reply(served, keep_alive=head.keep_alive, bodiless=head.method == "HEAD")
             return
         self._exchange = served
         self._heard = 0
@@ -300,9 +304,9 @@ class Front(asyncio.Protocol):
     # What an exchange calls.
 
     def answer(self, answer: Answer) -> None:
-        keep_alive = self._exchange is not None and self._exchange.keep_alive
-        self._exchange = None
-        self._reply(answer, keep_alive=keep_alive)
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        self._reply(answer, keep_alive=exchange.keep_alive, bodiless=exchange.bodiless)
 
     def relayed(self, *, keep_alive: bool) -> None:
         self._exchange = None
@@ -314,8 +318,9 @@ class Front(asyncio.Protocol):
 
     # Answers.
 
-    def _reply(self, answer: Answer, *, keep_alive: bool) -> None:
-        self.transport.write(answer.encode(keep_alive=keep_alive))
+    def _reply(self, answer: Answer, *, keep_alive: bool, bodiless: bool) -> None:
+        keep_alive = keep_alive and not self._host.draining
+        self.transport.write(answer.encode(keep_alive=keep_alive, bodiless=bodiless))
         self._next(keep_alive=keep_alive)
 
     def _next(self, *, keep_alive: bool) -> None:

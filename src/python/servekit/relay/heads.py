@@ -6,7 +6,8 @@ the colon are refused, never repaired.
 """
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from servekit.errors.tree import RequestInvalid, StreamCut
 from servekit.wire.address import Address
@@ -18,7 +19,8 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 _FIELDS = rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)\r\n"
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*+) HTTP/1\.([01])\r\n" + _FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*+)?\r\n" + _FIELDS)
-_LENGTH = re.compile(rb"[0-9]{1,15}")
+# More digits than any body has bytes.
+_MOST_DIGITS = 15
 
 # They concern one connection, not the message (RFC 9110, section 7.6.1).
 _HOP_BY_HOP = frozenset(
@@ -38,8 +40,7 @@ _REWRITTEN = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, frozen=True):
     """The head of a request that can be relayed.
 
     Attributes:
@@ -63,8 +64,7 @@ class RequestHead:
         return self.target.partition(b"?")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(msgspec.Struct, frozen=True):
     """The head of an engine's answer.
 
     Attributes:
@@ -218,6 +218,6 @@ def _length(fields: dict[bytes, bytes], default: int | None) -> int | None:
         return None
     if length is None:
         return default
-    if _LENGTH.fullmatch(length) is None:
+    if not length.isdigit() or len(length) > _MOST_DIGITS:
         raise RequestInvalid("Content-Length is not a number of bytes")
     return int(length)
