@@ -12,7 +12,7 @@ import uvloop
 from rich.console import Console
 
 from bench.live_engine import LiveEngine, open_engine
-from bench.recorded import read_decode, read_steps, read_ttft
+from bench.recorded import RecordedLoad, read_decode, read_steps, read_ttft
 from bench.results import write_file
 from bench.step_fit import DecodePoint, TtftPoint, fit_profile
 from servekit.enginesim.profile import StepProfile
@@ -27,7 +27,7 @@ RECORDED_KV_TOKENS = 921_696
 
 # Part of an idle TTFT that a busy engine hides behind the step before: the value at which the
 # lightest recorded load's TTFT p50 agrees; the two others are then predictions.
-RECORDED_IDLE_START_S = 0.0041
+RECORDED_IDLE_START_S = 0.0034
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,14 @@ def calibrate_engine(
     Console().print(f"profile: {output}")
 
 
-def recorded_profile(folder: Path) -> bytes:
-    """Return the profile of the H200 measurements in *folder*."""
+def recorded_profile(folder: Path, without: RecordedLoad | None = None) -> bytes:
+    """Return the profile of the H200 measurements in *folder*, but for the steps of one load."""
     name = "meta-llama/Llama-3.1-8B-Instruct"
     profile = fit_profile(
         name,
         read_decode(folder),
         read_ttft(folder),
-        log=read_steps(folder, RECORDED_KV_TOKENS),
+        log=read_steps(folder, RECORDED_KV_TOKENS, without),
         idle_start_s=RECORDED_IDLE_START_S,
     )
     about = {
@@ -138,6 +138,9 @@ def profile_json(
             "frontend_s": round(profile.frontend_s, 7),
             "frontend_token_s": float(f"{profile.frontend_token_s:.4g}"),
             "idle_start_s": round(profile.idle_start_s, 7),
+            "launch_s": [round(y, 4) for y in profile.launch_s],
+            "hot_token_s": float(f"{profile.hot_token_s:.4g}"),
+            "hot_after_s": profile.hot_after_s,
             "jitter_s": round(profile.jitter_s, 7),
         },
     }

@@ -10,6 +10,9 @@ import numpy as np
 from bench.step_fit import DecodePoint, StepLog, TtftPoint
 from servekit.errors.tree import WorkloadInvalid
 
+# What steps.npz counts its milliseconds from, seconds since 1970.
+STEPS_SINCE_S = 1_795_234_300
+
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
@@ -30,12 +33,15 @@ class RecordedLoad:
     Attributes:
         itl_s: p50, p90 and p99 of all gaps between tokens.
         curve: (seconds from start, running, KV usage 0.0 to 1.0), once a second.
+        began_s, length_s: when it was sent (seconds since 1970), and until it was answered.
     """
 
     name: str
     requests: tuple[LoadRequest, ...]
     itl_s: tuple[float, float, float]
     curve: tuple[tuple[float, int, float], ...]
+    began_s: float = 0.0
+    length_s: float = 0.0
 
 
 def read_decode(folder: Path) -> list[DecodePoint]:
@@ -61,10 +67,13 @@ def read_ttft(folder: Path) -> list[TtftPoint]:
     return [*cold, *hits]
 
 
-def read_steps(folder: Path, kv_cache_tokens: int) -> StepLog:
-    """Return the log of every step under load."""
+def read_steps(folder: Path, kv_cache_tokens: int, without: RecordedLoad | None = None) -> StepLog:
+    """Return the log of every step under load, but for those of the load *without*."""
     with np.load(folder / "steps.npz") as stored:
         steps = stored["steps"]
+    if without is not None:
+        since_s = STEPS_SINCE_S + steps["ms"] / 1e3 - without.began_s
+        steps = steps[(since_s < 0) | (since_s > without.length_s)]
     return StepLog(
         ended_ms=steps["ms"].astype(np.float64),
         waited_ms=steps["elapsed_us"] / 1e3,
@@ -102,6 +111,8 @@ def _load(requests: Path, about: Path) -> RecordedLoad:
             (m["t"], int(m["num_requests_running"]), m["kv_cache_usage_perc"])
             for m in summary["metrics"]
         ),
+        began_s=summary["summary"]["wall_t0"],
+        length_s=summary["summary"]["end_s"],
     )
 
 

@@ -126,10 +126,12 @@ def virtual_run(
                 continue
             if busy_until_s < at_s - 1e-12:
                 continue
-            for ended in engines[name].end().finished:
-                due_s, turn, call, running = under_way.pop(ended.request.id)
-                records.append(_record(arm, turn, call, due_s, running, at_s))
+            step = engines[name].end()
             start(name, at_s)
+            for ended in step.finished:
+                due_s, turn, call, running = under_way.pop(ended.request.id)
+                came_s = at_s + engines[name].late_s
+                records.append(_record(arm, turn, call, due_s, running, came_s))
 
     for number, (due_s, turn, call) in enumerate(arrivals):
         run_until(due_s)

@@ -14,10 +14,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench.calibrate_engine import recorded_profile
 from bench.live_engine import LiveEngine, open_engine
 from bench.recorded import LoadRequest, RecordedLoad, read_loads
 from bench.results import write_file
-from servekit.enginesim.calibration import Calibration, calibration_for, load_calibration
+from servekit.enginesim.calibration import (
+    Calibration,
+    calibration_for,
+    load_calibration,
+    read_calibration,
+)
 from servekit.errors.tree import ServeError, SettingInvalid
 from servekit.fleetsim.outcome import Outcome, quantiles
 from servekit.fleetsim.scenario import Arrival, ReplicaSetup, Scenario
@@ -67,6 +73,10 @@ def validate_engine(
     profile: Annotated[
         Path | None, typer.Option(help="The engine's profile, as calibrate-engine writes it.")
     ] = None,
+    predict: Annotated[
+        bool,
+        typer.Option(help="With --recorded: fit each load's profile to the others alone."),
+    ] = False,
     rate: Annotated[float, typer.Option(help="Requests per second on the live engine.")] = 4.0,
     seconds: Annotated[float, typer.Option(help="How long requests keep arriving.")] = 20.0,
     prompt_tokens: Annotated[int, typer.Option(help="Mean prompt length.")] = 256,
@@ -81,27 +91,39 @@ def validate_engine(
     console = Console()
     if (url is None) == (recorded is None):
         raise SettingInvalid("give either --url of a live engine or --recorded FOLDER")
+    if predict and (recorded is None or profile is not None):
+        raise SettingInvalid("--predict makes profiles of --recorded loads; it takes no --profile")
     if recorded is not None:
-        calibration = _calibration(profile, RECORDED)
-        loads = read_loads(recorded)
+        rows = recorded_rows(recorded, profile, predict=predict)
     else:
         if profile is None:
             raise SettingInvalid("--profile is missing; make one with calibrate-engine --url")
-        calibration = load_calibration(profile)
         lengths = (prompt_tokens, output_tokens)
-        loads = [uvloop.run(measure_load(url or "", rate, seconds, lengths, seed))]
-    rows = [row for load in loads for row in compare(load, calibration)]
+        load = uvloop.run(measure_load(url or "", rate, seconds, lengths, seed))
+        rows = compare(load, load_calibration(profile))
     console.print(table_of(rows))
     if output:
         write_file(output, _json(rows))
-    worst = max(
-        abs(r.error)
-        for r in rows
-        if r.metric.startswith(("TTFT p50", "TTFT p90", "ITL p50", "ITL p90"))
-    )
+    worst = max(abs(row.error) for row in rows if row.metric in JUDGED)
     console.print(f"largest error of TTFT and ITL at p50 and p90: {worst:.1%}")
     if within is not None and worst > within:
         raise TwinTooFarOff(f"the twin errs by {worst:.1%}, more than {within:.1%}")
+
+
+def recorded_rows(folder: Path, profile: Path | None, *, predict: bool) -> list[Comparison]:
+    """Return every metric of the loads in *folder*; where to *predict*, each by a profile that was
+    fitted to the steps of the other loads."""
+    given = _calibration(profile, RECORDED)
+    return [
+        row
+        for load in read_loads(folder)
+        for row in compare(load, calibration_without(folder, load) if predict else given)
+    ]
+
+
+def calibration_without(folder: Path, load: RecordedLoad) -> Calibration:
+    """Return the calibration that the measurements in *folder* give without any step of *load*."""
+    return read_calibration(msgspec.json.decode(recorded_profile(folder, without=load)))
 
 
 def compare(load: RecordedLoad, calibration: Calibration) -> list[Comparison]:

@@ -72,6 +72,9 @@ class Replica:
         self.engine = Engine(self._config, self.profile)
         self.metrics = EngineMetrics(self.spec.max_model_len)
         self.worst_lag_s = 0.0
+        # A step whose tokens are held back, until when, and how late those before it were.
+        self._held: tuple[Step, float] | None = None
+        self._late_s = 0.0
         self._choices: dict[int, Choice] = {}
         self._decoding: dict[int, Choice] = {}
         self._reasons: dict[int, str] = {}
@@ -161,7 +164,7 @@ class Replica:
             self.engine.begin(now)
         until = self.engine.busy_until
         if until is not None:
-            self._arm(until)
+            self._arm(min(until, self._held[1]) if self._held else until)
 
     def _arm(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._wake)
@@ -174,20 +177,32 @@ class Replica:
         if self.faults.stalled_until(now) is not None:
             self._begin(now)
             return
+        self._deliver_held(now + _TIMER_S)
         while (until := engine.busy_until) is not None and until <= now + _TIMER_S:
-            step = engine.end()
-            self._deliver(step)
+            self._deliver_held(until)
             if engine is not self.engine:
                 return
+            step = engine.end()
             lag = now - step.end_s
             self.worst_lag_s = max(self.worst_lag_s, lag)
-            if self.sleep_level:
+            if not self.sleep_level:
+                engine.begin(step.end_s if lag < MAX_LAG_S else now)
+            self._held = step, step.end_s + engine.late_s
+            self._deliver_held(now + _TIMER_S)
+            if engine is not self.engine or self.sleep_level:
                 return
-            engine.begin(step.end_s if lag < MAX_LAG_S else now)
         self._begin(now)
 
-    def _deliver(self, step: Step) -> None:
-        self.metrics.count_step(step, step.end_s - step.start_s)
+    def _deliver_held(self, until: float) -> None:
+        """Let the tokens of the last step out, if they are due by *until*."""
+        if self._held is None or self._held[1] > until:
+            return
+        (step, came_s), self._held = self._held, None
+        late_before_s, self._late_s = self._late_s, came_s - step.end_s
+        self._deliver(step, came_s, came_s - step.start_s - late_before_s)
+
+    def _deliver(self, step: Step, came_s: float, gap_s: float) -> None:
+        self.metrics.count_step(step, gap_s)
         decoding = self._decoding
         for sequence in step.preempted:
             decoding.pop(sequence.request.id, None)
@@ -198,7 +213,7 @@ class Replica:
         for sequence in step.sampled:
             self._sampled(sequence, ended)
         for sequence in step.finished:
-            self._finished(sequence, step.end_s)
+            self._finished(sequence, came_s)
 
     def _sampled(self, sequence: Sequence, ended: set[int]) -> None:
         request_id = sequence.request.id

@@ -32,13 +32,14 @@ def small_engine(**changes: object) -> Engine:
 
 @dataclass
 class Outcome:
-    """What came out of a drive: each request's token times, by id."""
+    """What came out of a drive: each request's token times, by id, and when each step's did."""
 
     first_s: dict[int, float] = field(default_factory=dict)
     last_s: dict[int, float] = field(default_factory=dict)
     preemptions: dict[int, int] = field(default_factory=dict)
     cached: dict[int, int] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    came_s: list[float] = field(default_factory=list)
 
 
 def drive(engine: Engine, arrivals: list[tuple[float, Request]], most: int = 1) -> Outcome:
@@ -55,20 +56,20 @@ def drive(engine: Engine, arrivals: list[tuple[float, Request]], most: int = 1) 
             continue
         assert until is not None, "requests are in the engine and no step is in progress"
         step = engine.end()
-        _record(outcome, step)
-        if not engine.idle:
-            engine.begin(step.end_s, most)
+        engine.begin(step.end_s, most)
+        _record(outcome, step, step.end_s + engine.late_s)
     return outcome
 
 
-def _record(outcome: Outcome, step: Step) -> None:
+def _record(outcome: Outcome, step: Step, came_s: float) -> None:
     outcome.steps.append(step)
+    outcome.came_s.append(came_s)
     for sequence in step.sampled:
-        outcome.first_s.setdefault(sequence.request.id, step.end_s)
+        outcome.first_s.setdefault(sequence.request.id, came_s)
     for sequence in step.finished:
         number = sequence.request.id
         assert number not in outcome.last_s, "a sequence finished twice"
         assert sequence.emitted == sequence.request.output_tokens
-        outcome.last_s[number] = step.end_s
+        outcome.last_s[number] = came_s
         outcome.preemptions[number] = sequence.preemptions
         outcome.cached[number] = sequence.cached_tokens

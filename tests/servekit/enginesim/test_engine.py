@@ -1,13 +1,16 @@
 """The scheduler: what enters a step, who waits, and that nobody is lost."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.enginesim.config import EngineConfig
+from servekit.enginesim.engine import Engine
 from servekit.enginesim.sequence import Request
 from servekit.errors.tree import EngineRefused, PromptTooLong, SettingInvalid
-from tests.servekit.enginesim.driving import PROFILE, drive, small_engine
+from tests.servekit.enginesim.driving import PROFILE, Outcome, drive, small_engine
 
 
 def _segments(family: int, tokens: int) -> tuple[int, ...]:
@@ -142,6 +145,89 @@ def test_asynchronous_scheduling_sees_an_arrival_one_step_late() -> None:
     early = drive(small_engine(async_scheduling=False), arrivals).first_s[2]
 
     assert 0.004 < late - early < 0.007
+
+
+def _large_step(launch_s: float, captured: int) -> tuple[Engine, Outcome]:
+    """A sequence decodes; another one's prompt of 100 tokens comes between two of its tokens."""
+    config = EngineConfig(
+        num_blocks=64, max_num_seqs=8, max_num_batched_tokens=128, captured_tokens=captured
+    )
+    engine = Engine(config, replace(PROFILE, launch_s=(launch_s,)))
+    return engine, drive(engine, [(0.0, Request(1, 16, 50)), (0.052, Request(2, 100, 1))])
+
+
+def test_launch_of_a_large_step_holds_back_the_tokens_before_it() -> None:
+    """The token before a step that is no graph comes when that step is launched, not before."""
+    _, outcome = _large_step(launch_s=0.009, captured=64)
+
+    (large,) = (n for n, step in enumerate(outcome.steps) if step.prefill_tokens == 100)
+    steps, came_s = outcome.steps, outcome.came_s
+    assert came_s[large - 1] == pytest.approx(steps[large - 1].start_s + 0.009)
+    assert came_s[large - 2] == steps[large - 2].end_s
+    assert came_s[large] == steps[large].end_s
+
+
+def test_launch_of_a_graph_holds_nothing_back() -> None:
+    """Within the largest captured size a step is launched at once."""
+    _, outcome = _large_step(launch_s=0.009, captured=512)
+
+    assert outcome.came_s == [step.end_s for step in outcome.steps]
+
+
+def test_launch_takes_no_time_from_the_gpu() -> None:
+    """What is held back comes later; what follows does not."""
+    held = _large_step(launch_s=0.004, captured=64)[1]
+    free = _large_step(launch_s=0.0, captured=64)[1]
+
+    assert held.last_s == free.last_s
+
+
+def test_step_is_never_shorter_than_its_launch() -> None:
+    """A GPU that waits for the CPU ends when the last kernel came."""
+    _, outcome = _large_step(launch_s=0.050, captured=64)
+
+    (large,) = (step for step in outcome.steps if step.prefill_tokens == 100)
+    assert large.end_s - large.start_s > 0.040
+
+
+def test_first_token_is_noted_when_it_came_out() -> None:
+    """A sequence whose first token was held back says so."""
+    config = EngineConfig(num_blocks=64, max_num_seqs=8, max_num_batched_tokens=64)
+    engine = Engine(replace(config, captured_tokens=16), replace(PROFILE, launch_s=(0.012,)))
+    sequence = engine.submit(Request(1, 16, 5), 0.0)
+    engine.submit(Request(2, 100, 1), 0.0)
+
+    engine.begin(0.0)
+    end_s = engine.end().end_s
+    engine.begin(end_s)
+
+    assert engine.late_s > 0
+    assert sequence.first_token_s == end_s + engine.late_s
+
+
+def test_gpu_that_has_just_read_prompts_reads_slower_until_it_cooled_down() -> None:
+    """A prompt right behind another takes longer than alone, and one long after it does not."""
+    hot = replace(PROFILE, hot_token_s=1e-4)
+
+    def seconds(after_s: float) -> float:
+        config = EngineConfig(num_blocks=64, max_num_seqs=8, max_num_batched_tokens=128)
+        engine = Engine(config, hot)
+        arrivals = [(0.0, Request(1, 100, 1)), (after_s, Request(2, 100, 1))]
+        last = drive(engine, arrivals).steps[-1]
+        return last.end_s - last.start_s
+
+    assert seconds(0.0051) > seconds(0.1) > seconds(5.0)
+    assert seconds(5.0) == pytest.approx(PROFILE.step_s(100, 5000.0, 0, 0))
+
+
+def test_launches_take_every_measured_time_equally_often() -> None:
+    """The order has no pattern, the shares are the measured ones, and every run has the same."""
+    profile = replace(PROFILE, launch_s=(1.0, 2.0, 3.0, 4.0))
+
+    taken = [profile.nth_launch_s(number) for number in range(1, 401)]
+
+    assert all(98 <= taken.count(value) <= 102 for value in profile.launch_s)
+    assert taken == [profile.nth_launch_s(number) for number in range(1, 401)]
 
 
 def test_last_admitted_is_preempted_when_blocks_run_out() -> None:

@@ -23,14 +23,19 @@ def test_quantiles_are_within_a_bin(gaps: list[float]) -> None:
     growth=st.floats(0.0, 1e-4),
     steps=st.integers(1, 300),
     times=st.integers(1, 50),
+    late_before=st.sampled_from([0.0, 0.0004, 0.0009]),
+    late=st.sampled_from([0.0, 0.0004, 0.011]),
 )
-def test_run_counts_every_gap(first: float, growth: float, steps: int, times: int) -> None:
-    """A run has as many gaps, and the same sum, as its steps one by one."""
+def test_run_counts_every_gap(
+    first: float, growth: float, steps: int, times: int, late_before: float, late: float
+) -> None:
+    """A run has as many gaps, and the same sum, as its steps one by one; tokens that are held back
+    move time from one gap to another."""
     histogram = GapHistogram()
-    histogram.add_run(first, growth, steps, times)
+    histogram.add_run(first, growth, steps, times, late_before, late)
 
     assert histogram.total == steps * times
-    whole = sum(first + growth * step for step in range(steps)) * times
+    whole = (sum(first + growth * step for step in range(steps)) + late - late_before) * times
     assert histogram.sum_s == pytest.approx(whole, rel=1e-9)
 
 

@@ -95,6 +95,9 @@ def read_calibration(raw: dict[str, Any]) -> Calibration:
         frontend_s=step.get("frontend_s", 0.0),
         frontend_token_s=step.get("frontend_token_s", 0.0),
         idle_start_s=step.get("idle_start_s", 0.0),
+        launch_s=tuple(step.get("launch_s", ())),
+        hot_token_s=step.get("hot_token_s", 0.0),
+        hot_after_s=step.get("hot_after_s", 0.05),
         jitter_s=step.get("jitter_s", 0.0),
     )
     return Calibration(
@@ -142,6 +145,12 @@ def scaled(
             frontend_s=profile.frontend_s,
             frontend_token_s=profile.frontend_token_s,
             idle_start_s=profile.idle_start_s,
+            launch_s=tuple(y * shape.layers / origin.layers for y in profile.launch_s),
+            hot_token_s=profile.hot_token_s
+            * compute
+            * shape.active_parameters
+            / origin.active_parameters,
+            hot_after_s=profile.hot_after_s,
             jitter_s=profile.jitter_s,
         ),
         kv_cache_tokens=_kv_cache_tokens(shape, there, tp, utilization),

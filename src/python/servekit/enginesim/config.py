@@ -12,6 +12,8 @@ class EngineConfig:
     Attributes:
         num_blocks: KV-cache blocks of block_size tokens.
         segment_tokens: tokens per hash in `Request.segments`, a multiple of block_size.
+        captured_tokens: tokens of the largest step that is a CUDA graph
+            (`max_cudagraph_capture_size`).
         max_in_flight: requests waiting or running before others are refused
             (`--max-num-queued-reqs`); None for no limit.
     """
@@ -24,6 +26,7 @@ class EngineConfig:
     segment_tokens: int = 16
     prefix_caching: bool = True
     async_scheduling: bool = True
+    captured_tokens: int = 512
     max_in_flight: int | None = None
 
     def __post_init__(self) -> None:

@@ -5,8 +5,10 @@
     engine.end()                     what the step brought, at the time it ended
 
 Whoever drives it waits (or lets virtual time pass) until `engine.busy_until` between `begin` and
-`end`.  Decode steps in which nothing changes may be taken many at a time (`begin(now, most=…)`);
-a request that arrives meanwhile cuts the run short, so `busy_until` is read anew after `submit`.
+`end`.  The tokens of a step come out `engine.late_s` after its end, which is known once the next
+one has begun.  Decode steps in which nothing changes may be taken many at a time
+(`begin(now, most=…)`); a request that arrives meanwhile cuts the run short, so `busy_until` is read
+anew after `submit`.
 
 The rules, with the vLLM code they follow (vllm/v1/core/sched/scheduler.py, 0.26 to 0.33):
 
@@ -25,10 +27,13 @@ The rules, with the vLLM code they follow (vllm/v1/core/sched/scheduler.py, 0.26
   included.  In such a step nobody is admitted.
 - With asynchronous scheduling, the default, a step is scheduled while the one before it computes:
   what arrives during a step can only enter the step after the next (`step_with_batch_queue`).
+- The thread that schedules also launches, and only then looks at what the step before brought.  A
+  step within `max_cudagraph_capture_size` is one launch; a larger one is hundreds, during which
+  finished tokens lie there and newcomers are not seen (`execute_model`, `non_block=True`).
 """
 
 from collections import deque
-from math import ceil
+from math import ceil, exp
 
 from servekit.enginesim.blocks import BlockPool
 from servekit.enginesim.config import EngineConfig
@@ -56,9 +61,18 @@ class Engine:
         self._unfinished: Sequence | None = None
         self._decoding = Decoding(config.block_size)
         self._step: Step | None = None
-        # Arrivals up to here may enter the next step.
-        self._seen_until = 0.0
+        # How much later than its end the tokens of the step before the one in progress come out,
+        # and who had a token sampled in it.
+        self.late_s = 0.0
+        self._sampled: tuple[Sequence, ...] = ()
+        # When the step in progress was, or the next one is, scheduled, and when it was launched.
+        self._scheduled_s = 0.0
+        self._launched_s = 0.0
+        self._launches = 0
         self._ended_s = float("-inf")
+        # How hot the GPU was at the end of its last step with prompt tokens, and when that was.
+        self._heat = 0.0
+        self._heat_s = 0.0
         self._orders = 0
         self._leaving: list[Sequence] = []
 
@@ -152,12 +166,13 @@ class Engine:
             raise AssertionError("no step is in progress; begin() comes first")
         self._step = None
         last_step_s = step.first_step_s + step.growth_s * (step.steps - 1)
-        self._seen_until = step.end_s - last_step_s
+        self._scheduled_s = max(self._launched_s, step.end_s - last_step_s)
         self._ended_s = step.end_s
         self._advance(step.steps, step.decoded)
         self.counters.steps += step.steps
         self.counters.generation_tokens += step.decoded * step.steps + len(step.sampled)
         self.counters.computed_tokens += step.prefill_tokens
+        self._sampled = step.sampled
         for sequence in step.sampled:
             if not sequence.emitted:
                 self.counters.prompt_tokens += sequence.request.prompt_tokens
@@ -205,7 +220,7 @@ class Engine:
         if not self.config.async_scheduling or not (self._running or self._waiting):
             self._waiting.extend(arriving)
             arriving.clear()
-        while arriving and arriving[0].arrived_s <= self._seen_until:
+        while arriving and arriving[0].arrived_s <= self._scheduled_s:
             self._waiting.append(arriving.popleft())
 
     def _grow_decoding(self, preempted: list[Sequence]) -> None:
@@ -313,15 +328,20 @@ class Engine:
         preempted: list[Sequence],
         slowdown: float,
     ) -> Step | None:
+        self.late_s = 0.0
         decoded = self._decoding.number
         if not decoded and not prefill.tokens:
             return None
         kv = self._decoding.kv_tokens + decoded
-        seconds = self.profile.step_s(prefill.tokens, prefill.attended, decoded, kv)
+        heat = self._heat_at(now) if prefill.tokens else 0.0
+        seconds = self.profile.step_s(prefill.tokens, prefill.attended, decoded, kv, heat)
         if now > self._ended_s:
             # Scheduling and launching are hidden behind the step before, where there is one.
             seconds += self.profile.idle_start_s
         seconds *= slowdown
+        seconds = max(seconds, self._launch(now, prefill.tokens + decoded) - now)
+        if prefill.tokens:
+            self._warm(heat, now + seconds, seconds)
         steps, growth = 1, 0.0
         alike = not prefill.tokens and not self._arriving and not preempted
         if most > 1 and alike and now <= self._ended_s:
@@ -339,6 +359,36 @@ class Engine:
             finished=(*_answered(prefill.sampled), *self._decoding.take_finishing(steps)),
             preempted=tuple(preempted),
         )
+
+    def _launch(self, now: float, tokens: int) -> float:
+        """Launch a step of *tokens* that begins *now* and return when that is done.
+
+        Until then what the step before it brought is held back, if it follows one.
+        """
+        follows = self.config.async_scheduling and now <= self._ended_s
+        scheduled = self._scheduled_s if follows else now
+        self._launched_s = scheduled
+        if tokens > self.config.captured_tokens:
+            self._launches += 1
+            self._launched_s += self.profile.nth_launch_s(self._launches)
+        if follows and self._launched_s > now:
+            self._hold_back(self._launched_s - now)
+        return self._launched_s
+
+    def _hold_back(self, seconds: float) -> None:
+        """Let the tokens of the step before come out so much later."""
+        self.late_s = seconds
+        for sequence in self._sampled:
+            if sequence.first_token_s == self._ended_s:
+                sequence.first_token_s += seconds
+
+    def _heat_at(self, now: float) -> float:
+        return self._heat * exp((self._heat_s - now) / self.profile.hot_after_s)
+
+    def _warm(self, heat: float, until: float, seconds: float) -> None:
+        """Note how hot the GPU is after it read prompts for *seconds*."""
+        self._heat = 1.0 - (1.0 - heat) * exp(-seconds / self.profile.hot_after_s)
+        self._heat_s = until
 
     def _cut(self, now: float) -> None:
         """End a run of steps with the one that computes at *now*."""

@@ -6,10 +6,16 @@ type at one tensor parallel size.  A step has three parts, measured apart and ad
 - the forward pass, by the tokens that enter it (weights are read once, then arithmetic grows),
 - the decoding sequences, by their number and by the KV cache that their attention reads,
 - the attention of prefill tokens over the tokens before them.
+
+A GPU that reads prompts is at its power limit at once, and its clock falls: *heat* is the share of
+the last moments in which it did (0.0 to 1.0), and prefill tokens take longer the hotter it is.
 """
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+
+# Multiples of the golden ratio, modulo 1, fill the unit interval most evenly.
+GOLDEN = 0.6180339887498949
 
 Knots = tuple[tuple[float, float], ...]
 
@@ -30,6 +36,10 @@ class StepProfile:
             tokenizer, process hops.
         frontend_token_s: further seconds per prompt token.
         idle_start_s: further seconds of a step that no other one preceded.
+        launch_s: seconds in which the CPU launches the kernels of a step that is too large for a
+            CUDA graph, equally likely ones; what the step before brought is held back meanwhile.
+        hot_token_s: further seconds per prefill token where heat is 1.0.
+        hot_after_s: time constant with which heat follows.
         jitter_s: standard deviation of the moment at which a client sees a token.
     """
 
@@ -42,6 +52,9 @@ class StepProfile:
     frontend_s: float = 0.0
     frontend_token_s: float = 0.0
     idle_start_s: float = 0.0
+    launch_s: tuple[float, ...] = ()
+    hot_token_s: float = 0.0
+    hot_after_s: float = 0.05
     jitter_s: float = 0.0
 
     def decode_step_s(self, sequences: int, kv_tokens: int) -> float:
@@ -51,7 +64,12 @@ class StepProfile:
         )
 
     def step_s(
-        self, prefill_tokens: int, attended_pairs: float, sequences: int, kv_tokens: int
+        self,
+        prefill_tokens: int,
+        attended_pairs: float,
+        sequences: int,
+        kv_tokens: int,
+        heat: float = 0.0,
     ) -> float:
         """Return the seconds of a step.
 
@@ -61,10 +79,18 @@ class StepProfile:
             return self.decode_step_s(sequences, kv_tokens)
         return (
             between(self.forward_s, prefill_tokens)
+            + self.hot_token_s * heat * prefill_tokens
             + self.attended_pair_s * attended_pairs
             + between(self.decode_s, sequences)
             + self.mixed_kv_token_s * kv_tokens
         )
+
+    def nth_launch_s(self, number: int) -> float:
+        """Return the seconds of the *number*th launch: every value in turn, in an order without a
+        pattern, and the same in every run."""
+        if not self.launch_s:
+            return 0.0
+        return self.launch_s[int(number * GOLDEN % 1.0 * len(self.launch_s))]
 
     def faster(self, factor: float) -> "StepProfile":
         """Return the profile of an engine that is *factor* times as fast in everything."""
@@ -78,6 +104,9 @@ class StepProfile:
             frontend_s=self.frontend_s / factor,
             frontend_token_s=self.frontend_token_s / factor,
             idle_start_s=self.idle_start_s / factor,
+            launch_s=tuple(y / factor for y in self.launch_s),
+            hot_token_s=self.hot_token_s / factor,
+            hot_after_s=self.hot_after_s / factor,
             jitter_s=self.jitter_s / factor,
         )
 

@@ -32,8 +32,30 @@ class GapHistogram:
         self.total += times
         self.sum_s += seconds * times
 
-    def add_run(self, first_s: float, growth_s: float, steps: int, times: int) -> None:
-        """Add a run of *steps* gaps, each *growth_s* longer than the one before, *times* over."""
+    def add_run(
+        self,
+        first_s: float,
+        growth_s: float,
+        steps: int,
+        times: int,
+        late_before_s: float = 0.0,
+        late_s: float = 0.0,
+    ) -> None:
+        """Add a run of *steps* gaps, each *growth_s* longer than the one before, *times* over.
+
+        The token before the run came *late_before_s* late, its last token *late_s*.
+        """
+        if steps == 1:
+            self.add(first_s - late_before_s + late_s, times)
+            return
+        if late_before_s:
+            self.add(first_s - late_before_s, times)
+            self.add_run(first_s + growth_s, growth_s, steps - 1, times, 0.0, late_s)
+            return
+        if late_s:
+            self.add_run(first_s, growth_s, steps - 1, times)
+            self.add(first_s + growth_s * (steps - 1) + late_s, times)
+            return
         span = growth_s * (steps - 1)
         pieces = min(steps, 1 + int(span / (first_s * (GROWTH - 1.0))))
         done = 0

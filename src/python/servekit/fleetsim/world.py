@@ -62,7 +62,17 @@ class _Trip:
 class _Replica:
     """One engine, up or down."""
 
-    __slots__ = ("born_s", "draining", "engine", "number", "setup", "trips", "up", "version")
+    __slots__ = (
+        "born_s",
+        "draining",
+        "engine",
+        "late_s",
+        "number",
+        "setup",
+        "trips",
+        "up",
+        "version",
+    )
 
     def __init__(self, setup: ReplicaSetup, number: int, engine: Engine, now: float) -> None:
         self.setup = setup
@@ -71,6 +81,8 @@ class _Replica:
         self.up = True
         self.draining = False
         self.born_s = now
+        # How late the tokens of the last step that ended came out.
+        self.late_s = 0.0
         # An event of an earlier version is about a step that was cut short.
         self.version = 0
         self.trips: dict[int, _Trip] = {}
@@ -225,8 +237,12 @@ class World:
             return
         engine = replica.engine
         step = engine.end()
-        self._hear(replica, step, now)
         self._begin(replica, now)
+        self._count_gaps(replica, step, engine.late_s)
+        if engine.late_s and (step.sampled or step.finished):
+            self._plan(now + engine.late_s, lambda then: self._hear(replica, engine, step, then))
+        else:
+            self._hear(replica, engine, step, now)
         if replica.setup.shares:
             self._wake_sharers(replica.setup.shares, now)
 
@@ -237,9 +253,19 @@ class World:
             if stuck and other.setup.shares == gpu:
                 self._begin(other, now)
 
-    def _hear(self, replica: _Replica, step: Step, now: float) -> None:
+    def _count_gaps(self, replica: _Replica, step: Step, late_s: float) -> None:
+        """Count the gaps that a step's sequences saw: between two steps' tokens, which may both
+        have come out late."""
+        late_before_s, replica.late_s = replica.late_s, late_s
         if step.decoded:
-            self._outcome.gaps.add_run(step.first_step_s, step.growth_s, step.steps, step.decoded)
+            self._outcome.gaps.add_run(
+                step.first_step_s, step.growth_s, step.steps, step.decoded, late_before_s, late_s
+            )
+
+    def _hear(self, replica: _Replica, engine: Engine, step: Step, now: float) -> None:
+        """Let the clients have the tokens of a step, unless its engine died with them."""
+        if engine is not replica.engine:
+            return
         for sequence in step.sampled:
             trip = replica.trips[sequence.request.id]
             if trip.first_s < 0:
@@ -339,7 +365,7 @@ class World:
         replica.up = False
         replica.version += 1
         self._count_engine(replica.engine)
-        replica.engine = self._engine(replica.setup)
+        replica.engine, replica.late_s = self._engine(replica.setup), 0.0
         trips = list(replica.trips.values())
         for trip in trips:
             self._leave(trip)
