@@ -46,13 +46,20 @@ def labels(deployment: Deployment, port: int, gpus: tuple[int, ...] = ()) -> dic
 
 def _pod(deployment: Deployment, pod: Pod) -> dict[str, Any]:
     gpus = pod.replica.gpus if deployment.uses_gpus else ()
+    before = deployment.before(pod)
+    after = {"depends_on": {before.service: {"condition": "service_healthy"}}} if before else {}
     return {
         "container_name": pod.container,
         **start_of(deployment, pod),
         "ports": [f"{_ADDRESS}:{pod.published}:{pod.listens}"],
         "labels": labels(deployment, pod.published, gpus),
+        **after,
         **_common("30s"),
     }
+
+
+def balancer_container(deployment: Deployment) -> str:
+    return f"{deployment.environment.name}-{deployment.environment.balancer}"
 
 
 def _balancer(deployment: Deployment) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def _balancer(deployment: Deployment) -> dict[str, Any]:
     look = f"import urllib.request as r; r.urlopen('{ready}', timeout=2)"
     variable = f"{environment.name.upper()}_LB_IMAGE"
     return {
-        "container_name": f"{environment.name}-{environment.balancer}",
+        "container_name": balancer_container(deployment),
         "image": f"${{{variable}:-{environment.image}:latest}}",
         "environment": {
             "VLLM_ENDPOINTS": deployment.endpoints,

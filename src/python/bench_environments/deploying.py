@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from bench_environments.compose import compose_text
+from bench_environments.compose import balancer_container, compose_text
 from bench_environments.deployment import Deployment, Environment, Resources
 from bench_environments.docker import Compose, Container, Docker, Run, compose_command
 from bench_environments.failures import ResourceTaken
@@ -19,6 +19,7 @@ from bench_environments.readiness import (
     ChangedLines,
     LiveTable,
     PodFailed,
+    Watcher,
     table_of,
     wait_until_ready,
 )
@@ -75,8 +76,7 @@ def deploy(deployment: Deployment, wishes: Wishes, machine: Machine) -> None:
         compose = Compose(machine.run, command, environment.folder, wishes.env_file)
         _bring_images(compose.images(file), machine)
         try:
-            compose.up(file)
-            _wait(environment, wishes.timeout_s, machine)
+            _start(deployment, compose, file, wishes.timeout_s, machine)
         except ServeError:
             if not before and not wishes.keep:
                 docker.remove(docker.containers(environment), environment)
@@ -156,20 +156,30 @@ def _bring_images(images: Sequence[str], machine: Machine) -> None:
             machine.docker.pull(image)
 
 
-def _wait(environment: Environment, timeout_s: float, machine: Machine) -> None:
+def _start(
+    deployment: Deployment, compose: Compose, file: Path, timeout_s: float, machine: Machine
+) -> None:
+    """Start stage after stage, each when the one before it serves, and show how far it is."""
     console, docker = machine.console, machine.docker
 
     def look() -> Sequence[Container]:
-        return docker.containers(environment)
+        return docker.containers(deployment.environment)
+
+    def stage_by_stage(watcher: Watcher) -> None:
+        names = {balancer_container(deployment)}
+        services = [deployment.environment.balancer]
+        for stage in deployment.stages:
+            names |= {pod.container for pod in stage}
+            services += [pod.service for pod in stage]
+            compose.up(file, services)
+            asyncio.run(wait_until_ready(look, names, watcher, machine.clock, timeout_s))
 
     try:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False) as live:
-                table = LiveTable(live)
-                asyncio.run(wait_until_ready(look, table, machine.clock, timeout_s))
+                stage_by_stage(LiveTable(live))
             return
-        lines = ChangedLines(console)
-        asyncio.run(wait_until_ready(look, lines, machine.clock, timeout_s))
+        stage_by_stage(ChangedLines(console))
         console.print(table_of(look()))
     except PodFailed as error:
         print_line(machine, f"--- {error.container.name}, last lines:")

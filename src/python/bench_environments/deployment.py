@@ -136,6 +136,29 @@ class Deployment:
         return tuple(self._pod(replica) for replica in self.fleet.replicas)
 
     @property
+    def stages(self) -> tuple[tuple[Pod, ...], ...]:
+        """The pods in the order in which they may start: those of a GPU one after another.
+
+        vLLM measures at its start how much memory is free, and takes what a neighbour allocates
+        meanwhile for its own.
+        """
+        stages: list[list[Pod]] = [[]]
+        for pod in self.pods:
+            number = 0 if (before := self.before(pod)) is None else _stage_of(before, stages) + 1
+            if number == len(stages):
+                stages.append([])
+            stages[number].append(pod)
+        return tuple(map(tuple, stages))
+
+    def before(self, pod: Pod) -> Pod | None:
+        """Return the last pod before *pod* in the file that is on one of its GPUs."""
+        if not self.uses_gpus:
+            return None
+        earlier = self.pods[: self.pods.index(pod)]
+        sharing = [one for one in earlier if set(one.replica.gpus) & set(pod.replica.gpus)]
+        return sharing[-1] if sharing else None
+
+    @property
     def endpoints(self) -> str:
         """The load balancer's VLLM_ENDPOINTS."""
         return ",".join(f"http://{pod.service}:{pod.listens}" for pod in self.pods)
@@ -176,6 +199,10 @@ def default_engine(environment: Environment, fleet: Fleet) -> Engine:
     """Return what the seed runs: KVCached in the managed environment, where there are GPUs."""
     has_gpus = any(replica.gpus for replica in fleet.replicas)
     return Engine.kvcached if environment is MANAGED and has_gpus else Engine.vllm
+
+
+def _stage_of(pod: Pod, stages: list[list[Pod]]) -> int:
+    return next(number for number, stage in enumerate(stages) if pod in stage)
 
 
 def _counted(what: str, numbers: list[int]) -> str:

@@ -199,17 +199,13 @@ class Compose:
         services = msgspec.yaml.decode(resolved)["services"].values()
         return sorted({service["image"] for service in services})
 
-    def up(self, file: Path) -> None:
-        """Start what does not run, replace what has changed, and return at once.
+    def up(self, file: Path, services: Sequence[str]) -> None:
+        """Start those of *services* that do not run, replace those that have changed, and return.
 
         Raises:
             DockerFailed: something could not be started.
         """
-        self._out(file, *self.up_arguments())
-
-    @staticmethod
-    def up_arguments() -> tuple[str, ...]:
-        return ("up", "--detach", "--remove-orphans")
+        self._out(file, "up", "--detach", "--remove-orphans", *services)
 
     def _out(self, file: Path, *args: str) -> str:
         done = self._run((*self._start, "--file", str(file), *args))

@@ -12,7 +12,7 @@ from bench_environments import deploying
 from bench_environments.compose import compose_text
 from bench_environments.deploying import Machine, Wishes
 from bench_environments.deployment import ENVIRONMENTS, Engine, environment_named
-from bench_environments.docker import Compose, run_process
+from bench_environments.docker import run_process
 from bench_environments.env_file import check_env_file, read_variables
 from bench_environments.generated import deployment_of, generated_files
 from servekit.cli.program import run_program
@@ -54,7 +54,7 @@ def deploy(
         given = ("--env-file", str(variables)) if variables else ()
         start = ("docker", "compose", "--project-name", chosen.folder, *given, "--file", "-")
         sys.stdout.write(compose_text(deployment))
-        sys.stderr.write(f"would run: {' '.join((*start, *Compose.up_arguments()))}\n")
+        sys.stderr.write(f"would run: {' '.join(start)} up --detach\n")
         return
     machine = _machine()
     deploying.deploy(deployment, Wishes(variables, timeout_s, keep), machine)

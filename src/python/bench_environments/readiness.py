@@ -1,6 +1,6 @@
 """Wait until every container of an environment serves, and show how far it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -35,8 +35,10 @@ class PodFailed(EngineExited):
         self.container = container
 
 
-async def wait_until_ready(look: Look, watcher: Watcher, clock: Clock, timeout_s: float) -> float:
-    """Return the seconds until all of *look* were ready.
+async def wait_until_ready(
+    look: Look, expected: Collection[str], watcher: Watcher, clock: Clock, timeout_s: float
+) -> float:
+    """Return the seconds until every container that is *expected*, by name, was ready.
 
     Raises:
         PodFailed: one ended, or stays unhealthy.
@@ -54,13 +56,13 @@ async def wait_until_ready(look: Look, watcher: Watcher, clock: Clock, timeout_s
                     "stand above",
                     container,
                 )
-        if containers and all(container.ready for container in containers):
+        late = set(expected) - {container.name for container in containers if container.ready}
+        if not late:
             return waited_s
         if waited_s >= timeout_s:
-            late = ", ".join(one.name for one in containers if not one.ready) or "nothing"
             raise EngineNotReady(
-                f"not ready after {waited_s:.0f} s: {late}; look at docker logs, or give more time "
-                "with --timeout-s"
+                f"not ready after {waited_s:.0f} s: {', '.join(sorted(late))}; look at docker "
+                "logs, or give more time with --timeout-s"
             )
         await clock.sleep(_INTERVAL_S)
 
