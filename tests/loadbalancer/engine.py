@@ -12,7 +12,8 @@ import msgspec
 
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.keys import KeyRing
-from loadbalancer.serving import Server, listen
+from loadbalancer.serving import Server
+from servekit.relay.listening import listen
 from servekit.timing.clock import SystemClock
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "m"}]}).encode()

@@ -18,8 +18,9 @@ from random import Random
 
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.reloading import apply_fleet
-from loadbalancer.serving import Server, listen
+from loadbalancer.serving import Server
 from servekit.fleet.fleet import Fleet, Model, Replica
+from servekit.relay.listening import listen
 from servekit.timing.clock import SystemClock
 from tests.loadbalancer.engine import post
 

@@ -16,12 +16,13 @@ import typer
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.keys import load_keys
 from loadbalancer.reloading import Watched, apply_fleet, watch_all
-from loadbalancer.serving import Server, listen
+from loadbalancer.serving import Server
 from loadbalancer.workers import SharedCounts
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
+from servekit.relay.listening import listen
 from servekit.settings.environment import Settings, read_settings
 from servekit.timing.clock import SystemClock
 from servekit.wire.address import read_address
