@@ -100,7 +100,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) ->
         (["--fleet", "z9000"], 2, "neither a file nor one of ours"),
         (["--workload", "bad.jsonl"], 2, "bad.jsonl, line 2: not JSON"),
         (["--workload", "nothing"], 2, "neither a file nor one of ours"),
-        (["compare", "http://127.0.0.1:9", "."], 2, "cannot be interleaved"),
+        (["compare", "http://127.0.0.1:9", "."], 2, "is no saved result"),
         (["grid", "a", "b"], 2, "a 2x2 design has four"),
     ],
 )

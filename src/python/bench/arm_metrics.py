@@ -44,6 +44,10 @@ class Window(msgspec.Struct, frozen=True):
     start_s: float
     length_s: float
 
+    def holds(self, part: int, at_s: float) -> bool:
+        """Whether *at_s*, counted from the start of *part*, lies in it."""
+        return part == self.part and 0.0 <= at_s - self.start_s < self.length_s
+
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """A number of an arm, and how to draw it from resampled windows."""
@@ -66,7 +70,8 @@ class ArmWindows:
         n = len(windows)
         self.ttft = _sample(good, n, lambda record: record.ttft_s)
         self.e2e = _sample(good, n, lambda record: record.e2e_s)
-        self.itl = _gaps(good, n)
+        self.itl = _gaps([(r, w) for r, w in good if r.event_is_token], n)
+        self.chunk = _gaps([(r, w) for r, w in good if not r.event_is_token], n)
         self.per_token = _sample(good, n, lambda record: record.itl_s)
         self.offered = _count(pairs, n)
         self.failed = _count([(r, w) for r, w in pairs if not r.ok], n)
@@ -88,8 +93,7 @@ def windows_of(parts: Sequence[Part], window_s: float = WINDOW_S) -> tuple[Windo
 
 def _window_of(record: Record, windows: Sequence[Window]) -> int | None:
     for number, window in enumerate(windows):
-        ahead_s = record.part_s - window.start_s
-        if record.part == window.part and 0.0 <= ahead_s < window.length_s:
+        if window.holds(record.part, record.part_s):
             return number
     return None
 
@@ -102,9 +106,8 @@ def _sample(
 
 
 def _gaps(pairs: Sequence[tuple[Record, int]], n: int) -> Sample:
-    """Gaps between events, where each event is a token; elsewhere a gap is none of a token's."""
-    known = [(r, w) for r, w in pairs if r.event_is_token]
-    return estimates.binned([r.gaps_s for r, _ in known], [w for _, w in known], n)
+    """Gaps between events: those of tokens and those of chunks are never mixed."""
+    return estimates.binned([r.gaps_s for r, _ in pairs], [w for _, w in pairs], n)
 
 
 def _count(pairs: Sequence[tuple[Record, int]], n: int) -> Floats:
@@ -134,12 +137,7 @@ def _ended(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
     for one in records:
         since_s = one.end_s - (one.due_s - one.part_s)
         for number, window in enumerate(windows):
-            if (
-                one.ok
-                and one.part == window.part
-                and 0 <= since_s - window.start_s < window.length_s
-            ):
-                ended[number] += 1
+            ended[number] += one.ok and window.holds(one.part, since_s)
     return ended
 
 
@@ -179,6 +177,7 @@ METRICS: tuple[Metric, ...] = (
     *_latency("ttft", "TTFT", lambda arm: arm.ttft, ("p50", "p99")),
     *_latency("itl", "ITL", lambda arm: arm.itl, ("p50", "p99")),
     *_latency("e2e", "E2E", lambda arm: arm.e2e, ("p50", "p99")),
+    *_latency("chunk", "inter-chunk latency", lambda arm: arm.chunk),
     *_latency("per_token", "time per token", lambda arm: arm.per_token),
     Metric(
         key="output_throughput",

@@ -111,13 +111,13 @@ def _log(folder: Path, number: int, program: str) -> Path:
     return folder / f"{number}-{program}.log"
 
 
-async def models_at(url: str) -> tuple[str, ...]:
+async def models_at(url: str, api_key: str = "") -> tuple[str, ...]:
     """Return the models that the upstream at *url* serves.
 
     Raises:
         EngineUnreachable: nobody answers there, or not as an OpenAI API does.
     """
-    client = Client(url, SystemClock(), timeout_s=10.0)
+    client = Client(url, SystemClock(), timeout_s=10.0, api_key=api_key)
     try:
         status, body = await client.get("/v1/models")
     finally:

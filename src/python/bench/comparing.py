@@ -1,25 +1,22 @@
 """The commands that compare: `compare`, `report` and `grid`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.groups import grouped
 from bench.options import (
-    DEFAULT_RATE,
-    ArrivalShape,
+    Drain,
     FailOn,
-    Fleet,
+    Kept,
+    Limits,
+    Load,
     Models,
-    OutputDir,
-    Parts,
-    PartSeconds,
-    Rate,
-    Seed,
-    WarmupSeconds,
-    WorkloadName,
+    Proofs,
+    Upstream,
     check_fail_on,
     exit_as,
     served_models,
@@ -29,121 +26,138 @@ from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
     from bench.arms import Arm
-    from bench.jobs import Setting
+    from bench.saved import Saved
+    from bench.schedule import Schedule, Shape
+    from bench.setting import Setting
 
 _ARM = (
-    "a URL, an environment (baseline, managed), sim:BALANCER[:POLICY], or a saved result's folder"
+    "a URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED], or the folder of a "
+    "saved result"
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(compare)
-    app.command()(report)
-    app.command()(grid)
+    app.command()(grouped(compare))
+    app.command()(grouped(report))
+    app.command()(grouped(grid))
 
 
 def compare(
     context: typer.Context,
     baseline: Annotated[str, typer.Argument(help=_ARM)],
     candidate: Annotated[str, typer.Argument(help="likewise")],
-    output_dir: OutputDir = Path("results"),
-    workload: WorkloadName = "mooncake",
+    load: Load,
+    limits: Limits,
+    upstream: Upstream,
+    proofs: Proofs,
+    kept: Kept,
     model: Models = None,
-    rate: Rate = DEFAULT_RATE,
-    arrivals: ArrivalShape = "trace",
-    parts: Parts = 4,
-    part_s: PartSeconds = 15.0,
-    warmup_s: WarmupSeconds = 10.0,
-    drain: Annotated[
-        bool, typer.Option(help="Wait for an arm's answers before the other's turn.")
-    ] = True,
-    fleet: Fleet = "h100",
-    seed: Seed = 1,
+    drain: Drain = True,
     fail_on: FailOn = None,
-    engines: Annotated[
-        list[str] | None,
-        typer.Option(help="The engines of the arms, URL,URL,…: once for each, baseline first."),
-    ] = None,
-    expect_version: Annotated[
-        str | None, typer.Option(help="Refuse to run unless every engine has this version.")
-    ] = None,
-    expect_prefix_caching: Annotated[
-        bool | None, typer.Option(help="Refuse to run unless every engine does, or does not.")
-    ] = None,
-    expect_kvcached: Annotated[
-        str | None, typer.Option(help="candidate or both: refuse to run without KVCached there.")
-    ] = None,
-    kvctl: Annotated[str, typer.Option(help="How kvctl is run: 'ssh gpu-host kvctl'.")] = "kvctl",
 ) -> None:
-    """Compare any two of: URLs, environments, simulated fleets; or two saved results."""
+    """Compare any two of: URLs, environments, simulated fleets, saved results.
+
+    Two that run take turns on one schedule.  One that runs is asked what a saved one was asked.
+    """
     from bench.jobs import compare_saved, compare_urls
     from bench.saved import load_saved
-    from bench.schedule import Shape
-    from bench.sources import schedule_for
 
     check_fail_on(fail_on)
-    given = setting(context, output_dir)
-    saved = [Path(spec) for spec in (baseline, candidate) if Path(spec).is_dir()]
-    if len(saved) == 2:
-        exit_as(compare_saved(load_saved(saved[0]), load_saved(saved[1]), given), fail_on)
+    given = setting(context, kept, upstream=upstream, goal=limits.goal())
+    specs = [baseline, candidate]
+    saved = {spec: load_saved(Path(spec)) for spec in specs if Path(spec).is_dir()}
+    if not saved:
+        with live_arms(specs, load.fleet, given) as arms:
+            proven = _prove(arms, proofs, given)
+            schedule, shape = _plan(arms, load, model, drain, given)
+            exit_as(compare_urls(arms, schedule, shape, proven), fail_on)
         return
-    if saved:
-        raise SettingInvalid(
-            f"{saved[0]} is a saved result and the other arm is not: they cannot be interleaved; "
-            "compare two running arms, or two saved ones"
-        )
-    shape = Shape(parts=parts, part_s=part_s, warmup_s=warmup_s, drain=drain)
-    with live_arms([baseline, candidate], fleet, given) as arms:
-        version, caching = expect_version, expect_prefix_caching
-        _prove(_with_engines(arms, engines or []), version, caching, expect_kvcached, kvctl)
-        shares = dict.fromkeys(model or served_models(arms[0].url), 1.0)
-        schedule = schedule_for(shape, workload, shares, rate, arrivals, seed)
-        exit_as(compare_urls(arms, schedule, shape, given), fail_on)
+    if len(saved) == 1:
+        (first,) = saved.values()
+        (spec,) = (spec for spec in specs if spec not in saved)
+        saved[spec] = _measure_like(first, spec, load.fleet, proofs, given)
+    exit_as(compare_saved(saved[baseline], saved[candidate], given), fail_on)
 
 
-def _with_engines(arms: "list[Arm]", engines: list[str]) -> "list[Arm]":
-    """Return *arms* with the engines that were given for them by hand."""
+def _measure_like(
+    saved: "Saved", spec: str, fleet: str, proofs: Proofs, given: "Setting"
+) -> "Saved":
+    """Ask *spec* what *saved* was asked; whether it serves those models is looked at first."""
+    from bench.jobs import measure_like
+
+    with live_arms([spec], fleet, given) as (arm,):
+        proven = _prove([arm], proofs, given)
+        served = served_models(arm.url, given.target.api_key)
+        missing = sorted(set(saved.schedule.models) - set(served))
+        if missing:
+            raise SettingInvalid(
+                f"{arm.url} does not serve {', '.join(missing)}, which {saved.folder} asked for"
+            )
+        return measure_like(saved, arm, proven)
+
+
+def _plan(
+    arms: "Sequence[Arm]", load: Load, models: list[str] | None, drain: bool, given: "Setting"
+) -> "tuple[Schedule, Shape]":
+    """Return the schedule that all *arms* replay, and its parts."""
+    from bench.schedule import Shape
+    from bench.sources import read_shares, schedule_for
+
+    shape = Shape(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
+    shares = read_shares(models or served_models(arms[0].url, given.target.api_key))
+    schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
+    return schedule, shape
+
+
+def _prove(arms: "Sequence[Arm]", proofs: Proofs, given: "Setting") -> "Setting":
+    """Return *given* with what the engines of *arms* proved to be.
+
+    Raises:
+        EngineMismatch: they are not what they are said to be.
+    """
     import msgspec
-
-    if engines and len(engines) != len(arms):
-        raise SettingInvalid(f"--engines was given {len(engines)} times; give it once for each arm")
-    given = [dict(zip(urls.split(","), urls.split(","), strict=True)) for urls in engines]
-    return [
-        msgspec.structs.replace(arm, replicas=own)
-        for arm, own in zip(arms, given or [arm.replicas for arm in arms], strict=True)
-    ]
-
-
-def _prove(
-    arms: "list[Arm]", version: str | None, caching: bool | None, kvcached: str | None, kvctl: str
-) -> None:
-    """Raise unless the engines of each arm are what they are said to be."""
     import uvloop
 
-    from bench.proof import Expected, check
+    from bench.proof import Expected, check, kvcached_arms
 
-    if kvcached not in (None, "candidate", "both"):
-        raise SettingInvalid(f"--expect-kvcached {kvcached!r}: there are candidate and both")
-    for arm, has_it in zip(arms, (kvcached == "both", kvcached is not None), strict=True):
+    engines = _engines(arms, proofs.engines or [])
+    proven = {}
+    for arm, urls, has_it in zip(
+        arms, engines, kvcached_arms(proofs.expect_kvcached, len(arms)), strict=True
+    ):
         expected = Expected(
-            version=version, prefix_caching=caching, kvcached=True if has_it else None
+            version=proofs.expect_version,
+            prefix_caching=proofs.expect_prefix_caching,
+            kvcached=has_it,
         )
-        uvloop.run(check(expected, list(arm.replicas.values()), kvctl))
+        proven[arm.name] = uvloop.run(check(expected, urls, proofs.kvctl))
+    return msgspec.structs.replace(given, proven={k: v for k, v in proven.items() if v})
+
+
+def _engines(arms: "Sequence[Arm]", given: list[str]) -> list[list[str]]:
+    """Return the engines of each arm: those that were given by hand, or that it knows."""
+    if not given:
+        return [list(arm.replicas.values()) for arm in arms]
+    if len(given) != len(arms):
+        raise SettingInvalid(f"--engines was given {len(given)} times; give it once for each arm")
+    return [urls.split(",") for urls in given]
 
 
 def report(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The candidate's folder of a comparison.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison, or of a run.")],
     markdown: Annotated[
         Path | None, typer.Option(help="Write the summary there, not to the terminal.")
     ] = None,
+    *,
+    kept: Kept,
 ) -> None:
-    """Make report.html of a saved comparison again, and print its summary in Markdown."""
-    from bench.jobs import report_again
+    """Make the report of a saved result again, and print its summary in Markdown."""
+    from bench.keeping import report_again
     from bench.results import write_file
 
-    text = report_again(folder, setting(context, folder.parent.parent))
+    text = report_again(folder, setting(context, kept))
     if markdown is None:
         typer.echo(text)
     else:
@@ -159,19 +173,13 @@ def grid(
             metavar="ARM...",
         ),
     ],
-    output_dir: OutputDir = Path("results"),
-    workload: WorkloadName = "mooncake",
+    load: Load,
+    limits: Limits,
+    upstream: Upstream,
+    proofs: Proofs,
+    kept: Kept,
     model: Models = None,
-    rate: Rate = DEFAULT_RATE,
-    arrivals: ArrivalShape = "trace",
-    parts: Parts = 4,
-    part_s: PartSeconds = 10.0,
-    warmup_s: WarmupSeconds = 10.0,
-    drain: Annotated[
-        bool, typer.Option(help="Wait for an arm's answers before the next one's turn.")
-    ] = True,
-    fleet: Fleet = "h100",
-    seed: Seed = 1,
+    drain: Drain = True,
 ) -> None:
     """Two engines times two load balancers: what each contributes, and what only both do.
 
@@ -179,17 +187,15 @@ def grid(
     fast.
     """
     from bench.jobs import measure_grid
-    from bench.schedule import Shape
-    from bench.sources import schedule_for
 
     if len(cells) != 4:
         raise SettingInvalid(f"{len(cells)} cells were given; a 2x2 design has four")
-    shape = Shape(parts=parts, part_s=part_s, warmup_s=warmup_s, drain=drain)
-    given = setting(context, output_dir)
-    with live_arms(cells, fleet, given) as arms:
-        shares = dict.fromkeys(model or served_models(arms[0].url), 1.0)
-        schedule = schedule_for(shape, workload, shares, rate, arrivals, seed)
-        measure_grid(arms, schedule, shape, given)
+    given = setting(context, kept, upstream=upstream, goal=limits.goal())
+    with live_arms(cells, load.fleet, given) as arms:
+        proven = _prove(arms, proofs, given)
+        schedule, shape = _plan(arms, load, model, drain, given)
+        if measure_grid(arms, schedule, shape, proven).partial:
+            raise typer.Exit(130)
 
 
 @contextmanager
@@ -201,8 +207,10 @@ def live_arms(specs: list[str], fleet: str, given: "Setting") -> "Iterator[list[
 
     simulated = [spec.removeprefix("sim:") for spec in specs if spec.startswith("sim:")]
     check_installed(simulated)
-    logs = new_scratch_folder(given.output_dir) if simulated else Path()
-    with fleets(simulated, fleet, logs, given) as started:
+    if not simulated:
+        yield [Arm(name=spec, url=ENVIRONMENTS.get(spec, spec)) for spec in specs]
+        return
+    with fleets(simulated, fleet, new_scratch_folder(given.output_dir), given) as started:
         own = iter(started)
         yield [
             next(own)

@@ -142,6 +142,11 @@ def overall(rows: Iterable[Row]) -> tuple[Verdict, str]:
     if better or worse:
         verdict = Verdict.BETTER if better else Verdict.WORSE
         return verdict, f"{', '.join(better or worse)}; no headline metric says otherwise"
+    if not judged:
+        return (
+            Verdict.NOT_SHOWN,
+            "too little was measured to tell; more --parts or a longer --part-s",
+        )
     return Verdict.NOT_SHOWN, f"none of {len(judged)} headline metrics differs beyond chance"
 
 

@@ -45,6 +45,7 @@ PER_USER = Measure(
 OSL = Measure("output_sequence_length", "Output Sequence Length", "tokens")
 ISL = Measure("input_sequence_length", "Input Sequence Length", "tokens")
 EFFECTIVE = Measure("effective_latency", "Effective Latency", "ms")
+EFFECTIVE_TTFT = Measure("effective_time_to_first_token", "Effective Time To First Token", "ms")
 DISPATCH = Measure("credit_to_start_latency", "Credit To Start Latency", "ms")
 SENDING = Measure("http_req_sending", "HTTP Request Sending", "ms")
 RECEIVING = Measure("http_req_receiving", "HTTP Request Receiving", "ms")
@@ -60,6 +61,7 @@ _OF: Mapping[Measure, Callable[[Record], float | None]] = {
     OSL: lambda r: r.completion_tokens,
     ISL: lambda r: r.prompt_tokens,
     EFFECTIVE: lambda r: _ms(r.end_s - r.due_s),
+    EFFECTIVE_TTFT: lambda r: _ms(r.content_s[0] - r.due_s) if r.content_s else None,
     DISPATCH: lambda r: _ms(r.dispatch_delay_s),
     SENDING: lambda r: None if r.wrote_s is None else _ms(r.wrote_s - r.sent_s),
     RECEIVING: lambda r: _ms(r.end_s - r.content_s[0]) if r.content_s else None,

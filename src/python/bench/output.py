@@ -9,13 +9,30 @@ from bench.comparison import Comparison
 from bench.export import aiperf_csv, aiperf_json, aiperf_jsonl, genai_csv, genai_json
 from bench.measuring import Measured
 from bench.record import Record, write_records
+from bench.schedule import Schedule, write_schedule
+from bench.snapshots import Snapshot, write_snapshots
 from bench.validity import Validity
 
 Files = dict[str, bytes | str]
 
 
+def raw_files(
+    records: Sequence[Record],
+    schedule: Schedule,
+    snapshots: Sequence[Snapshot],
+    manifest: Mapping[str, Any],
+) -> Files:
+    """Return what cannot be made again: the rest of a run's folder can, from these."""
+    return {
+        "records.msgpack": write_records(records),
+        "manifest.json": pretty(dict(manifest)),
+        "schedule.jsonl": write_schedule(schedule),
+        "snapshots.jsonl": write_snapshots(snapshots),
+    }
+
+
 def run_files(records: Sequence[Record], measured: Measured, manifest: Mapping[str, Any]) -> Files:
-    """Return the exports of one arm's *records*, and what is needed to read them back."""
+    """Return the exports of one arm's *records*."""
     config = {**manifest.get("options", {}), "partial": measured.partial}
     start_ns = round(measured.started.timestamp() * 1e9)
     ended = measured.started.timestamp() + max((r.end_s for r in records), default=0.0)
@@ -36,22 +53,31 @@ def run_files(records: Sequence[Record], measured: Measured, manifest: Mapping[s
             cancelled=measured.partial,
         ),
         "profile_export.jsonl": aiperf_jsonl(records, start_ns),
-        "records.msgpack": write_records(records),
-        "manifest.json": pretty(dict(manifest)),
     }
 
 
 def comparison_json(
-    found: Comparison, validity: Validity, *, partial: bool, manifest: Mapping[str, Any]
+    found: Comparison,
+    validity: Validity,
+    *,
+    partial: bool,
+    apart: bool,
+    folders: Sequence[str],
+    manifest: Mapping[str, Any],
 ) -> bytes:
-    """Return comparison.json: verdict first, then a row per metric."""
+    """Return comparison.json: verdict first, then a row per metric.
+
+    *folders* are those of the arms, baseline first, from the one that this is written to.
+    """
     shown = {
         "verdict": found.verdict if validity.valid else "invalid",
         "reason": found.reason if validity.valid else "; ".join(validity.reasons),
         "partial": partial,
+        "interleaved": not apart,
         "valid": validity.valid,
         "baseline": found.baseline,
         "candidate": found.candidate,
+        "folders": list(folders),
         "confidence": found.confidence,
         "windows": found.windows,
         "resamples": found.resamples,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from servekit.client.client import Client
-from servekit.errors.tree import EngineError, MetricsInvalid
+from servekit.errors.tree import EngineError, MetricsInvalid, SettingInvalid
 from servekit.metrics.exposition import samples
 from servekit.timing.clock import SystemClock
 
@@ -69,19 +69,38 @@ def refutation(
     return None
 
 
-async def check(expected: Expected, urls: Sequence[str], kvctl: str) -> None:
-    """Ask the engines at *urls* what they are.
+def kvcached_arms(which: str | None, arms: int) -> list[bool | None]:
+    """Return for each of so many arms whether it must have KVCached; None where nobody asked.
+
+    The second half of the arms are the candidates: of two the other one, of a 2x2 those of engine
+    B.
+
+    Raises:
+        SettingInvalid: *which* is no word for some of them.
+    """
+    if which is None:
+        return [None] * arms
+    if which not in ("candidate", "both", "none"):
+        raise SettingInvalid(f"--expect-kvcached {which!r}: there are candidate, both and none")
+    if which == "none":
+        return [False] * arms
+    return [True if which == "both" or n >= arms // 2 else None for n in range(arms)]
+
+
+async def check(expected: Expected, urls: Sequence[str], kvctl: str) -> list[EngineFacts]:
+    """Return what the engines at *urls* say they are; nothing, where nothing is expected.
 
     Raises:
         EngineMismatch: they are something else, or do not say.
     """
     if expected == Expected():
-        return
+        return []
     engines = await asyncio.gather(*(engine_facts(url) for url in urls))
     segments = await kvcached_segments(kvctl) if expected.kvcached is not None else None
     why = refutation(expected, engines, segments)
     if why is not None:
         raise EngineMismatch(f"{why}; the run is refused")
+    return list(engines)
 
 
 async def engine_facts(url: str) -> EngineFacts:

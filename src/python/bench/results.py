@@ -31,6 +31,18 @@ def new_run_folder(root: Path, env: str, now: datetime) -> Path:
     raise ResultsNotWritten(f"{root / env}: 999 runs within one second; wait for the next")
 
 
+def make_folder(folder: Path) -> None:
+    """Make *folder* and those above it, unless they are there.
+
+    Raises:
+        ResultsNotWritten: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsNotWritten(_cannot(folder, error)) from error
+
+
 def new_scratch_folder(root: Path) -> Path:
     """Make and return a folder for the logs of programs that no single run owns.
 
@@ -38,10 +50,7 @@ def new_scratch_folder(root: Path) -> Path:
         ResultsNotWritten: it cannot be made.
     """
     folder = root / "logs" / str(os.getpid())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsNotWritten(_cannot(folder, error)) from error
+    make_folder(folder)
     return folder
 
 

@@ -6,19 +6,24 @@ Commands import what they need when they run, so that `--help` and mistakes answ
 
 import importlib
 import importlib.util
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.groups import grouped
 from bench.options import (
-    DEFAULT_RATE,
+    TOKEN_OPTIONS,
     ArrivalShape,
+    Env,
     FailOn,
-    Fleet,
-    OutputDir,
-    Rate,
+    Kept,
+    Limits,
+    Load,
+    Models,
     Seed,
+    Tokens,
+    Upstream,
+    Url,
     WorkloadName,
     check_fail_on,
     exit_as,
@@ -44,21 +49,17 @@ _MODULES = (
 
 
 @app.callback(invoke_without_command=True)
+@grouped
 def main(
     context: typer.Context,
-    output_dir: OutputDir = Path("results"),
-    fleet: Fleet = "h100",
     balancers: Annotated[
         str, typer.Option(help="The two arms: baseline, managed, or either with :POLICY.")
     ] = "baseline,managed",
-    workload: WorkloadName = "mooncake",
-    rate: Rate = DEFAULT_RATE,
-    arrivals: ArrivalShape = "trace",
-    parts: Annotated[int, typer.Option(min=1, help="Parts that each arm replays.")] = 4,
-    part_s: Annotated[float, typer.Option(min=1.0, help="Seconds of a part.")] = 15.0,
-    warmup_s: Annotated[float, typer.Option(min=0.0, help="Seconds that do not count.")] = 10.0,
-    seed: Seed = 1,
     fail_on: FailOn = None,
+    *,
+    load: Load,
+    limits: Limits,
+    kept: Kept,
 ) -> None:
     """Compare two load balancers on a simulated fleet: table, verdict, report."""
     if context.invoked_subcommand is not None:
@@ -72,23 +73,20 @@ def main(
     arms = [name.strip() for name in balancers.split(",")]
     if len(arms) != 2:
         raise SettingInvalid(f"--balancers {balancers!r}: two are compared; write A,B")
-    shape = Shape(parts=parts, part_s=part_s, warmup_s=warmup_s)
-    shares = fleet_shares(load_fleet(fleet))
-    schedule = schedule_for(shape, workload, shares, rate, arrivals, seed)
-    judged = compare_fleets(arms, fleet, schedule, shape, setting(context, output_dir))
-    exit_as(judged, fail_on)
+    given = setting(context, kept, goal=limits.goal())
+    shape = Shape(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
+    shares = fleet_shares(load_fleet(load.fleet))
+    schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
+    exit_as(compare_fleets(arms, load.fleet, schedule, shape, given), fail_on)
 
 
 @app.command()
+@grouped
 def run(
     context: typer.Context,
-    env: Annotated[str | None, typer.Option(help="baseline (8080) or managed (8081).")] = None,
-    url: Annotated[
-        str | None, typer.Option("--url", "-u", help="Any OpenAI API, instead of --env.")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="May be repeated; default: all.")
-    ] = None,
+    env: Env = None,
+    url: Url = None,
+    model: Models = None,
     num_requests: Annotated[
         int, typer.Option("--num-requests", "--request-count", min=1, help="Requests to send.")
     ] = 100,
@@ -101,22 +99,15 @@ def run(
     ] = None,
     arrivals: ArrivalShape = "poisson",
     workload: WorkloadName = "default",
-    output_dir: Annotated[
-        Path, typer.Option("--output-dir", "--artifact-dir", help="Where results are kept.")
-    ] = Path("results"),
     endpoint_type: Annotated[str, typer.Option(help="completions or chat.")] = "completions",
     streaming: Annotated[bool, typer.Option(help="Ask for a stream.")] = True,
-    timeout_s: Annotated[float, typer.Option(help="Patience with one request.")] = 300.0,
-    prompt_mean: Annotated[
-        float, typer.Option("--synthetic-input-tokens-mean", "--isl", help="Synthetic prompts.")
-    ] = 512.0,
-    prompt_stddev: Annotated[float, typer.Option("--synthetic-input-tokens-stddev")] = 128.0,
-    output_mean: Annotated[
-        float, typer.Option("--output-tokens-mean", "--osl", help="Synthetic answers.")
-    ] = 256.0,
-    output_stddev: Annotated[float, typer.Option("--output-tokens-stddev")] = 64.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that send the load.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", "--random-seed")] = 1,
+    seed: Seed = 1,
+    backend: Annotated[str, typer.Option(hidden=True, help="genai-perf's; vllm.")] = "vllm",
+    *,
+    tokens: Tokens,
+    upstream: Upstream,
+    kept: Kept,
 ) -> None:
     """Measure one environment or URL.
 
@@ -124,34 +115,53 @@ def run(
     """
     from bench.arms import Arm
     from bench.jobs import measure_one
-    from bench.sources import Ask, make_schedule
-    from bench.workload import Lengths
+    from bench.sources import Ask, make_schedule, read_shares
 
+    if backend != "vllm":
+        raise SettingInvalid(f"--backend {backend!r}: what is measured speaks vLLM's OpenAI API")
     where = one_url(env, url)
-    models = model or served_models(where)
     schedule = make_schedule(
         Ask(
-            workload=workload,
-            shares=dict.fromkeys(models, 1.0),
+            workload=_workload(context, workload),
+            shares=read_shares(model or served_models(where, upstream.api_key)),
             requests=num_requests,
             rate=1.0 if rate is None else rate,
             arrivals=arrivals,
             seed=seed,
-            lengths=Lengths(prompt_mean, prompt_stddev, output_mean, output_stddev),
+            lengths=tokens.lengths(),
         )
     )
     given = setting(
         context,
-        output_dir,
+        kept,
+        upstream=upstream,
         chat=_is_chat(endpoint_type),
         stream=streaming,
-        timeout_s=timeout_s,
         workers=workers,
     )
     users = None if rate is not None else concurrency
     measured = measure_one(Arm(name=env or "url", url=where), schedule, users, given)
     if measured.partial:
         raise typer.Exit(130)
+
+
+def _workload(context: typer.Context, workload: str) -> str:
+    """Whoever asks for token counts, as genai-perf's users do, asks for the synthetic workload."""
+    names = [name for name in TOKEN_OPTIONS if _was_given(context, name)]
+    if not names or workload == "synthetic":
+        return workload
+    if _was_given(context, "workload"):
+        option = names[0].replace("_", "-")
+        raise SettingInvalid(
+            f"--workload {workload} has token counts of its own: leave out --{option}, or the "
+            "workload"
+        )
+    return "synthetic"
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _is_chat(endpoint_type: str) -> bool:

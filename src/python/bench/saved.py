@@ -32,6 +32,29 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     partial: bool
     snapshots: list[Snapshot]
 
+    @property
+    def name(self) -> str:
+        """What the arm was called when it was measured."""
+        return self.records[0].arm if self.records else self.folder.resolve().parent.name
+
+    def parts_of_it(self) -> Shape:
+        """Return the parts that it was measured in.
+
+        Raises:
+            SettingInvalid: it has none.
+        """
+        if self.shape is None:
+            raise SettingInvalid(
+                f"{self.folder} was a closed loop: its requests were due whenever others ended, "
+                "and no other arm can be asked the same; use a comparison's, or `run --rate`"
+            )
+        return self.shape
+
+    def snapshots_as(self, name: str) -> list[Snapshot]:
+        """Return its own snapshots under another name: a comparison keeps those of both arms."""
+        own = (one for one in self.snapshots if one.arm == self.name)
+        return [msgspec.structs.replace(one, arm=name) for one in own]
+
 
 def load_saved(folder: Path) -> Saved:
     """Return the run in *folder*.
@@ -58,6 +81,20 @@ def load_saved(folder: Path) -> Saved:
     )
 
 
+def as_saved(folder: Path, measured: Measured, schedule: Schedule, shape: Shape) -> Saved:
+    """Return what was just measured as `load_saved` would."""
+    return Saved(
+        folder=folder,
+        records=measured.records,
+        schedule=schedule,
+        shape=shape,
+        burden=measured.burden,
+        started=measured.started,
+        partial=measured.partial,
+        snapshots=measured.snapshots,
+    )
+
+
 def _snapshots(path: Path) -> list[Snapshot]:
     """A run of one upstream has none."""
     lines = path.read_bytes().splitlines() if path.exists() else []
@@ -75,10 +112,7 @@ def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measu
             f"{baseline.folder} and {candidate.folder} replayed different schedules; run both with "
             "the same --workload, --seed, --rate and parts, or replay one's schedule.jsonl"
         )
-    if baseline.shape is None:
-        raise SettingInvalid(
-            f"{baseline.folder} has no parts that could be compared; use the runs of a comparison"
-        )
+    candidate.parts_of_it()
     records = [
         msgspec.structs.replace(record, arm=name)
         for name, saved in zip(names, (baseline, candidate), strict=True)
@@ -90,6 +124,5 @@ def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measu
         burden=heavier,
         started=candidate.started,
         partial=baseline.partial or candidate.partial,
-        # Both folders of one comparison hold the snapshots of both arms.
-        snapshots=candidate.snapshots,
+        snapshots=[*baseline.snapshots_as(names[0]), *candidate.snapshots_as(names[1])],
     )

@@ -1,14 +1,18 @@
 """The commands that run one upstream several times: `sweep`, `search` and `all-models`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.groups import grouped
 from bench.options import (
+    Env,
+    Kept,
+    Limits,
     Models,
-    OutputDir,
     Seed,
+    Upstream,
+    Url,
     WorkloadName,
     one_url,
     served_models,
@@ -16,15 +20,12 @@ from bench.options import (
 )
 from servekit.errors.tree import SettingInvalid
 
-Env = Annotated[str | None, typer.Option(help="baseline (8080) or managed (8081).")]
-Url = Annotated[str | None, typer.Option("--url", "-u", help="Any OpenAI API.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(sweep)
-    app.command()(search)
-    app.command("all-models")(all_models)
+    app.command()(grouped(sweep))
+    app.command()(grouped(search))
+    app.command("all-models")(grouped(all_models))
 
 
 def sweep(
@@ -37,8 +38,10 @@ def sweep(
     seconds: Annotated[float, typer.Option(help="Length of a step, at its rate.")] = 20.0,
     num_requests: Annotated[int, typer.Option(min=1, help="Per step of a closed loop.")] = 100,
     workload: WorkloadName = "synthetic",
-    output_dir: OutputDir = Path("results"),
     seed: Seed = 1,
+    *,
+    upstream: Upstream,
+    kept: Kept,
 ) -> None:
     """Measure one upstream at several rates or concurrencies, up to where it saturates."""
     from bench.sweeps import Step, sweep_steps
@@ -54,8 +57,16 @@ def sweep(
             for n in _numbers(concurrencies)
         ]
     )
-    models = model or served_models(where)
-    sweep_steps(where, env or "url", models, workload, steps, seed, setting(context, output_dir))
+    models = model or served_models(where, upstream.api_key)
+    sweep_steps(
+        where,
+        env or "url",
+        models,
+        workload,
+        steps,
+        seed,
+        setting(context, kept, upstream=upstream),
+    )
 
 
 def search(
@@ -63,34 +74,33 @@ def search(
     env: Env = None,
     url: Url = None,
     model: Models = None,
-    ttft_ms: Annotated[float | None, typer.Option(help="TTFT that a good request keeps.")] = 1000.0,
-    itl_ms: Annotated[float | None, typer.Option(help="ITL that a good request keeps.")] = 50.0,
-    e2e_ms: Annotated[float | None, typer.Option(help="E2E that a good request keeps.")] = None,
     share: Annotated[float, typer.Option(min=0.01, max=1.0, help="Requests to be good.")] = 0.95,
     start: Annotated[float, typer.Option(help="First rate that is tried.")] = 2.0,
     trials: Annotated[int, typer.Option(min=1, help="Rates that are tried.")] = 10,
     seconds: Annotated[float, typer.Option(help="Length of a trial.")] = 20.0,
     workload: WorkloadName = "synthetic",
-    output_dir: OutputDir = Path("results"),
     seed: Seed = 1,
+    *,
+    limits: Limits,
+    upstream: Upstream,
+    kept: Kept,
 ) -> None:
     """Find the highest rate at which enough requests keep their limits."""
-    from bench.arm_metrics import Goal
     from bench.sweeps import search_rate
 
     where = one_url(env, url)
     search_rate(
         where,
         env or "url",
-        model or served_models(where),
+        model or served_models(where, upstream.api_key),
         workload,
-        goal=Goal(ttft_ms=ttft_ms, itl_ms=itl_ms, e2e_ms=e2e_ms),
+        goal=limits.goal(),
         share=share,
         start=start,
         trials=trials,
         seconds=seconds,
         seed=seed,
-        setting=setting(context, output_dir),
+        setting=setting(context, kept, upstream=upstream),
     )
 
 
@@ -102,8 +112,10 @@ def all_models(
     url: Url = None,
     pause_s: Annotated[float, typer.Option(help="Between two models.")] = 10.0,
     workload: WorkloadName = "synthetic",
-    output_dir: OutputDir = Path("results"),
     seed: Seed = 1,
+    *,
+    upstream: Upstream,
+    kept: Kept,
 ) -> None:
     """Measure every model of an environment, one after the other: ENV CONCURRENCY REQUESTS."""
     from bench.arms import environment_url
@@ -112,7 +124,7 @@ def all_models(
     # The name is checked also where the address is given.
     where = url or environment_url(env)
     environment_url(env)
-    given = setting(context, output_dir)
+    given = setting(context, kept, upstream=upstream)
     each_model(where, env, concurrency, num_requests, workload, seed, pause_s, given)
 
 

@@ -1,7 +1,8 @@
 """A workload's name or file -> a schedule.  Reads files; all choices are seeded."""
 
+import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -95,6 +96,29 @@ def schedule_for(
             f"the parts {shape.length_s:.0f} s; lower --rate, --parts or --part-s"
         )
     return schedule
+
+
+def read_shares(models: Iterable[str]) -> dict[str, float]:
+    """Return how much of the load each of *models* gets: `NAME`, or `NAME=SHARE` in any unit.
+
+    Raises:
+        SettingInvalid: a share is no number above 0.
+    """
+    shares = {}
+    for model in models:
+        name, given, share = model.rpartition("=")
+        shares[name if given else model] = _share(model, share) if given else 1.0
+    return shares
+
+
+def _share(model: str, text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not (share > 0 and math.isfinite(share)):
+        raise SettingInvalid(f"--model {model!r}: {text!r} is no share above 0; write NAME=2")
+    return share
 
 
 def fleet_shares(fleet: Fleet) -> dict[str, float]:

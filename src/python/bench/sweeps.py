@@ -9,14 +9,15 @@ from rich.table import Table
 
 from bench.arm_metrics import Goal
 from bench.arms import Arm
-from bench.jobs import Setting, load_one, measure_one
+from bench.jobs import load_one, measure_one
 from bench.ladder import Trial, highest, next_rate
 from bench.measures import ITL, LATENCY, TTFT, summarize, totals
 from bench.measuring import Measured
 from bench.output import pretty
 from bench.results import new_run_folder, write_file
 from bench.schedule import Schedule
-from bench.sources import Ask, make_schedule
+from bench.setting import Setting
+from bench.sources import Ask, make_schedule, read_shares
 from bench.tables import number
 from bench.validity import judge
 
@@ -122,7 +123,7 @@ def each_model(
     """Measure every model that *url* serves, with a pause between two."""
     from bench.options import served_models
 
-    for number_, model in enumerate(served_models(url)):
+    for number_, model in enumerate(served_models(url, setting.target.api_key)):
         if number_:
             time.sleep(pause_s)
         setting.console.print(f"[bold]{model}[/bold]")
@@ -137,7 +138,7 @@ def _schedule(
     return make_schedule(
         Ask(
             workload=workload,
-            shares=dict.fromkeys(models, 1.0),
+            shares=read_shares(models),
             requests=requests,
             rate=rate,
             arrivals="poisson",

@@ -6,7 +6,21 @@ from rich.table import Table
 
 from bench.comparison import Comparison, Row
 from bench.intervals import Verdict
-from bench.measures import ITL, LATENCY, TTFT, Measure, Stats, Totals
+from bench.measures import (
+    CHUNK,
+    DISPATCH,
+    EFFECTIVE,
+    EFFECTIVE_TTFT,
+    ITL,
+    LATENCY,
+    TTFT,
+    Measure,
+    Stats,
+    Totals,
+    summarize,
+    totals,
+)
+from bench.record import Record
 from bench.validity import Validity
 
 # What the terminal has room for; the report and comparison.json have all rows.
@@ -17,6 +31,9 @@ SHOWN = (
     "goodput",
     "error_rate",
 )
+
+# Since it was sent, and since it was due; what differs is our own delay.
+_RUN_ROWS = (TTFT, EFFECTIVE_TTFT, ITL, CHUNK, LATENCY, EFFECTIVE, DISPATCH)
 
 _STYLE = {
     Verdict.BETTER: "bold green",
@@ -61,7 +78,17 @@ def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) ->
         Verdict.MIXED: f"{candidate} is better than {baseline} in some respects, worse in others",
         Verdict.NOT_SHOWN: f"not shown that {candidate} differs from {baseline}",
     }[found.verdict]
-    return f"{'PARTIAL RUN: ' if partial else ''}{sentence} ({found.reason})"
+    return f"{'PARTIAL RUN: ' if partial else ''}{sentence} ({found.reason}{_seen(found)})"
+
+
+def _seen(found: Comparison) -> str:
+    """What could have been seen, where nothing was."""
+    rows = [found.row(key) for key in ("ttft_p50", "ttft_p99", "output_throughput")]
+    known = [r for r in rows if r.smallest_effect is not None]
+    if found.verdict is not Verdict.NOT_SHOWN or not known:
+        return ""
+    effects = ", ".join(f"{r.label} by {number(r.smallest_effect)} {r.unit}" for r in known)
+    return f"; in four of five such runs, this much would have shown: {effects}"
 
 
 def client_line(validity: Validity) -> str:
@@ -79,16 +106,32 @@ def run_table(found: dict[Measure, Stats], total: Totals) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "mean", "p50", "p90", "p99"):
         table.add_column(heading, justify="right" if heading else "left")
-    for measure in (TTFT, ITL, LATENCY):
+    for measure in _RUN_ROWS:
         if measure in found:
-            of = found[measure]
-            values = (of.avg, *(of.percentiles[q] for q in (50, 90, 99)))
-            table.add_row(f"{measure.label} ({measure.unit})", *(number(v) for v in values))
+            table.add_row(f"{measure.label} ({measure.unit})", *_run_cells(found[measure]))
     table.add_row("Requests per second", number(total.request_throughput))
     table.add_row("Output tokens per second", number(total.output_token_throughput))
     table.add_row("Requests", str(total.requests))
     table.add_row("Errors", error_text(total))
     return table
+
+
+def run_markdown(name: str, records: Sequence[Record], validity: Validity) -> str:
+    """Return the latencies and totals of one run in Markdown."""
+    found, total = summarize(records), totals(records)
+    lines = [["", "mean", "p50", "p90", "p99"], ["---"] * 5]
+    lines += [[f"{m.label} ({m.unit})", *_run_cells(found[m])] for m in _RUN_ROWS if m in found]
+    rates = (
+        f"{number(total.request_throughput)} requests/s, "
+        f"{number(total.output_token_throughput)} tokens/s, errors: {error_text(total)}"
+    )
+    trust = "".join(f"INVALID: {reason}\n" for reason in validity.reasons)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"**{name}: {rates}**\n\n{table}\n{trust}{client_line(validity)}\n"
+
+
+def _run_cells(of: Stats) -> list[str]:
+    return [number(v) for v in (of.avg, *(of.percentiles[q] for q in (50, 90, 99)))]
 
 
 def error_text(total: Totals) -> str:

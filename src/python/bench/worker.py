@@ -45,7 +45,8 @@ class Share(msgspec.Struct, frozen=True):
 
 def work(job: Job) -> Share:
     """Do *job* and return what it brought."""
-    part = Part(0, 0.0, job.length_s, job.schedule.calls)
+    # The part that a whole schedule is, as where one process sends it.
+    part = Part(1, 0.0, job.length_s, job.schedule.calls)
 
     async def run(given: Conditions) -> Measured:
         if job.users is None:

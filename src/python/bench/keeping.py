@@ -1,0 +1,217 @@
+"""What a run leaves behind, and the reports that are made of it again.  Input and output."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.judging import Judged, conclude
+from bench.manifest import manifest
+from bench.measuring import Measured
+from bench.output import Files, comparison_json, raw_files, run_files
+from bench.parquet import records_parquet
+from bench.pictures import draw
+from bench.record import Record
+from bench.report import Evidence, key_plots, report_html
+from bench.results import make_folder, new_run_folder, write_file, write_files
+from bench.run_report import RunEvidence, run_html
+from bench.saved import Saved, load_saved, together
+from bench.schedule import Schedule, Shape
+from bench.setting import Setting
+from bench.tables import run_markdown, summary_markdown
+from bench.validity import judge
+from servekit.errors.tree import SettingInvalid
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """What comparison.json says of where its arms are, from its own folder."""
+
+    baseline: str
+    candidate: str
+    folders: tuple[str, str]
+
+
+def run_folder(output_dir: Path, env: str) -> Path:
+    """Make and return the folder of a run of *env* that starts now."""
+    return new_run_folder(output_dir, slug(env), datetime.now())  # noqa: DTZ005
+
+
+def slug(name: str) -> str:
+    """Return *name* as a folder's name."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def about(
+    schedule: Schedule, shape: Shape | None, measured: Measured, setting: Setting
+) -> dict[str, Any]:
+    """Return the manifest of a run."""
+    return {
+        **manifest(schedule, setting.options),
+        "shape": shape,
+        "started": measured.started,
+        "partial": measured.partial,
+        "burden": measured.burden,
+        "engines": setting.proven,
+    }
+
+
+def keep_run(
+    name: str,
+    records: Sequence[Record],
+    measured: Measured,
+    schedule: Schedule,
+    said: dict[str, Any],
+    folder: Path,
+    setting: Setting,
+) -> None:
+    """Keep one arm's run in *folder*, what cannot be made again first."""
+    write_files(folder, raw_files(records, schedule, measured.snapshots, said))
+    write_files(folder, run_files(records, measured, said))
+    evidence = RunEvidence(
+        name=name,
+        validity=judge(records, measured.burden),
+        records=records,
+        partial=measured.partial,
+        manifest=said,
+        snapshots=measured.snapshots,
+    )
+    write_file(folder / "report.html", run_html(evidence))
+    _keep_parquet(records, folder, setting)
+
+
+def keep_comparison(judged: Judged, setting: Setting, said: dict[str, Any], folder: Path) -> None:
+    """Keep the candidate's run and the comparison in *folder*, the baseline's beside it."""
+    found, measured = judged.comparison, judged.measured
+    other = setting.output_dir / slug(found.baseline) / folder.name
+    make_folder(other)
+    places = {found.baseline: other, found.candidate: folder}
+    for arm, place in places.items():
+        raw = raw_files(measured.of(arm), judged.schedule, measured.snapshots, said)
+        write_files(place, raw)
+    for arm, place in places.items():
+        write_files(place, run_files(measured.of(arm), measured, said))
+        _keep_parquet(measured.of(arm), place, setting)
+    keep_verdict(judged, said, (other, folder), (other, folder), setting)
+
+
+def keep_verdict(
+    judged: Judged,
+    said: dict[str, Any],
+    folders: Sequence[Path],
+    arms: tuple[Path, Path],
+    setting: Setting,
+) -> None:
+    """Keep in each of *folders* how the arms differ, whose own folders are *arms*, and the
+    plots."""
+    evidence = _evidence(judged, said)
+    for folder in folders:
+        where = [os.path.relpath(arm, folder) for arm in arms]
+        write_files(folder, _verdict_files(evidence, where))
+    if setting.browser:
+        for plot, picture in draw(key_plots(evidence), setting.browser):
+            for folder in folders:
+                write_file(folder / f"{plot.name}.png", picture)
+
+
+def _keep_parquet(records: Sequence[Record], folder: Path, setting: Setting) -> None:
+    if setting.parquet:
+        write_file(folder / "records.parquet", records_parquet(records))
+
+
+def _evidence(judged: Judged, said: dict[str, Any]) -> Evidence:
+    found, measured = judged.comparison, judged.measured
+    return Evidence(
+        comparison=found,
+        validity=judged.validity,
+        baseline=measured.of(found.baseline),
+        candidate=measured.of(found.candidate),
+        parts=judged.parts,
+        goal=judged.goal,
+        partial=measured.partial,
+        manifest=said,
+        snapshots=measured.snapshots,
+        apart=judged.apart,
+    )
+
+
+def _verdict_files(evidence: Evidence, folders: Sequence[str]) -> Files:
+    found, validity, partial = evidence.comparison, evidence.validity, evidence.partial
+    return {
+        "comparison.json": comparison_json(
+            found,
+            validity,
+            partial=partial,
+            apart=evidence.apart,
+            folders=folders,
+            manifest=evidence.manifest,
+        ),
+        "comparison.md": summary_markdown(found, validity, partial=partial),
+        "report.html": report_html(evidence),
+    }
+
+
+def report_again(folder: Path, setting: Setting) -> str:
+    """Make the report of what is kept in *folder* anew; return its summary in Markdown.
+
+    Raises:
+        SettingInvalid: nothing of ours is kept there.
+    """
+    if not (folder / "comparison.json").exists():
+        return _run_again(folder, setting)
+    try:
+        about_arms = msgspec.json.decode((folder / "comparison.json").read_bytes(), type=_Named)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingInvalid(f"{folder} holds no comparison of ours: {error}") from error
+    arms = folder / about_arms.folders[0], folder / about_arms.folders[1]
+    judged = judge_saved(
+        load_saved(arms[0]),
+        load_saved(arms[1]),
+        (about_arms.baseline, about_arms.candidate),
+        setting,
+    )
+    keep_verdict(judged, _manifest_in(arms[1]), [folder], arms, setting)
+    _parquet_again(arms, setting)
+    return summary_markdown(judged.comparison, judged.validity, partial=judged.measured.partial)
+
+
+def judge_saved(
+    baseline: Saved, candidate: Saved, names: tuple[str, str], setting: Setting
+) -> Judged:
+    """Return what two saved arms say, under *names*."""
+    measured = together(baseline, candidate, names)
+    shape = candidate.shape or Shape()
+    return conclude(
+        names,
+        measured,
+        shape.split(candidate.schedule)[1:],
+        candidate.schedule,
+        setting.goal,
+        apart=baseline.started != candidate.started,
+    )
+
+
+def _run_again(folder: Path, setting: Setting) -> str:
+    saved = load_saved(folder)
+    evidence = RunEvidence(
+        name=saved.name,
+        validity=judge(saved.records, saved.burden),
+        records=saved.records,
+        partial=saved.partial,
+        manifest=_manifest_in(folder),
+        snapshots=saved.snapshots,
+    )
+    write_file(folder / "report.html", run_html(evidence))
+    _keep_parquet(saved.records, folder, setting)
+    return run_markdown(saved.name, saved.records, evidence.validity)
+
+
+def _parquet_again(folders: Sequence[Path], setting: Setting) -> None:
+    for folder in folders:
+        _keep_parquet(load_saved(folder).records, folder, setting)
+
+
+def _manifest_in(folder: Path) -> dict[str, Any]:
+    return msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
