@@ -29,7 +29,7 @@ def terraform(request: pytest.FixtureRequest) -> Iterator[OfflineTerraform]:
 
 def test_there_are_configurations() -> None:
     """An empty list would make every other test here pass."""
-    assert {"aws_cluster", "aws_state"} <= {folder.name for folder in CONFIGURATIONS}
+    assert {"aws_cluster", "aws_state", "gcp_bench"} <= {folder.name for folder in CONFIGURATIONS}
 
 
 @needs_terraform
