@@ -38,12 +38,14 @@ class Container:
 
     Attributes:
         events: what it announced on stdout.
+        printed: everything on stdout, line by line.
         log: what it wrote to stderr.
     """
 
     process: asyncio.subprocess.Process
     folder: Path
     events: list[dict[str, object]] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _readers: list["asyncio.Task[None]"] = field(default_factory=list)
@@ -97,7 +99,9 @@ class Container:
         return next((line for line in self.log if re.search(pattern, line)), None)
 
     def _take_event(self, line: str) -> None:
-        self.events.append(json.loads(line))
+        self.printed.append(line)
+        if line.startswith("{"):
+            self.events.append(json.loads(line))
 
     async def _read(self, stream, take) -> None:  # type: ignore[no-untyped-def]
         async for line in stream:
