@@ -148,7 +148,7 @@ def request(body: bytes = b'{"model":"m","prompt":"x"}', lines: bytes = b"") -> 
     )
 
 
-async def talk(port: int, data: bytes, *, wait_s: float = 5.0) -> bytes:
+async def talk(port: int, data: bytes, *, wait_s: float = 30.0) -> bytes:
     """Return everything that comes back for *data* before the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
@@ -159,6 +159,12 @@ async def talk(port: int, data: bytes, *, wait_s: float = 5.0) -> bytes:
         writer.close()
 
 
-async def post(port: int, body: bytes = b'{"model":"m","prompt":"x"}', lines: bytes = b"") -> bytes:
+async def post(
+    port: int,
+    body: bytes = b'{"model":"m","prompt":"x"}',
+    lines: bytes = b"",
+    *,
+    wait_s: float = 30.0,
+) -> bytes:
     """Return the whole answer to one request, on a connection of its own."""
-    return await talk(port, request(body, lines + b"connection: close\r\n"))
+    return await talk(port, request(body, lines + b"connection: close\r\n"), wait_s=wait_s)

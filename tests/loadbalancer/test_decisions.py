@@ -29,6 +29,27 @@ def test_failures_in_a_row_eject_for_longer_each_time() -> None:
     assert not health.failed(3.0)
 
 
+def test_breaker_lets_one_request_through_when_its_time_is_over() -> None:
+    """Closed, open, half open with one on trial, and closed by a success."""
+    health = Health(HealthRules(faults_to_eject=1, eject_s=1.0))
+    assert health.state(0.0) == "closed"
+    assert not health.on_trial(0.0)
+    health.failed(0.0)
+    assert health.state(0.5) == "open"
+
+    assert health.state(1.0) == "half-open"
+    assert health.on_trial(1.0)
+    assert not health.available(1.0)
+    assert not health.on_trial(1.0)
+    health.trial_over()
+    assert health.available(1.0)
+    assert health.on_trial(1.0)
+    health.succeeded()
+
+    assert health.state(1.0) == "closed"
+    assert health.available(1.0)
+
+
 def test_polls_take_out_and_bring_back() -> None:
     """Three in a row that fail; one that succeeds, which says that it had been away."""
     health = Health(HealthRules(polls_to_fail=3))

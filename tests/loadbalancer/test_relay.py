@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from loadbalancer.health import HealthRules
 from tests.loadbalancer.engine import EVENT, WHOLE, Engine, chunk, post, request, running, talk
+from tests.support.waiting import until
 
 STREAM = b'{"model":"m","prompt":"x","stream":true}'
 
@@ -115,6 +117,30 @@ async def test_dead_engine_costs_no_request() -> None:
         assert [status(answer) for answer in answers] == [200] * 12
         assert balancer.replicas["r0"].health.ejections == 1
         assert balancer.telemetry.retries["failed"] <= 4
+
+
+async def test_ejected_replica_gets_one_request_on_trial() -> None:
+    """However many arrive when its time is over; the next only when that one has ended."""
+    sick = Engine("die")
+    rules = HealthRules(faults_to_eject=1, eject_s=0.01)
+    async with running(sick, Engine(), Engine(), health=rules) as (balancer, port):
+        while not balancer.replicas["r0"].health.ejections:
+            await post(port)
+        sick.script, before = "stall", len(sick.bodies)
+        await until(lambda: balancer.services["m"].pool.named("r0"))
+        stuck = [asyncio.create_task(post(port, wait_s=30)) for _ in range(10)]
+        await until(lambda: sum(task.done() for task in stuck) == 9)
+        on_trial = len(sick.bodies) - before
+        sick.script = "whole"
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        await until(lambda: balancer.services["m"].pool.named("r0"))
+        while balancer.replicas["r0"].health.troubled:
+            await post(port)
+
+        assert on_trial == 1
+        assert balancer.replicas["r0"].health.state(balancer.now()) == "closed"
 
 
 async def test_engine_that_dies_after_its_head_costs_no_stream() -> None:

@@ -231,6 +231,23 @@ class Balancer:
 
     # What the data path found out.
 
+    def on_trial(self, replica: Replica) -> bool:
+        """A request went to *replica*, which is in trouble; return whether it is its one trial."""
+        if not replica.health.on_trial(self.now()):
+            return False
+        self.refresh()
+        return True
+
+    def trial_over(self, replica: Replica) -> None:
+        """A request on trial ended, however it did."""
+        replica.health.trial_over()
+        self.refresh()
+
+    def recovered(self, replica: Replica) -> None:
+        """*replica* was in trouble, and has answered."""
+        replica.health.succeeded()
+        self.refresh()
+
     def failed(self, replica: Replica) -> None:
         """A request failed through the fault of *replica*."""
         if replica.health.failed(self.now()):

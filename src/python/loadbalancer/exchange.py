@@ -39,6 +39,7 @@ class Exchange(Relaying):
         "_replica",
         "_sent_s",
         "_spoken",
+        "_trial",
         "_tried",
         "_waited_s",
     )
@@ -60,6 +61,8 @@ class Exchange(Relaying):
         self._held = b""
         self._raw = True
         self._spoken = False
+        # Whether this request shows if an ejected replica is well again.
+        self._trial = False
 
     def start(self) -> None:
         """Send the request to the replica that the policy chooses."""
@@ -109,6 +112,8 @@ class Exchange(Relaying):
         if connection is not None:
             self._send(connection)
         self._in_flight = balancer.sent(self._asked, decision, replica.account, now_s)
+        if replica.health.troubled:
+            self._trial = balancer.on_trial(replica)
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(replica))
 
@@ -164,7 +169,7 @@ class Exchange(Relaying):
             self._pass_on_head(self._pending, b"")
         balancer = self._balancer
         if self._replica.health.troubled and not self._faulty:
-            self._replica.health.succeeded()
+            balancer.recovered(self._replica)
         now_s = balancer.now()
         balancer.telemetry.duration_s.observe(now_s - self._begun_s)
         self._connection = None
@@ -238,6 +243,9 @@ class Exchange(Relaying):
         balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
         if self._in_flight is not None:
             balancer.answered(self._asked, self._in_flight, now_s - self._sent_s)
+        if self._trial and not self._faulty:
+            self._trial = False
+            balancer.recovered(self._replica)
 
     def _pass_on_head(self, head: ResponseHead, piece: bytes) -> None:
         self._pending = None
@@ -277,4 +285,7 @@ class Exchange(Relaying):
             self._balancer.ended(self._in_flight)
             self._in_flight = None
             self._balancer.telemetry.requests[self._replica.name, outcome] += 1
+        if self._trial:
+            self._trial = False
+            self._balancer.trial_over(self._replica)
         self._let_go()

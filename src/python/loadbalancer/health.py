@@ -3,6 +3,10 @@
 Two witnesses: polls, which ask it on purpose, and requests, which notice first.  What the caller
 did wrong (4xx) says nothing about the replica; what it refused for want of room (429, 503) makes it
 rest for as long as it asked, and is no fault either.
+
+Requests that fail open its circuit breaker.  When the time of an ejection is over the breaker is
+half open: one request is let through on trial, and what becomes of it closes the breaker or opens
+it again.
 """
 
 from dataclasses import dataclass
@@ -42,6 +46,7 @@ class Health:
         "_out_until_s",
         "_rest_until_s",
         "_rules",
+        "_trial",
         "ejections",
         "troubled",
     )
@@ -53,6 +58,7 @@ class Health:
         self._out_until_s = float("-inf")
         self._out_for_s = 0.0
         self._rest_until_s = float("-inf")
+        self._trial = False
         self.ejections = 0
         self.troubled = False
 
@@ -60,14 +66,20 @@ class Health:
         """Whether it may be chosen."""
         return self.reachable and not self.ejected(now_s) and not self.resting(now_s)
 
+    def state(self, now_s: float) -> str:
+        """Return `closed`, `open` or `half-open`: what the circuit breaker does."""
+        if now_s < self._out_until_s:
+            return "open"
+        return "half-open" if self._out_for_s else "closed"
+
     @property
     def reachable(self) -> bool:
         """Whether polls find it."""
         return self._failed_polls < self._rules.polls_to_fail
 
     def ejected(self, now_s: float) -> bool:
-        """Whether failed requests took it out."""
-        return now_s < self._out_until_s
+        """Whether failed requests took it out, or its one request on trial has not ended."""
+        return now_s < self._out_until_s or self._trial
 
     def resting(self, now_s: float) -> bool:
         """Whether it asked to be left alone."""
@@ -86,12 +98,25 @@ class Health:
         """It answered a request."""
         self._faults = 0
         self._out_for_s = 0.0
+        self._trial = False
         self.troubled = False
+
+    def on_trial(self, now_s: float) -> bool:
+        """A request was sent; return whether it is the one that shows if it is well again."""
+        if self._out_for_s and not self.ejected(now_s):
+            self._trial = True
+            return True
+        return False
+
+    def trial_over(self) -> None:
+        """The request on trial ended, perhaps without an answer: another may be tried."""
+        self._trial = False
 
     def failed(self, now_s: float) -> bool:
         """A request failed through its fault; return whether that takes it out."""
         self._faults += 1
         self.troubled = True
+        self._trial = False
         # While it is on probation after an ejection, one more fault is enough.
         if self._faults < self._rules.faults_to_eject and not self._out_for_s:
             return False
