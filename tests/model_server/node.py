@@ -11,6 +11,8 @@ from tests.support.container_program import ENGINE, MODEL, Container, running_pr
 T4 = "0, GPU-aaaa, Tesla T4, 15360, 7.5"
 H200 = "0, GPU-bbbb, NVIDIA H200, 143771, 9.0"
 
+PROGRAM = "model_server.entrypoint"
+
 FOR_CUDA = "0.33.0 2.14.0+cu130"
 FOR_CPU = "0.32.0+cpu 2.13.0+cpu"
 
@@ -59,6 +61,5 @@ async def model_server(
 ) -> AsyncIterator[Container]:
     """Start the program on such a node; end it if the test has not."""
     given = node_environment(folder, gpus=gpus, engine=engine, **environ)
-    module = "model_server.entrypoint"
-    async with running_program(module, *args, folder=folder, environ=given) as running:
+    async with running_program(PROGRAM, *args, folder=folder, environ=given) as running:
         yield running

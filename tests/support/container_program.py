@@ -39,11 +39,13 @@ class Container:
     Attributes:
         events: what it announced on stdout.
         printed: everything on stdout, line by line.
+        patience_s: for how long each of the methods waits.
         log: what it wrote to stderr.
     """
 
     process: asyncio.subprocess.Process
     folder: Path
+    patience_s: float = PATIENCE_S
     events: list[dict[str, object]] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Container:
 
     async def announced(self, event: str) -> dict[str, object]:
         """Return the announcement of *event* once it is made."""
-        async with asyncio.timeout(PATIENCE_S), self._news:
+        async with asyncio.timeout(self.patience_s), self._news:
             await self._news.wait_for(lambda: self._find(event) is not None)
         found = self._find(event)
         assert found is not None
@@ -66,7 +68,7 @@ class Container:
 
     async def logged(self, pattern: str) -> str:
         """Return the first log line in which *pattern* is found, once it is written."""
-        async with asyncio.timeout(PATIENCE_S), self._news:
+        async with asyncio.timeout(self.patience_s), self._news:
             await self._news.wait_for(lambda: self._search(pattern) is not None)
         found = self._search(pattern)
         assert found is not None
@@ -87,7 +89,7 @@ class Container:
 
     async def ended(self) -> int:
         """Return its exit code, with everything it wrote read."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             code = await self.process.wait()
             await asyncio.gather(*self._readers)
         return code
@@ -112,7 +114,11 @@ class Container:
 
 @asynccontextmanager
 async def running_program(
-    module: str, *args: str, folder: Path, environ: Mapping[str, str]
+    module: str,
+    *args: str,
+    folder: Path,
+    environ: Mapping[str, str],
+    patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[Container]:
     """Start `python -m MODULE ARGS` with exactly *environ*; end it if the test has not."""
     process = await asyncio.create_subprocess_exec(
@@ -122,7 +128,7 @@ async def running_program(
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,
     )
-    running = Container(process, folder)
+    running = Container(process, folder, patience_s)
     running.watch()
     try:
         yield running

@@ -18,6 +18,7 @@ from servekit.container.engine_versions import find_versions
 from servekit.container.life import PreparedEngine, Terms, live
 from servekit.container.model import Model, require_length
 from servekit.container.progress import Progress
+from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import Clock
 
 log = structlog.get_logger()
@@ -83,7 +84,7 @@ class _ModelServer:
             environ=self.world.environ,
             warn=_warn,
         )
-        await asyncio.to_thread(Path(ENGINE_HOME).mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(make_engine_home, Path(ENGINE_HOME))
         self.progress.facts.update(
             model=model.name,
             revision=model.revision,
@@ -152,6 +153,21 @@ def engine_cache(settings: ModelServerSettings, warn: Callable[[str], None]) -> 
     spare = ENGINE_HOME / "cache"
     warn(f"{folder} cannot be written; what the engine compiles is lost with the container")
     return spare
+
+
+def make_engine_home(folder: Path) -> None:
+    """Make the folder that the engine takes for its own.
+
+    Raises:
+        SettingInvalid: nothing can be written there, as under a read-only root.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingInvalid(
+            f"{folder} cannot be made: {error.strerror}; mount an emptyDir (docker run --tmpfs) on "
+            f"{folder.parent}"
+        ) from error
 
 
 def _warn(message: str) -> None:

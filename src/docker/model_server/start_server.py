@@ -1,0 +1,8 @@
+"""The seed's name for `model_server start`."""
+
+import os
+
+PROGRAM = "/opt/model_server/pex"
+
+if __name__ == "__main__":
+    os.execv(PROGRAM, (PROGRAM, "start"))  # noqa: S606  (no shell is wanted)
