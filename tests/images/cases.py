@@ -56,6 +56,13 @@ SERVERS = (
         start_s=300.0,
     ),
     Server(
+        "model_server",
+        8000,
+        # The volume is read-only here, so that what the engine compiles is kept in /tmp.
+        options=(*ENGINE, "--env", "MODEL_NAME=/models/tiny", "--tmpfs", "/tmp:exec,size=2g"),  # noqa: S108
+        start_s=300.0,
+    ),
+    Server(
         "cog_predictor",
         5000,
         options=(*ENGINE, "--env", "COG_WEIGHTS=/models/tiny"),
