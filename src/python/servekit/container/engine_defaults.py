@@ -6,11 +6,11 @@ from pathlib import PurePosixPath
 ENGINE_HOME = PurePosixPath("/tmp/engine-home")  # noqa: S108  (in the container)
 
 # uvicorn's own limit is 5 s; a request that we relay on an idle connection must not meet its end.
-_ENGINE_KEEP_ALIVE_S = "75"
+ENGINE_KEEP_ALIVE_S = 75
 
 ENGINE_DEFAULTS = {
     # Silence c10d's warning about destroy_process_group() and OpenTelemetry's about trace context.
     "TORCH_DISTRIBUTED_DEBUG": "OFF",
     "OTEL_SDK_DISABLED": "true",
-    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _ENGINE_KEEP_ALIVE_S,
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(ENGINE_KEEP_ALIVE_S),
 }

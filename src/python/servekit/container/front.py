@@ -1,12 +1,17 @@
 """The process that owns $PORT: it says how far the start is, then relays, then drains."""
 
-import asyncio
 import json
 
+from servekit.container.engine_defaults import ENGINE_KEEP_ALIVE_S
 from servekit.container.progress import Progress
-from servekit.container.relay import ClientConnection, LocalAnswer
-from servekit.errors.tree import SettingInvalid
+from servekit.relay.answers import Answer
+from servekit.relay.front import IN_TRANSIT_S, Client, Limits
+from servekit.relay.heads import RequestHead
+from servekit.relay.listening import Listener, listen
+from servekit.relay.relaying import Passing
+from servekit.relay.upstream import Upstream
 from servekit.timing.clock import Clock
+from servekit.wire.address import Address
 
 # Cloud Run's start-up probe looks every 10 s; a client that waits this long meets the next state.
 RETRY_AFTER_S = 5
@@ -14,6 +19,18 @@ RETRY_AFTER_S = 5
 HEALTH = b"/health"
 STARTUP = b"/startup"
 STARTUP_METRICS = b"/startup/metrics"
+
+LIMITS = Limits(
+    # Cloud Run passes on 32 MiB; a chat with several images may bring more to a node.
+    max_body_bytes=64 * 1024 * 1024,
+    # Google's load balancers keep a connection to us for 600 s, and want it kept for longer.
+    idle_timeout_s=620.0,
+    # How long an answer may take is for the platform to say, and for the client.
+    answer_timeout_s=float("inf"),
+)
+
+# The engine is on the same machine: what takes longer is not there.
+CONNECT_TIMEOUT_S = 2.0
 
 
 class FrontServer:
@@ -23,15 +40,19 @@ class FrontServer:
         engine_port: where the engine listens, on loopback.
     """
 
+    limits = LIMITS
+
     def __init__(self, progress: Progress, clock: Clock, *, engine_port: int) -> None:
         self._progress = progress
-        self._clock = clock
-        self._server: asyncio.Server | None = None
-        self._idle = asyncio.Event()
+        self._listener = Listener(self, clock)
+        self.now = clock.now
         self.engine_port = engine_port
-        self.connections: set[ClientConnection] = set()
-        self.active: set[ClientConnection] = set()
         self.draining = False
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way (count)."""
+        return self._listener.in_flight
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port: another one than asked for only if that was 0.
@@ -39,60 +60,46 @@ class FrontServer:
         Raises:
             SettingInvalid: the port is taken.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: ClientConnection(self, self._clock.now), host, port
-            )
-        except OSError as error:
-            raise SettingInvalid(f"port {port} cannot be listened on: {error.strerror}") from error
-        return int(self._server.sockets[0].getsockname()[1])
+        # Of an idle connection the last fifth is left unused: the engine counts from another event.
+        self._upstream = Upstream(
+            Address("127.0.0.1", self.engine_port),
+            CONNECT_TIMEOUT_S,
+            idle_limit_s=0.8 * ENGINE_KEEP_ALIVE_S,
+        )
+        listening = listen(host, port)
+        await self._listener.start(listening)
+        return int(listening.getsockname()[1])
 
-    def local_answer(self, path: bytes) -> LocalAnswer | None:
-        """What the front answers itself: its own pages, and everything until the engine is warm."""
-        if path == STARTUP:
-            return LocalAnswer(200, self._progress.to_json())
-        if path == STARTUP_METRICS:
-            return LocalAnswer(200, self._progress.to_metrics(), "text/plain; version=0.0.4")
-        if not self._progress.ready:
-            return LocalAnswer(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
-        if self.draining and path == HEALTH:
-            return LocalAnswer(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
+    def admit(self, head: RequestHead) -> Answer | None:
+        del head
         return None
 
-    def finished(self, connection: ClientConnection) -> None:
-        self.active.discard(connection)
-        if not self.active:
-            self._idle.set()
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Passing:
+        """What the front answers itself: its own pages, and everything until the engine is warm."""
+        path = head.path
+        if path == STARTUP:
+            return Answer(200, self._progress.to_json())
+        if path == STARTUP_METRICS:
+            return Answer(200, self._progress.to_metrics(), "text/plain; version=0.0.4")
+        if not self._progress.ready:
+            return Answer(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
+        if self.draining and path == HEALTH:
+            return Answer(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
+        return Passing(self, self._upstream, client, head, body)
 
     async def drain(self, timeout_s: float, *, linger_s: float = 0.0) -> int:
         """Let what runs finish; return how many did not in *timeout_s*.
 
         New connections are taken for *linger_s* more, though /health says 503: whoever routes to us
-        may not have heard yet.  A request that comes meanwhile on a connection that is open is
-        still served.
+        may not have heard yet.  A request that comes meanwhile is still served.
         """
-        deadline_s = self._clock.now() + timeout_s
         self.draining = True
-        await self._clock.sleep(min(linger_s, timeout_s))
-        if self._server is not None:
-            self._server.close()
-        for connection in tuple(self.connections):
-            connection.close_if_idle()
-        while self.active and self._clock.now() < deadline_s:
-            self._idle.clear()
-            try:
-                await asyncio.wait_for(self._idle.wait(), deadline_s - self._clock.now())
-            except TimeoutError:
-                break
-        return len(self.active)
+        return await self._listener.drain(timeout_s, linger_s=max(linger_s, IN_TRANSIT_S))
 
     def close(self) -> None:
         """Cut what is left."""
-        if self._server is not None:
-            self._server.close()
-        for connection in tuple(self.connections):
-            connection.abandon()
+        self._listener.close()
+        self._upstream.close()
 
     def _not_ready(self) -> bytes:
         progress = self._progress

@@ -251,7 +251,7 @@ class _Life:
 
     async def _drain(self) -> None:
         terms = self.terms
-        in_flight = len(self.front.active)
+        in_flight = self.front.in_flight
         log.info("draining", in_flight=in_flight, grace_s=terms.shutdown_grace_s)
         limit_s = max(0.0, terms.shutdown_grace_s - ENGINE_STOP_S)
         # Whoever is not ready yet was never sent anything.

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -93,7 +92,9 @@ class Host(Protocol):
     """Who decides what becomes of a request."""
 
     limits: Limits
-    now: Callable[[], float]
+
+    def now(self) -> float:
+        """Return seconds since an arbitrary start."""
 
     @property
     def draining(self) -> bool:
