@@ -228,9 +228,10 @@ CHAT = Board(
                     "percentunit",
                     (
                         Query(
-                            "sum(rate(http_requests_total"
+                            "(sum(rate(http_requests_total"
                             '{endpoint="/chat", status=~"5.."}[$__rate_interval]))'
-                            " / sum(rate(http_requests_total"
+                            # Before the first failure there is no such series.
+                            " or vector(0)) / sum(rate(http_requests_total"
                             '{endpoint="/chat"}[$__rate_interval]))',
                             "5xx",
                         ),
