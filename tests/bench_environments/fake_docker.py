@@ -40,10 +40,9 @@ class FakeDocker:
             return fail("Cannot connect to the Docker daemon. Is the docker daemon running?")
         if args[0] == "compose":
             return self.compose(args[1:])
-        known = {"ps": self.ps, "inspect": self.inspect, "pull": self.pull, "logs": self.logs}
-        known |= {"image": self.image, "rm": self.rm}
         # version, stop, network: nothing to say.
-        return known.get(args[0], lambda _: 0)(args[1:])
+        known = ("ps", "inspect", "image", "pull", "logs", "rm")
+        return int(getattr(self, args[0])(args[1:])) if args[0] in known else 0
 
     def compose(self, args: list[str]) -> int:
         if self.says("no-compose") is not None:

@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,14 @@ MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where our program is started, with nothing on its PATH but what a test puts there."""
+    """Where our program is started, with nothing on its PATH but what a test puts there.
+
+    Attributes:
+        ports: that are ours; each is given out once.
+    """
 
     root: Path
+    ports: Iterator[int] = field(default_factory=lambda: iter(()))
 
     @property
     def calls(self) -> list[str]:
@@ -59,11 +66,14 @@ class Host:
         path.write_text(text)
         return path
 
-    def fleet(self, name: str = "fleet", gpus: tuple[int, ...] = ()) -> Path:
-        """A fleet of one model on ports that are free, with a replica for each GPU, or one."""
-        first = free_ports(max(1, len(gpus)))
-        path = self.root / f"{name}.yaml"
-        path.write_text(fleet_text(first, gpus or (None,)))
+    def port(self) -> str:
+        """The option for the load balancer's port, with one that is ours."""
+        return f"--port={next(self.ports)}"
+
+    def fleet(self, gpus: Sequence[int | None] = (None,)) -> Path:
+        """A fleet of one model, with a replica for each of *gpus* (None: on the CPU)."""
+        path = self.root / "fleet.yaml"
+        path.write_text(fleet_text([next(self.ports) for _ in gpus], gpus))
         return path
 
     def run(self, *args: object, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -83,27 +93,42 @@ class Host:
         )
 
 
-def fleet_text(first: int, gpus: tuple[int | None, ...], model: str = MODEL) -> str:
-    """One model, a replica for each of *gpus* (None: none) on ports from *first*."""
+def fleet_text(ports: Sequence[int], gpus: Sequence[int | None], model: str = MODEL) -> str:
+    """One model, with a replica for each port and GPU (None: on the CPU)."""
     replicas = [
-        f"  - {{name: r{first}-{n}, model: {model}, gpus: {[] if gpu is None else [gpu]}, "
-        f"port: {first + n}}}\n"
-        for n, gpu in enumerate(gpus)
+        f"  - {{name: r{port}, model: {model}, gpus: {[] if gpu is None else [gpu]}, "
+        f"port: {port}}}\n"
+        for port, gpu in zip(ports, gpus, strict=True)
     ]
     return f"models:\n  - {{name: {model}, short_name: m}}\nreplicas:\n{''.join(replicas)}"
 
 
-def free_ports(count: int, also: tuple[int, ...] = ()) -> int:
-    """Return the first of *count* ports in a row that nobody has, nor those *also* further on."""
+@contextmanager
+def reserved_ports(count: int, *shifts: int) -> Iterator[Iterator[int]]:
+    """Ports that are ours as long as we are in here, and with each those that are *shifts* further.
+
+    We stay bound to them without listening.  Docker binds with SO_REUSEADDR, as we do, and so may
+    have them; the kernel gives them to nobody who asks for any free port.
+    """
+    with ExitStack() as stack:
+        yield iter([_reserve(stack, (0, *shifts)) for _ in range(count)])
+
+
+def _reserve(stack: ExitStack, shifts: Sequence[int]) -> int:
     while True:
-        with socket.socket() as tried:
-            tried.bind(("127.0.0.1", 0))
-            first = int(tried.getsockname()[1])
-        wanted = [first + n + shift for shift in (0, *also) for n in range(count)]
-        if all(port < 65536 and _is_free(port) for port in wanted):
+        with ExitStack() as tried:
+            first = _bound(tried, 0)
+            try:
+                for shift in shifts[1:]:
+                    _bound(tried, first + shift)
+            except (OSError, OverflowError):
+                continue
+            stack.push(tried.pop_all())
             return first
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) != 0
+def _bound(stack: ExitStack, port: int) -> int:
+    holder = stack.enter_context(socket.socket())
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", port))
+    return int(holder.getsockname()[1])

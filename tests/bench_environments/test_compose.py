@@ -73,6 +73,9 @@ def test_kvcached_is_on_in_its_arm_alone() -> None:
     assert len(segments) == len(managed)
     assert all(pod["environment"]["ENABLE_KVCACHED"] == "true" for pod in managed)
     assert all(pod["ipc"] == "host" for pod in managed)
+    # Its image asks for proof before it says that it is healthy.
+    assert all("entrypoint" not in pod for pod in managed)
+    assert all("9410/health" in pod["healthcheck"]["test"][-1] for pod in managed)
     assert not any("KVCACHED" in str(pod) for pod in baseline)
 
 

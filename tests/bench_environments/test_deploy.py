@@ -1,16 +1,19 @@
 """The program against a stand-in for docker: what it does, and what it says when it cannot."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.bench_environments.host import Host, free_ports
+from servekit.fleet.fleet import load_fleet
+from tests.bench_environments.host import Host, reserved_ports
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path).with_docker()
+def host(tmp_path: Path) -> Iterator[Host]:
+    with reserved_ports(6) as ports:
+        yield Host(tmp_path, ports).with_docker()
 
 
 def changes(host: Host) -> list[str]:
@@ -19,19 +22,19 @@ def changes(host: Host) -> list[str]:
     return [call for call in host.calls if words & set(call.split())]
 
 
+def simulated(host: Host) -> tuple[object, ...]:
+    return "--engine", "simulator", "--fleet", host.fleet()
+
+
 def deploy(host: Host, environment: str, *args: object, **environ: str) -> tuple[int, str]:
     done = host.run("deploy", environment, *args, **environ)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
 
-def port() -> str:
-    return f"--port={free_ports(1)}"
-
-
 def test_a_simulated_environment_comes_up(host: Host) -> None:
     """A container per replica and the load balancer, and the address in the end."""
-    fleet, own = host.fleet(), port()
+    fleet, own = host.fleet(), host.port()
 
     code, said = deploy(host, "managed", "--fleet", fleet, "--engine", "simulator", own)
 
@@ -45,12 +48,10 @@ def test_engines_of_one_gpu_start_one_after_another(host: Host) -> None:
     """Each is up before the next is started."""
     host.with_gpus(1)
     fleet = host.fleet(gpus=(0, 0))
-    shared = fleet.read_text().replace(
-        "short_name: m", "short_name: m, gpu_memory_utilization: 0.4"
-    )
-    fleet.write_text(shared)
+    halves = "short_name: m, gpu_memory_utilization: 0.5"
+    fleet.write_text(fleet.read_text().replace("short_name: m", halves))
 
-    code, said = deploy(host, "baseline", "--fleet", fleet, port(), HF_TOKEN="hf_of_a_test")  # noqa: S106
+    code, said = deploy(host, "baseline", "--fleet", fleet, host.port(), HF_TOKEN="hf_of_a_test")  # noqa: S106
 
     assert code == 0, said
     ups = [call.split("--remove-orphans ")[1] for call in host.calls if " up " in call]
@@ -97,7 +98,9 @@ def test_a_docker_that_will_not_do_is_named(host: Host, wrong: str, value: str, 
     """And nothing is changed."""
     host.says(wrong, value)
 
-    code, said = deploy(host, "baseline", "--engine", "simulator", "--fleet", host.fleet(), port())
+    code, said = deploy(
+        host, "baseline", "--engine", "simulator", "--fleet", host.fleet(), host.port()
+    )
 
     assert code == 2
     assert words in said
@@ -108,7 +111,7 @@ def test_a_taken_port_is_named(host: Host) -> None:
     """Whoever has it, nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        args = ("--engine", "simulator", "--fleet", host.fleet(), f"--port={number}")
+        args = (*simulated(host), f"--port={number}")
 
         code, said = deploy(host, "baseline", *args)
 
@@ -131,7 +134,7 @@ def test_gpus_that_cannot_be_had_are_named(host: Host, gpus: int, used: str, wor
         host.with_gpus(gpus, used)
     args = ("--fleet", host.fleet(gpus=(0, 1)), "--env-file", host.env_file())
 
-    code, said = deploy(host, "baseline", *args, port())
+    code, said = deploy(host, "baseline", *args, host.port())
 
     assert code == 2
     assert words in said
@@ -142,23 +145,23 @@ def test_the_other_environment_is_not_disturbed(host: Host) -> None:
     """With the same GPUs, only one of the two is up at a time."""
     host.with_gpus(2)
     args = ("--fleet", host.fleet(gpus=(0, 1)), "--env-file", host.env_file())
-    assert deploy(host, "baseline", *args, port())[0] == 0
+    assert deploy(host, "baseline", *args, host.port())[0] == 0
     before = host.containers
 
-    code, said = deploy(host, "managed", *args, port())
+    code, said = deploy(host, "managed", *args, host.port())
 
     assert code == 2
-    assert "the baseline environment is up and has GPU 0 and port" in said
+    assert "the baseline environment is up and has GPU " in said
     assert "scripts/teardown.sh baseline" in said
     assert host.containers == before
 
 
 def test_environments_without_gpus_stand_side_by_side(host: Host) -> None:
     """The managed one publishes its pods on ports of its own, so that both can be compared."""
-    args = ("--engine", "simulator", "--fleet", host.fleet())
+    args = simulated(host)
 
-    assert deploy(host, "baseline", *args, port())[0] == 0
-    assert deploy(host, "managed", *args, port())[0] == 0
+    assert deploy(host, "baseline", *args, host.port())[0] == 0
+    assert deploy(host, "managed", *args, host.port())[0] == 0
 
     assert len(host.containers) == 4
 
@@ -167,7 +170,9 @@ def test_an_image_that_cannot_be_pulled_is_named(host: Host) -> None:
     """With Docker's reason and the way to build it; nothing is started."""
     host.says("pull-fails")
 
-    code, said = deploy(host, "baseline", "--engine", "simulator", "--fleet", host.fleet(), port())
+    code, said = deploy(
+        host, "baseline", "--engine", "simulator", "--fleet", host.fleet(), host.port()
+    )
 
     assert code == 1
     assert "image baseline_lb:latest cannot be pulled: Error response from daemon: pull" in said
@@ -179,7 +184,9 @@ def test_what_could_not_be_started_is_removed_again(host: Host) -> None:
     """With the reason that Compose gave."""
     host.says("up-fails")
 
-    code, said = deploy(host, "baseline", "--engine", "simulator", "--fleet", host.fleet(), port())
+    code, said = deploy(
+        host, "baseline", "--engine", "simulator", "--fleet", host.fleet(), host.port()
+    )
 
     assert code == 1
     assert "ERROR: for x could not select device driver" in " ".join(said.split())
@@ -190,22 +197,22 @@ def test_what_could_not_be_started_is_removed_again(host: Host) -> None:
 def test_a_pod_that_fails_shows_its_log(host: Host, keep: bool) -> None:
     """And the environment is removed, unless it is to be looked at."""
     fleet = host.fleet()
-    name = fleet.read_text().partition("- {name: r")[2].partition(",")[0]
-    host.says(f"fails/vllm-r{name}")
+    name = "vllm-" + load_fleet(str(fleet)).replicas[0].name
+    host.says(f"fails/{name}")
     kept = ("--keep",) if keep else ()
 
-    args = ("--engine", "simulator", "--fleet", fleet, port(), *kept)
+    args = ("--engine", "simulator", "--fleet", fleet, host.port(), *kept)
     code, said = deploy(host, "baseline", *args)
 
     assert code == 1
-    assert f"vllm-r{name}: CUDA out of memory" in said
-    assert f"error: vllm-r{name} is exited (3) after 0 s" in said
+    assert f"{name}: CUDA out of memory" in said
+    assert f"error: {name} is exited (3) after 0 s" in said
     assert bool(host.containers) is keep
 
 
 def test_a_dry_run_asks_docker_nothing(host: Host) -> None:
     """It prints the Compose file, and what would be run with it."""
-    args = ("--engine", "simulator", "--fleet", host.fleet(), "--dry-run")
+    args = (*simulated(host), "--dry-run")
 
     done = host.run("deploy", "baseline", *args)
 
@@ -217,9 +224,9 @@ def test_a_dry_run_asks_docker_nothing(host: Host) -> None:
 
 def test_teardown_removes_one_environment(host: Host) -> None:
     """And `all` the other one too; what is not there is no error."""
-    args = ("--engine", "simulator", "--fleet", host.fleet())
+    args = simulated(host)
     for environment in ("baseline", "managed"):
-        assert deploy(host, environment, *args, port())[0] == 0
+        assert deploy(host, environment, *args, host.port())[0] == 0
 
     one = host.run("teardown", "baseline")
     left = set(host.containers)
@@ -261,8 +268,8 @@ def test_a_folder_that_is_no_model_cache_stays(host: Host, tmp_path: Path) -> No
 
 def test_a_dry_teardown_removes_nothing(host: Host) -> None:
     """It names what would go."""
-    args = ("--engine", "simulator", "--fleet", host.fleet())
-    assert deploy(host, "baseline", *args, port())[0] == 0
+    args = simulated(host)
+    assert deploy(host, "baseline", *args, host.port())[0] == 0
 
     done = host.run("teardown", "all", "--dry-run")
 

@@ -88,16 +88,16 @@ def test_both_arms_run_one_version_of_vllm() -> None:
 @pytest.mark.parametrize(
     ("script", "args", "called"),
     [
-        ("scripts/deploy.sh", "baseline --fleet l4", "bench_environments -- deploy baseline --fleet l4"),
-        ("scripts/teardown.sh", "all", "bench_environments -- teardown all"),
-        ("scripts/benchmark_all_models.sh", "managed 10 100", "bench:runner -- all-models managed 10 100"),
+        ("deploy.sh", "baseline --dry-run", "bench_environments -- deploy baseline --dry-run"),
+        ("teardown.sh", "all", "bench_environments -- teardown all"),
+        ("benchmark_all_models.sh", "managed 4 9", "bench:runner -- all-models managed 4 9"),
     ],
-)  # fmt: skip
+)
 def test_scripts_hand_their_arguments_on(
     tmp_path: Path, script: str, args: str, called: str
 ) -> None:
     """From any folder, to the program that does the work."""
-    assert run_script(tmp_path, script, args) == f"run src/python/{called}\n"
+    assert run_script(tmp_path, f"scripts/{script}", args) == f"run src/python/{called}\n"
 
 
 def test_genai_perf_runner_keeps_the_arguments_of_the_seed(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ async def test_one_that_failed_ends_the_wait(status: str, health: str) -> None:
     """At once: it will not come back by itself."""
     looks = [[container("a")], [container("a"), container("b", status, health)]]
 
-    with pytest.raises(PodFailed, match="b is .* after 1 s") as failed:
+    with pytest.raises(PodFailed, match=r"b is .* after 1 s") as failed:
         await wait(looks)
 
     assert failed.value.container.name == "b"

@@ -14,11 +14,11 @@ VLLM_VERSION = "v0.19.0"
 CPU_VERSION = "v0.32.0"
 
 IMAGES = {
-    Engine.vllm: ("VLLM_IMAGE", f"vllm/vllm-openai:{VLLM_VERSION}"),
+    Engine.vllm: ("ENGINE_IMAGE", f"vllm/vllm-openai:{VLLM_VERSION}"),
     Engine.kvcached: ("KVCACHED_IMAGE", "kvcached:latest"),
     Engine.simulator: ("SIMULATOR_IMAGE", "simulator:latest"),
 }
-CPU_IMAGE = ("VLLM_CPU_IMAGE", f"vllm/vllm-openai-cpu:{CPU_VERSION}")
+CPU_IMAGE = ("CPU_ENGINE_IMAGE", f"vllm/vllm-openai-cpu:{CPU_VERSION}")
 
 CACHE = "${MODEL_CACHE:-/mnt/model-cache/huggingface}"
 MODELS = "${MODELS:-/mnt/model-cache/models}"
@@ -26,6 +26,9 @@ FLEET_IN_CONTAINER = "/etc/servekit/fleet.yaml"
 
 # Workers of a replica exchange tensors there; Docker's own 64 MB are too few.
 _SHARED_MEMORY = "8gb"
+
+# Where the KVCached image says whether KVCached has a part in its engine.
+_PROOF_PORT = 9410
 
 # Mixtral's 93 GB take a quarter of an hour to download, and minutes to load; the rest is room.
 _START_PERIOD = "40m"
@@ -69,13 +72,15 @@ def arguments_of(pod: Pod) -> EngineArguments:
 
 
 def _serving(deployment: Deployment, pod: Pod) -> dict[str, Any]:
-    entrypoint, *command = "vllm", *arguments_of(pod).argv()
+    proves = deployment.engine is Engine.kvcached
+    health = f"http://127.0.0.1:{_PROOF_PORT}/health" if proves else _health(pod)
     parts: dict[str, Any] = {
-        "entrypoint": [entrypoint],
-        "command": command,
+        # KVCached's image starts vLLM itself, to see that it was patched.
+        **({} if proves else {"entrypoint": ["vllm"]}),
+        "command": list(arguments_of(pod).argv()),
         "environment": _variables(deployment, pod),
         "volumes": [_mount(pod)],
-        "healthcheck": _check(["curl", "-fsS", _health(pod)], _START_PERIOD),
+        "healthcheck": _check(["curl", "-fsS", health], _START_PERIOD),
     }
     if pod.replica.gpus:
         parts["deploy"] = {"resources": {"reservations": {"devices": [_gpus(pod)]}}}
