@@ -104,5 +104,9 @@ SERVERS = (
 # Images that do one thing and end.  The notifier answers nothing without an account of Google's.
 PROGRAMS = ("bench", "build_notifier")
 
-# Built with the Node of this machine; build-support/images/build leaves them out where there is none.
+# Compiled against CUDA, in a base that is not to be had here.
+NEED_CUDA = ("kvcached",)
+
+# Built with the Node of this machine; build-support/images/build leaves them out where there is
+# none.
 NEED_NODE = ("chat",)

@@ -1,0 +1,75 @@
+"""The shared memory in which KVCached keeps its account.  Reads and removes files.
+
+The layout is KVCached's (kvcached/cli/utils.py): three signed 64-bit numbers of bytes, in a file of
+exactly that size in /dev/shm, under flock.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from servekit.errors.tree import SettingInvalid
+
+# Where Linux keeps POSIX shared memory.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+_NUMBERS = struct.Struct("=3q")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one engine holds of the GPU's memory for its KV cache (bytes).
+
+    Attributes:
+        limit: most that it may take; `kvctl limit` changes it.
+        used: taken by requests and cached prefixes.
+        preallocated: taken in advance, for the next requests.
+    """
+
+    limit: int
+    used: int
+    preallocated: int
+
+
+def read_account(segment: Path) -> Account | None:
+    """Return what *segment* says; None where there is none, or it is not KVCached's."""
+    try:
+        with segment.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            content = file.read(_NUMBERS.size + 1)
+    except OSError:
+        return None
+    if len(content) != _NUMBERS.size:
+        return None
+    account = Account(*_NUMBERS.unpack(content))
+    # The file is made before its numbers are written.
+    return account if account.limit > 0 else None
+
+
+@contextmanager
+def claimed(segment: Path) -> Iterator[None]:
+    """Keep the name of *segment* for one engine, and remove what an engine that was killed left.
+
+    What is left would prove the next engine's KVCached without there being any.
+
+    Raises:
+        SettingInvalid: another engine on this host uses the name.
+    """
+    lock = os.open(segment.with_name(f"{segment.name}.claim"), os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise SettingInvalid(
+            f"KVCACHED_IPC_NAME is {segment.name!r}, which another engine on this host uses; give "
+            "each engine a name of its own"
+        ) from error
+    try:
+        segment.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(lock)
