@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bench.calibrate_engine import measure, profile_json, recorded_profile
+from bench.calibrate_engine import profile_json, recorded_profile
+from bench.engine_evidence import NotMeasured, decode_at, measure
+from bench.live_engine import Answered
 from bench.recorded import (
     LoadRequest,
     RecordedLoad,
@@ -132,6 +135,59 @@ def test_live_load_is_replayed() -> None:
     assert all(0 < request.ttft_s <= request.last_s for request in load.requests)
 
 
+class Scripted:
+    """An engine that answers as it is told, time after time; the last script goes on for ever.
+
+    A script is the seconds between two tokens of every answer; 0.0: they all came at once.
+    """
+
+    url = "http://scripted"
+    max_model_len = 2048
+
+    def __init__(self, *steps_s: float) -> None:
+        self._steps_s = list(steps_s)
+
+    async def must_ask_together(
+        self, prompts: Sequence[int | list[int]], output_tokens: int
+    ) -> list[Answered]:
+        step_s = self._steps_s.pop(0) if len(self._steps_s) > 1 else self._steps_s[0]
+        gaps = (step_s,) * (output_tokens - 1)
+        one = Answered(0.0, 8, output_tokens, 0.1, 0.1 + sum(gaps), gaps, each_seen=step_s > 0)
+        return [one for _ in prompts]
+
+
+def test_step_that_was_not_seen_is_measured_again() -> None:
+    """Attempts in which all tokens came at once do not count; the rest gives the median."""
+    engine = Scripted(0.0, 0.004, 0.0, 0.030, 0.005)
+
+    point = asyncio.run(decode_at(engine, batch=4, context=256))
+
+    assert point.step_s == pytest.approx(0.005)
+    assert point.sequences == 4
+
+
+def test_step_that_is_never_seen_is_named() -> None:
+    """The error has the engine, the batch and the context that could not be measured."""
+    with pytest.raises(NotMeasured, match="http://scripted: decoding of 4 sequences at 256 tokens"):
+        asyncio.run(decode_at(Scripted(0.0), batch=4, context=256))
+
+
+def test_noise_in_one_point_leaves_every_step_a_length() -> None:
+    """A long context that was slow for another reason is not taken for what contexts cost."""
+    decode = [
+        DecodePoint(1, 320.0, 0.004, 0.005),
+        DecodePoint(1, 1088.0, 0.060, 0.070),
+        DecodePoint(8, 2560.0, 0.006, 0.007),
+        DecodePoint(8, 8704.0, 0.500, 0.600),
+    ]
+    ttft = [TtftPoint(n, 0.01 + n * 1e-5) for n in (64, 256, 1024)]
+
+    found = fit_profile("noisy", decode, ttft)
+
+    assert all(found.decode_step_s(point.sequences, 0) > 0 for point in decode)
+    assert found.kv_token_s < 0.006 / 2560
+
+
 def test_prompts_that_the_engine_knows_are_refused() -> None:
     """The same seed sends the same prompts, and a second run would measure the cache."""
 
@@ -166,6 +222,18 @@ def test_calibration_of_a_live_engine_finds_its_profile(tmp_path: Path) -> None:
     # The launch of an idle engine's step cannot be told from the step, from outside.
     real = theirs.step_s(1024, 1024**2 / 2, 0, 0) + theirs.frontend_s + theirs.idle_start_s
     assert 0.8 < (ours.step_s(1024, 1024**2 / 2, 0, 0) + ours.frontend_s) / real < 4
+
+
+def test_calibration_refuses_prompts_that_the_engine_knows() -> None:
+    """A second calibration with the same seed would time the prefix cache."""
+
+    async def twice() -> None:
+        async with serving(speed=20.0, calibration=H200, max_model_len=600) as client:
+            for _ in range(2):
+                await measure(client.server.url, None, 1, 1, None)
+
+    with pytest.raises(NotMeasured, match="give another --seed"):
+        asyncio.run(twice())
 
 
 def test_replay_sends_when_the_client_did() -> None:

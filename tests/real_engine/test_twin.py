@@ -9,7 +9,10 @@ import pytest
 from tests.real_engine.engine import Engine
 from tests.real_engine.programs import command, environ
 
-pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(900)]
+
+# How far the machine's own speed may be from what it was in either calibration.
+_MACHINE = 4.0
 
 
 def _run(*arguments: str) -> str:
@@ -21,23 +24,40 @@ def _run(*arguments: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def _calibrate(engine: Engine, profile: Path, seed: int) -> None:
+    """Write a profile of the engine as it is now; *seed* makes prompts that it does not know."""
+    load = ("--most", "4", "--budget", "2048", "--seed", str(seed))
+    _run(
+        *("calibrate-engine", "--url", engine.url, "--gpu", "cpu", *load),
+        *("--output", str(profile)),
+    )
+
+
+def _step_s(profile: Path) -> float:
+    step = json.loads(profile.read_text())["step"]
+    return float(step["forward_s"][0][1])
 
 
 def test_twin_of_a_real_engine_is_near(engine: Engine, tmp_path: Path) -> None:
     """A profile is measured, and the same load on the engine and in virtual time is compared.
 
-    Shared cores make a CPU engine's times noisy: a median within a factor of three is all that is
-    asked for; the figures are in the output.
+    Cores that others use change their speed by the minute.  So the engine is calibrated before and
+    after the load, and the load's median is held to lie about where the two twins have it; the
+    figures are in the output.
     """
-    profile, figures = tmp_path / "profile.json", tmp_path / "figures.json"
-    measured = ("--gpu", "cpu", "--most", "8", "--budget", "2048", "--output", str(profile))
-    _run("calibrate-engine", "--url", engine.url, *measured)
+    before, after, figures = (tmp_path / f"{name}.json" for name in ("before", "after", "figures"))
+    _calibrate(engine, before, seed=11)
 
-    load = ("--rate", "2", "--seconds", "15", "--output", str(figures))
-    said = _run("validate-engine", "--url", engine.url, "--profile", str(profile), *load)
+    load = ("--rate", "2", "--seconds", "15", "--seed", "12", "--output", str(figures))
+    said = _run("validate-engine", "--url", engine.url, "--profile", str(before), *load)
+    _calibrate(engine, after, seed=13)
 
-    rows = {row["metric"]: row for row in json.loads(figures.read_text())}
+    (row,) = (r for r in json.loads(figures.read_text()) if r["metric"] == "E2E p50 ms")
+    drift = _step_s(after) / _step_s(before)
+    least, most = sorted((row["twin"], row["twin"] * drift))
     assert "largest error" in said
-    assert 1 / 3 < rows["E2E p50 ms"]["twin"] / rows["E2E p50 ms"]["real"] < 3
+    assert least / _MACHINE < row["real"] < most * _MACHINE

@@ -30,6 +30,9 @@ _LONGEST = 60
 # Steps of more tokens are not CUDA graphs (vLLM's max_cudagraph_capture_size).
 _CAPTURED = 512
 
+# Share of a step that reading the context can be at most.
+_MOST_READING = 0.9
+
 # How fast heat follows: of 0.01 to 10 s, what leaves the least unexplained; 0.035 and 0.07 s leave
 # as much to within 1 %.
 _HOT_AFTER_S = 0.05
@@ -143,7 +146,9 @@ def _decode(decode: Sequence[DecodePoint], log: StepLog | None) -> tuple[Knots, 
     most = max(point.sequences for point in decode)
     batches = [b for b in BATCHES if b <= most] or [1]
     alone = [(float(p.sequences), p.kv_tokens, p.step_s) for p in decode]
-    per_kv = max(0.0, float(_by_batch(alone, batches, None)[-1]))
+    # Reading the context is part of a step, whatever a noisy measurement says.
+    whole = min(point.step_s / point.kv_tokens for point in decode if point.kv_tokens)
+    per_kv = min(max(0.0, float(_by_batch(alone, batches, None)[-1])), _MOST_READING * whole)
     if log is not None:
         steps = _decode_steps(log)
         seen = float(np.quantile([sequences for sequences, _, _ in steps], 0.998))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.calibrate_engine import recorded_profile
+from bench.engine_evidence import MOST_KNOWN
 from bench.live_engine import LiveEngine, open_engine
 from bench.recorded import LoadRequest, RecordedLoad, read_loads
 from bench.results import write_file
@@ -34,9 +35,6 @@ SHARES = (0.5, 0.9, 0.99)
 
 # What `--within` looks at: a 99th percentile of a minute's load is a handful of requests.
 JUDGED = ("TTFT p50 ms", "TTFT p90 ms", "ITL p50 ms", "ITL p90 ms")
-
-# Prompts are random and share nothing: hits beyond this share come from an earlier run.
-MOST_KNOWN = 0.01
 
 # The recorded loads come from this pair.
 RECORDED = ("meta-llama/Llama-3.1-8B-Instruct", "h200")

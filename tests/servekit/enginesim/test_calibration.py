@@ -2,7 +2,8 @@
 
 import pytest
 
-from servekit.enginesim.calibration import calibration_for
+from servekit.enginesim.calibration import ALL_REDUCE_S, READ_EFFICIENCY, calibration_for
+from servekit.enginesim.hardware import GPUS, MODELS
 from servekit.errors.tree import SettingInvalid
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -19,7 +20,12 @@ def test_measured_pair_is_used_as_it_is() -> None:
 
 def test_scaling_says_so() -> None:
     """A profile that nobody measured names where it comes from."""
-    assert "scaled from" in calibration_for(LLAMA, gpu="h100").source
+    scaled, measured = calibration_for(LLAMA, gpu="h100"), calibration_for(LLAMA, gpu="h200")
+
+    assert "scaled from" in scaled.source
+    assert "unverified" in scaled.source
+    assert not scaled.verified
+    assert measured.verified
 
 
 def test_scaling_to_where_it_came_from_changes_little() -> None:
@@ -45,6 +51,16 @@ def test_two_gpus_are_faster_than_one_but_not_twice() -> None:
     )
 
     assert one / 2 < two < one
+
+
+def test_all_reduces_are_two_a_layer() -> None:
+    """A second GPU divides the reading of weights and adds the all-reduces to a decode step."""
+    one, two = (calibration_for(LLAMA, tensor_parallel_size=size) for size in (1, 2))
+
+    shared = one.profile.decode_step_s(1, 0) - two.profile.decode_step_s(1, 0)
+    read_s = 2 * MODELS[LLAMA].parameters / (GPUS["h100"].bandwidth * READ_EFFICIENCY)
+    launches = 2 * MODELS[LLAMA].layers * ALL_REDUCE_S
+    assert shared == pytest.approx(read_s / 2 - launches, rel=0.01)
 
 
 def test_mixture_reads_more_experts_as_the_batch_grows() -> None:

@@ -1,12 +1,11 @@
-"""Memory that engines share, and what a start takes."""
+"""Memory that engines of one GPU share."""
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from servekit.enginesim.engine import Engine
 from servekit.enginesim.sequence import Request
 from servekit.enginesim.sharing import SharedMemory
-from servekit.enginesim.startup import start_s, start_stages
-from servekit.errors.tree import SettingInvalid
 from tests.servekit.enginesim.driving import small_engine
 
 
@@ -52,21 +51,18 @@ def test_waiting_engine_goes_on_when_memory_is_back() -> None:
     assert two.begin(9.0) is not None
 
 
-def test_warm_start_is_as_long_as_it_was_measured() -> None:
-    """Stages add up to the starts that were timed, within their repeats of 2 s."""
-    assert start_s("empty") == pytest.approx(69.8, abs=2.0)
-    assert start_s("warm") == pytest.approx(37.3, abs=2.0)
-    assert start_s("plan") == pytest.approx(33.7, abs=2.0)
+@given(asks=st.lists(st.tuples(st.booleans(), st.integers(1, 900)), max_size=30))
+def test_engines_never_hold_more_than_there_is(asks: list[tuple[bool, int]]) -> None:
+    """Whoever asks for how much, what both have mapped is within the memory of the GPU."""
+    memory, one, two = _pair()
+    for number, (first, tokens) in enumerate(asks):
+        engine = one if first else two
+        if engine.busy_until is not None:
+            engine.end()
+        engine.submit(Request(number, tokens, 1), 0.0)
+        memory.lend(engine)
+        engine.begin(0.0)
 
-
-def test_weights_from_disk_take_their_time() -> None:
-    """16 GB took 8 s where dummy weights take 1."""
-    stages = {stage.name: stage.seconds for stage in start_stages("warm", 16.06e9)}
-
-    assert stages["weights"] == pytest.approx(8.0, abs=0.1)
-
-
-def test_unknown_start_is_refused() -> None:
-    """The message lists what was measured."""
-    with pytest.raises(SettingInvalid, match="warm"):
-        start_stages("lukewarm")  # type: ignore[arg-type]
+        assert memory.used_bytes <= memory.total_bytes
+        assert one.pool.free >= 0
+        assert two.pool.free >= 0

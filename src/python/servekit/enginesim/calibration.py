@@ -1,7 +1,8 @@
 """Profiles from data files, and the rule that carries one to another model, GPU or size.
 
 Pure but for reading the package's own data.  A profile that was measured is used as it is; all
-others are scaled from the nearest measured one, and say so in `Calibration.source`.
+others are scaled from the nearest measured one and are not verified: no engine of that kind was
+measured, and `Calibration.source` says so.
 """
 
 import json
@@ -36,6 +37,7 @@ class Calibration:
     Attributes:
         kv_cache_tokens: tokens that the KV cache holds.
         source: "measured", or the rule and the measurement it was scaled from.
+        verified: whether an engine of just this kind was measured.
     """
 
     model: str
@@ -44,6 +46,7 @@ class Calibration:
     profile: StepProfile
     kv_cache_tokens: int
     source: str
+    verified: bool = False
 
 
 def calibration_for(
@@ -107,6 +110,7 @@ def read_calibration(raw: dict[str, Any]) -> Calibration:
         profile=profile,
         kv_cache_tokens=raw["kv_cache_tokens"],
         source="measured",
+        verified=True,
     )
 
 
@@ -120,7 +124,8 @@ def scaled(
       beyond that is the launch of kernels and stays;
     - each further prefill token costs arithmetic: active parameters over flops;
     - KV cache is read at the memory's bandwidth, attention costs width times layers over flops;
-    - all of these are divided over the GPUs, which adds two all-reduces a layer;
+    - all of these are divided over the GPUs, which adds two all-reduces a layer, behind attention
+      and behind the MLP (vllm/model_executor/layers/linear.py, RowParallelLinear);
     - a mixture of experts reads, in a step, those experts that any token chose.
     """
     here, there = GPUS[base.gpu], GPUS[gpu]
@@ -154,7 +159,7 @@ def scaled(
             jitter_s=profile.jitter_s,
         ),
         kv_cache_tokens=_kv_cache_tokens(shape, there, tp, utilization),
-        source=f"scaled from {profile.name} by parameters, bandwidth and flops",
+        source=f"scaled from {profile.name} by parameters, bandwidth and flops, unverified",
     )
 
 

@@ -1,5 +1,9 @@
 """How long an engine takes to start, stage by stage, and to sleep and wake.  Pure.
 
+Asleep at level 0 an engine only schedules nothing; at level 1 its weights lie in the host's memory
+and its KV cache is gone, at level 2 both are gone.  Requests that it holds are aborted
+(vllm/v1/engine/core.py, `sleep` with its default mode).
+
 Measured with vLLM 0.26.0 and an 8B model on one H200 (tests/golden/h200_vllm_0.26.0,
 coldstart_phases.json and sleep.json); each start was run once, repeats differed by about 2 s.
 """
