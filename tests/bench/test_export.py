@@ -3,13 +3,18 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
 
 import pytest
 
+from bench.aiperf_files import aiperf_records
 from bench.export import aiperf_csv, aiperf_json, aiperf_jsonl, genai_csv, genai_json
 from bench.measures import busy_s, summarize, totals
 from bench.record import Record, merged, read_records, write_records
+from bench.schedule import Call, Schedule
 from servekit.errors.tree import WorkloadInvalid
 from tests.support.records import a_record, at
 
@@ -19,7 +24,13 @@ RECORDS = [
     at(a_record(error="http 503", detail="busy", content_s=()), 0, 2.0),
 ]
 GENAI_HEADER = "Metric,avg,min,max,p99,p95,p90,p75,p50,p25,p10,p5,p1"
+# aiperf has no TTFT from when a request was due.
+OWN_METRIC = "effective_time_to_first_token"
 PERCENTILES = {"p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p99"}
+
+
+def aiperf_golden(name: str) -> str:
+    return (resources.files("tests.golden") / "aiperf_0.13.0" / name).read_text()
 
 
 def test_the_csv_has_genai_perfs_header_and_rows() -> None:
@@ -64,65 +75,91 @@ def test_the_json_has_genai_perfs_metrics() -> None:
     assert shown["input_config"] == {"model": "m"}
 
 
-def test_aiperfs_json_has_its_fields() -> None:
-    """The names of schema 1.4, with count and sum beside the percentiles."""
+def aiperf_json_of(records: Sequence[Record]) -> dict[str, Any]:
     now = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
-    shown = json.loads(
-        aiperf_json(
-            RECORDS, input_config={}, run_info={}, start_time=now, end_time=now, cancelled=True
-        )
+    text = aiperf_json(
+        records, input_config={}, run_info={}, start_time=now, end_time=now, cancelled=True
     )
-
-    assert {
-        "schema_version",
-        "aiperf_version",
-        "benchmark_id",
-        "run_info",
-        "input_config",
-        "was_cancelled",
-        "is_complete",
-        "error_summary",
-        "start_time",
-        "end_time",
-        "request_throughput",
-        "request_latency",
-        "request_count",
-        "time_to_first_token",
-        "time_to_second_token",
-        "inter_token_latency",
-        "inter_chunk_latency",
-        "output_token_throughput",
-        "output_token_throughput_per_user",
-        "output_sequence_length",
-        "input_sequence_length",
-        "benchmark_duration",
-        "request_error_rate",
-        "credit_to_start_latency",
-        "effective_latency",
-    } <= set(shown)
-    stats = {"unit", "avg", "min", "max", "std", "count", "sum"} | PERCENTILES
-    assert set(shown["request_latency"]) == stats
-    assert (shown["was_cancelled"], shown["is_complete"]) == (True, False)
+    return dict(json.loads(text))
 
 
-def test_aiperfs_csv_has_its_columns() -> None:
-    """The columns of profile_export_aiperf.csv."""
-    header = aiperf_csv(RECORDS).splitlines()[0]
+def test_every_metric_of_aiperfs_json_is_one_of_its_own() -> None:
+    """By name, unit and statistics, as a captured export has them; ours but one."""
+    golden = json.loads(aiperf_golden("profile_export_aiperf.json"))
 
-    assert header == "Metric,avg,max,min,sum,p1,p5,p10,p25,p50,p75,p90,p95,p99,std"
+    ours = aiperf_json_of(RECORDS)
+
+    assert ours.keys() - golden.keys() == {OWN_METRIC}
+    assert {"time_to_first_token", "request_throughput", "credit_to_start_latency"} <= ours.keys()
+    for name in ours.keys() & golden.keys():
+        if isinstance(golden[name], dict) and "unit" in golden[name]:
+            assert ours[name]["unit"] == golden[name]["unit"], name
+            assert ours[name].keys() == golden[name].keys(), name
 
 
-def test_the_jsonl_has_a_line_per_request() -> None:
-    """With aiperf's metadata; a failed request has an error and no metrics."""
-    lines = [json.loads(line) for line in aiperf_jsonl(RECORDS, 10**18).splitlines()]
+def test_what_is_no_metric_of_aiperfs_json_is_all_there() -> None:
+    """Whoever asks whether the run was whole finds it where aiperf says it."""
+    golden = json.loads(aiperf_golden("profile_export_aiperf.json"))
+    about = {name for name, value in golden.items() if "unit" not in dict_or_empty(value)}
 
-    first, _, failed = lines
+    ours = aiperf_json_of(RECORDS)
+
+    assert about <= ours.keys()
+    assert (ours["was_cancelled"], ours["is_complete"]) == (True, False)
+    assert ours["error_summary"][0]["count"] == 1
+
+
+def dict_or_empty(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def test_aiperfs_csv_has_its_columns_and_rows() -> None:
+    """Both tables: header and labels are those of a captured export."""
+    upper, lower = aiperf_csv(RECORDS).split("\n\n")
+    golden_upper, golden_lower = aiperf_golden("profile_export_aiperf.csv").split("\n\n")[:2]
+
+    assert upper.splitlines()[0] == golden_upper.splitlines()[0]
+    assert labels(upper) - labels(golden_upper) == {"Effective Time To First Token (ms)"}
+    assert labels(lower) <= labels(golden_lower)
+
+
+def labels(table: str) -> set[str]:
+    return {row[0] for row in csv.reader(io.StringIO(table))}
+
+
+def test_the_jsonl_has_a_line_per_request_as_aiperf_writes_it() -> None:
+    """Its metadata is complete, its metrics have aiperf's names and units; a failure has none."""
+    golden = [json.loads(line) for line in aiperf_golden("profile_export.jsonl").splitlines()]
+    units = {name: of["unit"] for name, of in golden[0]["metrics"].items()}
+
+    first, _, failed = [json.loads(line) for line in aiperf_jsonl(RECORDS, 10**18).splitlines()]
+
+    assert golden[0]["metadata"].keys() <= first["metadata"].keys()
     assert first["metadata"]["request_start_ns"] == 10**18
-    assert first["metadata"]["benchmark_phase"] == "profiling"
     assert first["metrics"]["time_to_first_token"] == {"value": pytest.approx(50.0), "unit": "ms"}
     assert first["metrics"]["inter_chunk_latency"]["value"] == pytest.approx([10.0, 10.0])
+    own = first["metrics"].keys() - units.keys()
+    assert own == {OWN_METRIC, "credit_to_start_latency", "effective_latency"}
+    assert all(
+        first["metrics"][name]["unit"] == units[name] for name in first["metrics"].keys() - own
+    )
     assert failed["metrics"] == {}
     assert failed["error"] == {"type": "http 503", "message": "busy"}
+
+
+def test_what_we_export_as_aiperf_is_read_back_as_aiperfs() -> None:
+    """The file that stands for aiperf's is one to whoever reads aiperf's: our own reader."""
+    calls = tuple(
+        Call(at_s=r.due_s, model=r.model, prompt_tokens=100, output_tokens=3) for r in RECORDS
+    )
+    lines = aiperf_jsonl(RECORDS, 10**18).encode()
+
+    read = aiperf_records(lines, Schedule("s", 1, calls), "a", timed=True, source="x")
+
+    assert [r.error for r in read] == [r.error for r in RECORDS]
+    for ours, theirs in zip(RECORDS, read, strict=True):
+        assert theirs.ttft_s == pytest.approx(ours.ttft_s, abs=1e-6)
+        assert theirs.e2e_s == pytest.approx(ours.e2e_s, abs=1e-6)
 
 
 def test_latency_counts_from_sent_and_from_due_side_by_side() -> None:

@@ -81,9 +81,10 @@ def beside_aiperf(
     from rich.console import Console
 
     from bench import beside
+    from bench.results import write_file
 
     with tempfile.TemporaryDirectory() as folder:
         text = beside.table(aiperf, concurrency or [1, 16, 64], seconds, Path(folder))
     Console().print(text, highlight=False, markup=False)
     if markdown is not None:
-        markdown.write_text(text)
+        write_file(markdown, text)

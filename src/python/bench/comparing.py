@@ -66,18 +66,19 @@ def compare(
     check_fail_on(fail_on)
     given = setting(context, kept, upstream=upstream, goal=limits.goal())
     specs = [baseline, candidate]
-    saved = {spec: load_saved(Path(spec)) for spec in specs if Path(spec).is_dir()}
-    if not saved:
+    saved = [load_saved(Path(spec)) if Path(spec).is_dir() else None for spec in specs]
+    first = next((one for one in saved if one is not None), None)
+    if first is None:
         with live_arms(specs, load.fleet, given) as arms:
             proven = _prove(arms, proofs, given)
             schedule, shape = _plan(arms, load, model, drain, given)
             exit_as(compare_urls(arms, schedule, shape, proven), fail_on)
         return
-    if len(saved) == 1:
-        (first,) = saved.values()
-        (spec,) = (spec for spec in specs if spec not in saved)
-        saved[spec] = _measure_like(first, spec, load.fleet, proofs, given)
-    exit_as(compare_saved(saved[baseline], saved[candidate], given), fail_on)
+    both = [
+        one or _measure_like(first, spec, load.fleet, proofs, given)
+        for one, spec in zip(saved, specs, strict=True)
+    ]
+    exit_as(compare_saved(both[0], both[1], given), fail_on)
 
 
 def _measure_like(

@@ -145,7 +145,7 @@ def overall(rows: Iterable[Row]) -> tuple[Verdict, str]:
     if not judged:
         return (
             Verdict.NOT_SHOWN,
-            "too little was measured to tell; more --parts or a longer --part-s",
+            "too little was measured to tell; raise --parts or --part-s",
         )
     return Verdict.NOT_SHOWN, f"none of {len(judged)} headline metrics differs beyond chance"
 

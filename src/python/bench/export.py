@@ -12,12 +12,16 @@ from typing import Any
 
 from bench.measures import (
     CHUNK,
+    DISPATCH,
+    EFFECTIVE,
     ISL,
     ITL,
     LATENCY,
     OSL,
     PER_USER,
     PERCENTILES,
+    RECEIVING,
+    SENDING,
     TTFT,
     TTST,
     Measure,
@@ -29,6 +33,15 @@ from bench.measures import (
 )
 from bench.record import Record
 
+# aiperf's own labels, where they are not genai-perf's.
+_AIPERF_LABELS = {
+    TTFT: "Time to First Token",
+    TTST: "Time to Second Token",
+    EFFECTIVE: "Effective Latency (CO-aware)",
+    DISPATCH: "Credit-to-Start Latency",
+    SENDING: "HTTP Sending",
+    RECEIVING: "HTTP Receiving",
+}
 _GENAI_ROWS = (TTFT, TTST, LATENCY, ITL, PER_USER, OSL, ISL)
 AIPERF_SCHEMA = "1.4"
 
@@ -62,12 +75,13 @@ def genai_json(records: Sequence[Record], input_config: Mapping[str, Any]) -> st
 def aiperf_csv(records: Sequence[Record]) -> str:
     """Return profile_export_aiperf.csv."""
     found, total = summarize(records), totals(records)
-    names = ["avg", "max", "min", "sum", *(f"p{q}" for q in PERCENTILES), "std"]
+    names = ["avg", "min", "max", "sum", *(f"p{q}" for q in PERCENTILES), "std"]
     rows = [["Metric", *names]]
-    for measure, of in found.items():
-        values = [of.avg, of.max, of.min, of.sum, *of.percentiles.values(), of.std]
-        rows.append([f"{measure.label} ({measure.unit})", *(f"{v:.2f}" for v in values)])
-    return _csv(rows) + "\n" + _csv([["Metric", "Value"], *_genai_totals(total)])
+    # aiperf sorts its rows by name.
+    for measure, of in sorted(found.items(), key=lambda item: _aiperf_label(item[0])):
+        values = [of.avg, of.min, of.max, of.sum, *of.percentiles.values(), of.std]
+        rows.append([_aiperf_label(measure), *(f"{v:.2f}" for v in values)])
+    return _csv(rows) + "\n" + _csv([["Metric", "Value"], *_aiperf_totals(total)])
 
 
 def aiperf_json(
@@ -81,7 +95,6 @@ def aiperf_json(
 ) -> str:
     """Return profile_export_aiperf.json.  Times are ISO 8601."""
     found, total = summarize(records), totals(records)
-    rate = total.failed / total.requests if total.requests else 0.0
     shown: dict[str, Any] = {
         "schema_version": AIPERF_SCHEMA,
         "aiperf_version": None,
@@ -91,7 +104,8 @@ def aiperf_json(
         "was_cancelled": cancelled,
         "is_complete": not cancelled,
         "error_summary": [
-            {"error_details": {"type": error}, "count": n} for error, n in total.errors.items()
+            {"error_details": {"type": error, "message": ""}, "count": n}
+            for error, n in total.errors.items()
         ],
         "start_time": start_time,
         "end_time": end_time,
@@ -99,7 +113,7 @@ def aiperf_json(
         "output_token_throughput": _single("tokens/sec", total.output_token_throughput),
         "request_count": _single("requests", float(total.requests - total.failed)),
         "error_request_count": _single("requests", float(total.failed)),
-        "request_error_rate": _single("ratio", rate),
+        "request_error_rate": _single("%", _error_percent(total)),
         "benchmark_duration": _single("sec", total.duration_s),
         **{measure.key: _aiperf_stats(measure, of) for measure, of in found.items()},
     }
@@ -125,17 +139,23 @@ def _aiperf_line(number: int, one: Record, started_ns: int) -> dict[str, Any]:
             "turn_index": 0,
             "credit_issued_ns": _ns(one.due_s, started_ns),
             "request_start_ns": _ns(one.sent_s, started_ns),
-            "request_ack_ns": None,
+            "request_ack_ns": _ns(one.content_s[0], started_ns) if one.content_s else None,
             "request_end_ns": _ns(one.end_s, started_ns),
             "worker_id": one.served_by or None,
             "record_processor_id": None,
             "benchmark_phase": "profiling",
+            "phase_index": 0,
+            "profiling_index": 0,
+            "phase_name": "profiling",
+            "phase_kind": "profiling",
             "was_cancelled": False,
+            "context_overflow_skip": False,
+            "agent_depth": 0,
+            "root_correlation_id": None,
             "model": one.model,
             "arm": one.arm,
         },
         "metrics": {},
-        "error": None,
     }
     if one.ok:
         values = measured(one)
@@ -157,6 +177,27 @@ def _genai_totals(total: Totals) -> list[list[str]]:
         ["Request Throughput (per sec)", f"{total.request_throughput:.2f}"],
         ["Request Count (count)", f"{total.requests - total.failed:.2f}"],
     ]
+
+
+def _aiperf_label(measure: Measure) -> str:
+    return f"{_AIPERF_LABELS.get(measure, measure.label)} ({measure.unit})"
+
+
+def _aiperf_totals(total: Totals) -> list[list[str]]:
+    return [
+        ["Benchmark Duration (sec)", f"{total.duration_s:.2f}"],
+        ["Completed Requests (Success + Error)", f"{total.requests:.2f}"],
+        ["Error Request Count", f"{total.failed:.2f}"],
+        ["Output Token Throughput (tokens/sec)", f"{total.output_token_throughput:.2f}"],
+        ["Request Count", f"{total.requests - total.failed:.2f}"],
+        ["Request Error Rate (%)", f"{_error_percent(total):.2f}"],
+        ["Request Throughput (requests/sec)", f"{total.request_throughput:.2f}"],
+        ["Total Output Tokens (tokens)", f"{total.output_tokens:.2f}"],
+    ]
+
+
+def _error_percent(total: Totals) -> float:
+    return 100.0 * total.failed / total.requests if total.requests else 0.0
 
 
 def _genai_percentiles() -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.aiperf_run import measure_with_aiperf
 from bench.arm_metrics import windows_of
 from bench.arms import Arm, check_installed, start_arms
 from bench.crew import load_with_workers
@@ -170,15 +171,36 @@ def measure_one(
     """Measure one upstream: a closed loop of *concurrency* users, or without it an open loop."""
     folder = run_folder(setting.output_dir, arm.name)
     measured = load_one(arm, schedule, concurrency, setting)
-    validity = judge(measured.records, measured.burden)
-    console = setting.console
-    console.print(run_table(summarize(measured.records), totals(measured.records)))
-    print_client(validity, measured, console)
+    _conclude_one(arm, schedule, concurrency, measured, folder, setting)
+    return measured
+
+
+def measure_by_aiperf(
+    program: str, arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting
+) -> Measured:
+    """Let aiperf measure *arm*, and keep and print what it found as if it were our own."""
+    folder = run_folder(setting.output_dir, arm.name)
+    setting.console.print(f"aiperf sends {len(schedule.calls)} requests to {arm.url}")
+    measured = measure_with_aiperf(program, arm, schedule, concurrency, setting, folder / "aiperf")
+    _conclude_one(arm, schedule, concurrency, measured, folder, setting)
+    return measured
+
+
+def _conclude_one(
+    arm: Arm,
+    schedule: Schedule,
+    concurrency: int | None,
+    measured: Measured,
+    folder: Path,
+    setting: Setting,
+) -> None:
+    """Print and keep one arm's run."""
+    setting.console.print(run_table(summarize(measured.records), totals(measured.records)))
+    print_client(judge(measured.records, measured.burden), measured, setting.console)
     shape = whole(schedule) if concurrency is None else None
     said = about(schedule, shape, measured, setting)
     keep_run(arm.name, measured.records, measured, schedule, said, folder, setting)
-    console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
-    return measured
+    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
 
 
 def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting) -> Measured:

@@ -20,6 +20,7 @@ from bench.results import make_folder, new_run_folder, write_file, write_files
 from bench.run_report import RunEvidence, run_html
 from bench.saved import Saved, load_saved, together
 from bench.schedule import Schedule, Shape
+from bench.sections import legend
 from bench.setting import Setting
 from bench.tables import run_markdown, summary_markdown
 from bench.validity import judge
@@ -111,7 +112,7 @@ def keep_verdict(
         where = [os.path.relpath(arm, folder) for arm in arms]
         write_files(folder, _verdict_files(evidence, where))
     if setting.browser:
-        for plot, picture in draw(key_plots(evidence), setting.browser):
+        for plot, picture in draw(key_plots(evidence), legend(evidence.lines), setting.browser):
             for folder in folders:
                 write_file(folder / f"{plot.name}.png", picture)
 

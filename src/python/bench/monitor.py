@@ -18,14 +18,14 @@ class Burden(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cpu_share: processor time over wall time over cores, 0.0 to 1.0.
-        lag_p50_ms, lag_p99_ms: how late the event loop ran a timer.
+        lag_p50_ms, lag_p99_ms: how late the event loop ran a timer; None where it is not ours.
     """
 
     wall_s: float
     cpu_s: float
     cores: int
-    lag_p50_ms: float
-    lag_p99_ms: float
+    lag_p50_ms: float | None
+    lag_p99_ms: float | None
 
     @property
     def cpu_share(self) -> float:

@@ -80,6 +80,47 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """A load that one upstream gets once, by genai-perf's and aiperf's names."""
+
+    model: Models = None
+    num_requests: Annotated[
+        int, typer.Option("--num-requests", "--request-count", min=1, help="Requests to send.")
+    ] = 100
+    concurrency: Annotated[int, typer.Option(min=1, help="Users of the closed loop.")] = 10
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", "--request-rate", help="Requests per second: an open loop, no --concurrency."
+        ),
+    ] = None
+    arrivals: ArrivalShape = "poisson"
+    workload: WorkloadName = "default"
+    endpoint_type: Annotated[str, typer.Option(help="completions or chat.")] = "completions"
+    streaming: Annotated[bool, typer.Option(help="Ask for a stream.")] = True
+    seed: Seed = 1
+    backend: Annotated[str, typer.Option(hidden=True, help="genai-perf's.")] = "vllm"
+
+    def check(self) -> None:
+        """Raise unless every word is one that there is."""
+        if self.endpoint_type not in ("chat", "completions"):
+            raise SettingInvalid(
+                f"--endpoint-type {self.endpoint_type!r}: there are completions and chat"
+            )
+        if self.backend != "vllm":
+            raise SettingInvalid(
+                f"--backend {self.backend!r}: what is measured speaks vLLM's API; leave it out"
+            )
+
+    def chat(self) -> bool:
+        return self.endpoint_type == "chat"
+
+    def users(self) -> int | None:
+        """Users of the closed loop; None for an open one."""
+        return self.concurrency if self.rate is None else None
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """The lengths of synthetic prompts and answers, by genai-perf's and aiperf's names."""
 

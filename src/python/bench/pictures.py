@@ -17,7 +17,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 # Pixels of the page, of which each becomes two by two in the picture; the frame is what stands
 # around the drawing.
-_WIDTH, _FRAME = 820, 60
+_WIDTH, _FRAME = 640, 100
 
 # The first start of a browser on a busy machine took 8 s.
 _TIMEOUT_S = 60.0
@@ -39,8 +39,8 @@ def find_browser(asked: str) -> str:
     )
 
 
-def draw(plots: Sequence[Plot], browser: str) -> Iterator[tuple[Plot, bytes]]:
-    """Yield each plot with its picture, on white.
+def draw(plots: Sequence[Plot], names: str, browser: str) -> Iterator[tuple[Plot, bytes]]:
+    """Yield each plot with its picture, on white.  *names* is the legend of what it compares.
 
     Raises:
         EngineError: the browser drew nothing.
@@ -48,7 +48,7 @@ def draw(plots: Sequence[Plot], browser: str) -> Iterator[tuple[Plot, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         for plot in plots:
             page = Path(folder) / f"{plot.name}.html"
-            page.write_text(_page(plot))
+            page.write_text(_page(plot, names))
             yield plot, _screenshot(page, browser, _height(plot))
 
 
@@ -58,12 +58,12 @@ def _height(plot: Plot) -> int:
     return round(_WIDTH * share) + _FRAME
 
 
-def _page(plot: Plot) -> str:
+def _page(plot: Plot, names: str) -> str:
     return (
         '<!doctype html><html><head><meta charset="utf-8"><meta name="color-scheme" '
         f'content="light"><style>{sections.style()}body{{padding:0;max-width:none}}'
-        f'</style></head><body><figure class="wide"><h3>{escape(plot.title)}</h3>{plot.content}'
-        "</figure></body></html>"
+        f'</style></head><body><figure class="wide"><h3>{escape(plot.title)}</h3>'
+        f"{names}{plot.content}</figure></body></html>"
     )
 
 

@@ -118,7 +118,9 @@ def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measu
         for name, saved in zip(names, (baseline, candidate), strict=True)
         for record in saved.records
     ]
-    heavier = max((baseline.burden, candidate.burden), key=lambda b: (b.cpu_share, b.lag_p99_ms))
+    heavier = max(
+        (baseline.burden, candidate.burden), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)
+    )
     return Measured(
         records=records,
         burden=heavier,

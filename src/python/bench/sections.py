@@ -31,7 +31,7 @@ def distributions(lines: Sequence[Line]) -> str:
         "Distributions",
         "The share of requests, or of gaps between tokens, that took at most so long; from when a "
         "request was due. A curve further to the left is better.",
-        _legend(lines) + _figures(charts.distributions(lines)),
+        legend(lines) + _figures(charts.distributions(lines)),
     )
 
 
@@ -46,7 +46,7 @@ def over_time(lines: Sequence[Line], parts: Sequence[Part]) -> str:
     return markup.section(
         "Over the schedule" if len(lines) > 1 else "Over the run",
         text if len(lines) > 1 else "By when requests were due, and when tokens arrived.",
-        _legend(lines) + _figures(plots),
+        legend(lines) + _figures(plots),
     )
 
 
@@ -54,7 +54,7 @@ def _figures(plots: Sequence[Plot]) -> str:
     return markup.charts([markup.figure(plot.title, plot.content) for plot in plots])
 
 
-def _legend(lines: Sequence[Line]) -> str:
+def legend(lines: Sequence[Line]) -> str:
     return markup.legend([(line.name, line.css) for line in lines]) if len(lines) > 1 else ""
 
 
@@ -86,7 +86,7 @@ def by_replica(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> str:
         "Per replica",
         "Who served what, as the load balancer named it; then what the engines said of "
         "themselves, sampled at the same moments during the whole run.",
-        _legend(lines) + _figures(plots) + _engines(replicas),
+        legend(lines) + _figures(plots) + _engines(replicas),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 380, 230
+_MOST_TICKS = 7
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 36
 
 
@@ -90,14 +91,14 @@ def forest(title: str, axis: Axis, intervals: Sequence[Interval]) -> str:
     """Return each estimate as a dot on its interval, with a line where nothing differs."""
     row, name_width, wide = 22, 150, 640
     room = wide - name_width - 14
-    height = len(intervals) * row + 34
+    height = len(intervals) * row + 42
 
     def at(value: float) -> float:
         return name_width + axis.share(value) * room
 
-    zero = f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="2" y2="{height - 30}"/>'
+    zero = f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="2" y2="{height - 38}"/>'
     ticks = "".join(
-        f'<text x="{at(t):.1f}" y="{height - 16}" text-anchor="middle">{_percent(t)}</text>'
+        f'<text x="{at(t):.1f}" y="{height - 24}" text-anchor="middle">{_percent(t)}</text>'
         for t in axis.ticks()
     )
     rows = "".join(
@@ -189,9 +190,11 @@ def _ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    # Three labels a decade are legible over two decades, one over more.
-    steps = (1, 2, 5) if math.log10(high / low) <= 2 else (1,)
-    ticks = [m * 10.0**power for power in powers for m in steps]
-    inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    # As many labels a decade as are legible together.
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**power for power in powers for m in steps]
+        inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(inside) <= _MOST_TICKS:
+            break
     # Within a decade there may be none of these; round numbers serve as well there.
     return inside if len(inside) > 2 else _ticks(low, high, 4)

@@ -94,11 +94,16 @@ def _seen(found: Comparison) -> str:
 def client_line(validity: Validity) -> str:
     """Return what the client did to its own measurement."""
     return (
-        f"client: {validity.client_cpu_share:.0%} of a core, event loop "
-        f"{validity.lag_p99_ms:.1f} ms late (p99), requests sent "
+        f"client: {validity.client_cpu_share:.0%} of a core, {_lag(validity)}, requests sent "
         f"{validity.dispatch_p50_ms:.2f} ms (p50) and {validity.dispatch_p99_ms:.2f} ms (p99) "
         f"after they were due, {validity.achieved_share:.1%} of the asked rate"
     )
+
+
+def _lag(validity: Validity) -> str:
+    if validity.lag_p50_ms is None or validity.lag_p99_ms is None:
+        return "event loop not looked at"
+    return f"event loop {validity.lag_p50_ms:.1f} ms (p50), {validity.lag_p99_ms:.1f} ms late (p99)"
 
 
 def run_table(found: dict[Measure, Stats], total: Totals) -> Table:

@@ -19,13 +19,15 @@ class Validity(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         reasons: why not; empty for a valid run.
+        lag_p50_ms, lag_p99_ms: how late the client's event loop was; None where nobody knows.
         achieved_share: requests sent per second over requests due per second.
         dispatch_p50_ms, dispatch_p99_ms: how late requests were sent.
     """
 
     reasons: tuple[str, ...]
     client_cpu_share: float
-    lag_p99_ms: float
+    lag_p50_ms: float | None
+    lag_p99_ms: float | None
     achieved_share: float
     dispatch_p50_ms: float
     dispatch_p99_ms: float
@@ -51,7 +53,7 @@ def judge(
             f"the client used {burden.cpu_share:.0%} of its {burden.cores} core(s), over "
             f"{MAX_CPU_SHARE:.0%}; lower the rate or add --workers"
         )
-    if burden.lag_p99_ms > MAX_LAG_P99_MS:
+    if burden.lag_p99_ms is not None and burden.lag_p99_ms > MAX_LAG_P99_MS:
         reasons.append(
             f"the client's event loop was {burden.lag_p99_ms:.1f} ms late (p99), over "
             f"{MAX_LAG_P99_MS:g} ms; leave the machine to the benchmark or add --workers"
@@ -68,6 +70,7 @@ def judge(
     return Validity(
         reasons=tuple(reasons),
         client_cpu_share=burden.cpu_share,
+        lag_p50_ms=burden.lag_p50_ms,
         lag_p99_ms=burden.lag_p99_ms,
         achieved_share=achieved,
         dispatch_p50_ms=float(np.percentile(delays_ms, 50)),
