@@ -61,6 +61,15 @@ async def test_server_is_ready_when_it_is_warm(folder: Path) -> None:
     ]
 
 
+async def test_answer_without_text_warms_as_well(folder: Path) -> None:
+    """Tokens that decode to nothing, as a model may give for a prompt of arbitrary ids."""
+    async with model_server(folder, FAKE_SAYS_NOTHING="1") as running:
+        await running.url()
+
+    assert any('"prewarmed"' in line for line in running.log)
+    assert not any("prewarm failed" in line for line in running.log)
+
+
 async def test_engine_is_started_for_the_gpu_that_is_there(folder: Path) -> None:
     """The seed's numbers, half precision on a T4, caches on the volume; no secret in a log."""
     environ = {"HF_TOKEN": "hf_s3cret", "ENGINE_ARGS": "--swap-space 4 --seed 7"}

@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
             self._stream(body)
             return
         usage = {"prompt_tokens": tokens, "completion_tokens": 1}
-        answer = {"choices": [{"text": "x" * body.get("max_tokens", 1)}], "usage": usage}
+        text = "" if os.environ.get("FAKE_SAYS_NOTHING") else "x" * body.get("max_tokens", 1)
+        answer = {"choices": [{"text": text}], "usage": usage}
         self._answer(200, json.dumps(answer).encode())
 
     def _body(self) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from servekit.client.client import COMPLETIONS, Client
-from servekit.client.outcome import Outcome
+from servekit.client.outcome import Fault, Outcome
 from servekit.timing.clock import Clock
 from servekit.wire.openai import CompletionRequest
 
@@ -119,7 +119,8 @@ def _request(model: str, prompt: list[int]) -> bytes:
 
 def _error(shape: Shape, outcomes: Sequence[Outcome]) -> str | None:
     for outcome in outcomes:
-        if not outcome.ok:
+        # Tokens that decode to no text were computed all the same.
+        if not outcome.ok and outcome.error != Fault.EMPTY:
             return f"{outcome.error}: {outcome.detail}"
         if outcome.prompt_tokens not in (None, shape.prompt_tokens):
             return f"the engine counted {outcome.prompt_tokens} tokens"
