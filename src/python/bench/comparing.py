@@ -120,29 +120,33 @@ def _prove(arms: "Sequence[Arm]", proofs: Proofs, given: "Setting") -> "Setting"
     import msgspec
     import uvloop
 
-    from bench.proof import Expected, check, kvcached_arms
+    from bench.proof import Expected, Witness, check, kvcached_arms
 
-    engines = _engines(arms, proofs.engines or [])
+    own = [list(arm.replicas.values()) for arm in arms]
+    engines = _for_each_arm("--engines", proofs.engines, own)
+    metrics = _for_each_arm("--kvcached-metrics", proofs.kvcached_metrics, [[] for _ in arms])
+    must = kvcached_arms(proofs.expect_kvcached, len(arms))
     proven = {}
-    for arm, urls, has_it in zip(
-        arms, engines, kvcached_arms(proofs.expect_kvcached, len(arms)), strict=True
-    ):
+    for arm, urls, said_at, has_it in zip(arms, engines, metrics, must, strict=True):
         expected = Expected(
             version=proofs.expect_version,
             prefix_caching=proofs.expect_prefix_caching,
             kvcached=has_it,
         )
-        proven[arm.name] = uvloop.run(check(expected, urls, proofs.kvctl))
+        witness = Witness(kvctl=proofs.kvctl, metrics=tuple(said_at))
+        proven[arm.name] = uvloop.run(check(expected, urls, witness))
     return msgspec.structs.replace(given, proven={k: v for k, v in proven.items() if v})
 
 
-def _engines(arms: "Sequence[Arm]", given: list[str]) -> list[list[str]]:
-    """Return the engines of each arm: those that were given by hand, or that it knows."""
+def _for_each_arm(
+    option: str, given: list[str] | None, otherwise: list[list[str]]
+) -> list[list[str]]:
+    """Return the URLs that *option* gives for each arm; *otherwise* where it was left out."""
     if not given:
-        return [list(arm.replicas.values()) for arm in arms]
-    if len(given) != len(arms):
-        raise SettingInvalid(f"--engines was given {len(given)} times; give it once for each arm")
-    return [urls.split(",") for urls in given]
+        return otherwise
+    if len(given) != len(otherwise):
+        raise SettingInvalid(f"{option} was given {len(given)} times; give it once for each arm")
+    return [[url for url in urls.split(",") if url] for urls in given]
 
 
 def report(

@@ -192,6 +192,10 @@ class Proofs:
         typer.Option(help="candidate or both: which arms must have KVCached; none: no arm may."),
     ] = None
     kvctl: Annotated[str, typer.Option(help="How kvctl is run: 'ssh gpu-host kvctl'.")] = "kvctl"
+    kvcached_metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an arm's engines, from kvcached_engine: URL,URL,…, as --engines."),
+    ] = None
 
 
 def setting(

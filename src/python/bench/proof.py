@@ -60,10 +60,12 @@ def refutation(
         wanted = expected.prefix_caching
         if wanted is not None and engine.prefix_caching != wanted:
             return f"{engine.url} has prefix caching {engine.prefix_caching}, not {wanted}"
+    if expected.kvcached is not None and segments is None:
+        return "nobody says which KVCached segments there are; give --kvctl or --kvcached-metrics"
     if expected.kvcached and not segments:
         return "no KVCached segment exists: vLLM was not patched, see its log"
-    if expected.kvcached and len(segments or ()) < len(engines):
-        return f"{len(segments or ())} KVCached segments for {len(engines)} engines"
+    if expected.kvcached and len(set(segments or ())) < len(engines):
+        return f"{len(set(segments or ()))} KVCached segments for {len(engines)} engines"
     if expected.kvcached is False and segments:
         return f"KVCached segments exist ({', '.join(segments)}): this is no plain vLLM"
     return None
@@ -87,7 +89,29 @@ def kvcached_arms(which: str | None, arms: int) -> list[bool | None]:
     return [True if which == "both" or n >= arms // 2 else None for n in range(arms)]
 
 
-async def check(expected: Expected, urls: Sequence[str], kvctl: str) -> list[EngineFacts]:
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """Who says which KVCached segments there are.
+
+    Attributes:
+        kvctl: how kvctl is run on the engines' host.
+        metrics: where `kvcached_engine` says it of each engine; asked instead of kvctl if given.
+    """
+
+    kvctl: str = "kvctl"
+    metrics: tuple[str, ...] = ()
+
+    async def segments(self) -> list[str] | None:
+        """Return the segments; None where nobody can say."""
+        if not self.metrics:
+            return await kvcached_segments(self.kvctl)
+        said = await asyncio.gather(*(_metrics_of(url) for url in self.metrics))
+        found = [read_active(text) for text in said]
+        # One that does not say leaves it open whether there is one more.
+        known = [name for name in found if name is not None]
+        return None if len(known) < len(found) else [name for name in known if name]
+
+
+async def check(expected: Expected, urls: Sequence[str], witness: Witness) -> list[EngineFacts]:
     """Return what the engines at *urls* say they are; nothing, where nothing is expected.
 
     Raises:
@@ -96,7 +120,7 @@ async def check(expected: Expected, urls: Sequence[str], kvctl: str) -> list[Eng
     if expected == Expected():
         return []
     engines = await asyncio.gather(*(engine_facts(url) for url in urls))
-    segments = await kvcached_segments(kvctl) if expected.kvcached is not None else None
+    segments = await witness.segments() if expected.kvcached is not None else None
     why = refutation(expected, engines, segments)
     if why is not None:
         raise EngineMismatch(f"{why}; the run is refused")
@@ -108,14 +132,22 @@ async def engine_facts(url: str) -> EngineFacts:
     client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
     try:
         _, version = await client.get("/version")
-        _, metrics = await client.get("/metrics")
     finally:
         await client.aclose()
     return EngineFacts(
         url=url,
         version=read_version(version),
-        prefix_caching=read_prefix_caching(metrics.decode("utf-8", "replace")),
+        prefix_caching=read_prefix_caching(await _metrics_of(url)),
     )
+
+
+async def _metrics_of(url: str) -> str:
+    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
+    try:
+        status, body = await client.get("/metrics")
+    finally:
+        await client.aclose()
+    return body.decode("utf-8", "replace") if status == 200 else ""
 
 
 def read_version(body: bytes) -> str | None:
@@ -138,6 +170,17 @@ def read_prefix_caching(metrics: str) -> bool | None:
     return None
 
 
+def read_active(metrics: str) -> str | None:
+    """Return the segment that `kvcached_engine` names as active, empty where it says that there is
+    none, None where it does not say."""
+    try:
+        for sample in samples(metrics, {"kvcached_active"}):
+            return sample.labels.get("ipc", "?") if sample.value else ""
+    except MetricsInvalid:
+        return None
+    return None
+
+
 async def kvcached_segments(kvctl: str) -> list[str] | None:
     """Return the segments that `kvctl list --json` lists; None where it cannot be run.
 
@@ -155,13 +198,15 @@ async def kvcached_segments(kvctl: str) -> list[str] | None:
 
 
 def read_segments(listed: bytes) -> list[str] | None:
-    """Return the names in kvctl's JSON: a list of names or of objects, or an object by name."""
+    """Return the names in what `kvctl list --json` prints: a list of objects with `ipc`.
+
+    None where it is something else: a list that nobody understands proves nothing.
+    """
     try:
         said = json.loads(listed)
     except ValueError:
         return None
-    if isinstance(said, dict):
-        return [str(name) for name in said]
-    if not isinstance(said, list):
+    if not isinstance(said, list) or not all(isinstance(one, dict) for one in said):
         return None
-    return [str(one.get("name", one)) if isinstance(one, dict) else str(one) for one in said]
+    names = [one.get("ipc") for one in said]
+    return None if None in names else [str(name) for name in names]
