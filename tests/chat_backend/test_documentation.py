@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chat_backend.api import ChatApi
 from chat_backend.chat_settings import ChatSettings
-from chat_backend.documentation import CHAT_DOCUMENTATION
+from chat_backend.documentation import ERROR_DOCUMENTATION
 from chat_backend.failures import failure_of
 from chat_backend.messages import engine_body, read_chat_request
 from servekit.errors.tree import RequestError
@@ -43,7 +43,7 @@ def test_a_body_is_a_request_or_a_documented_refusal(body: Any) -> None:
     try:
         request = read_chat_request(json.dumps(body), SETTINGS)
     except RequestError as error:
-        assert failure_of(error).status in CHAT_DOCUMENTATION["responses"]
+        assert failure_of(error).status in ERROR_DOCUMENTATION
         return
     sent = json.loads(engine_body(request, SETTINGS))
     assert sent["messages"][-1] == {"role": "user", "content": request.message}

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 
 from chat_backend.chat_settings import ChatSettings
-from chat_backend.documentation import CHAT_DOCUMENTATION, ERROR_DOCUMENTATION
+from chat_backend.documentation import ERROR_DOCUMENTATION, chat_documentation
 from chat_backend.engine import Engine
 from chat_backend.failures import RETRY_AFTER_S, Failure, KeyMissing, failure_of
 from chat_backend.front import Front, check_key, read_body, request_id_of
@@ -56,7 +56,7 @@ class ChatApi:
     def application(self) -> FastAPI:
         app = FastAPI(title="servekit chat backend", version="1", lifespan=self._lifespan)
         add = app.add_api_route
-        add("/chat", self._chat, methods=["POST"], **CHAT_DOCUMENTATION)
+        add("/chat", self._chat, methods=["POST"], **chat_documentation(self._settings))
         add("/health", self._health, methods=["GET"])
         add("/ready", self._ready, methods=["GET"], responses={503: {"description": "No model"}})
         add("/metrics", self._metrics, methods=["GET"], include_in_schema=False)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from chat_backend.chat_settings import ChatSettings
 from chat_backend.messages import ChatReply, ChatRequest, ErrorReply
 
 
@@ -44,18 +45,43 @@ ERROR_DOCUMENTATION: dict[int | str, dict[str, Any]] = {
     status: {"description": why, "content": _content(ErrorReply)} for status, why in _WHY.items()
 }
 
-CHAT_DOCUMENTATION: dict[str, Any] = {
-    "openapi_extra": {
-        "requestBody": {"required": True, "content": _content(ChatRequest)},
-    },
-    "responses": {
-        200: {
-            "description": "The answer; with `stream`, server-sent events",
-            "content": {
-                **_content(ChatReply),
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
-        },
-        **ERROR_DOCUMENTATION,
+
+# One event of a stream: a piece of the answer, or what ended it.
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["message", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }
+
+
+def chat_documentation(settings: ChatSettings) -> dict[str, Any]:
+    """Return what FastAPI is told of /chat, with the limits that this backend is set to."""
+    return {
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _request_schema(settings)}},
+            },
+        },
+        "responses": {
+            200: {
+                "description": "The answer; with `stream`, server-sent events",
+                "content": {
+                    **_content(ChatReply),
+                    "text/event-stream": {"schema": _EVENT},
+                },
+            },
+            **ERROR_DOCUMENTATION,
+        },
+    }
+
+
+def _request_schema(settings: ChatSettings) -> dict[str, Any]:
+    schema = _inlined(ChatRequest)
+    schema["properties"]["max_tokens"]["maximum"] = settings.max_tokens_limit
+    # Of message and history together; a schema has no words for that.
+    schema["properties"]["message"]["maxLength"] = settings.max_message_chars
+    return schema
