@@ -130,7 +130,7 @@ async def running(
         balancer.add(f"r{number}", engine.url)
     listening = listen("127.0.0.1", 0)
     front = Server(balancer, clock, Random(0))
-    front.desk.keys = keys or KeyRing()
+    front.use_keys(keys or KeyRing())
     await front.start(listening)
     try:
         yield balancer, listening.getsockname()[1]

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from loadbalancer.board import Together
 from loadbalancer.desk import FrontDesk
 from servekit.relay.front import HEAD_TIMEOUT_S, Front
 from tests.loadbalancer.engine import Engine, post, request, running, talk
@@ -48,7 +49,7 @@ async def test_slow_loris_is_shown_out() -> None:
     """A head that does not come to its end is answered with 408."""
     async with running(Engine()) as (balancer, _):
         written: list[bytes] = []
-        front = Front(FrontDesk(balancer), fronts=set())
+        front = Front(FrontDesk(balancer, Together(balancer)), fronts=set())
         front.connection_made(_Recording(written))
         front.data_received(b"POST /v1/completions HTTP/1.1\r\nHost:")
         front.check(balancer.now() + HEAD_TIMEOUT_S - 1)

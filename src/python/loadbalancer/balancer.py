@@ -252,6 +252,7 @@ class Balancer:
         """A request failed through the fault of *replica*."""
         if replica.health.failed(self.now()):
             log.warning("replica ejected", replica=replica.name)
+            self.telemetry.ejections[replica.name] += 1
             self.refresh()
 
     def refused(self, replica: Replica, retry_after: bytes) -> None:

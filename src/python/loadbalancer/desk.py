@@ -2,7 +2,10 @@
 
 from importlib import resources
 
+import msgspec
+
 from loadbalancer.balancer import Balancer
+from loadbalancer.board import Together
 from loadbalancer.exchange import Exchange
 from loadbalancer.exposition import exposition
 from loadbalancer.keys import KeyRing
@@ -12,18 +15,29 @@ from servekit.relay.heads import RequestHead
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
+# Whoever looks after us asks these without a key; the page holds nothing before it has one.
+OPEN = frozenset([b"/health", b"/readyz", b"/status"])
+# They tell how the fleet is doing, and go to a port of their own where one is asked for.
+ADMIN = frozenset([b"/metrics", b"/decisions", b"/replicas", b"/status"])
+
 
 class FrontDesk:
-    """Answers for the load balancer; what it does not answer is relayed."""
+    """Answers for the load balancer; what it does not answer is relayed.
 
-    def __init__(self, balancer: Balancer) -> None:
+    Attributes:
+        keys: who may send requests; replaced when the file of keys changes.
+    """
+
+    def __init__(self, balancer: Balancer, together: Together, *, admin: bool = True) -> None:
+        """*admin*: whether those questions are answered here too."""
         self._balancer = balancer
+        self._together = together
         rules = balancer.rules
         self.limits = Limits(rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s)
         self.now = balancer.now
         self.keys = KeyRing()
         self._page = (resources.files("loadbalancer") / "status.html").read_bytes()
-        self._routes = {
+        routes = {
             b"/health": self._health,
             b"/readyz": self._ready,
             b"/metrics": self._metrics,
@@ -32,6 +46,7 @@ class FrontDesk:
             b"/replicas": self._replicas,
             b"/status": self._status,
         }
+        self._routes = {path: r for path, r in routes.items() if admin or path not in ADMIN}
 
     @property
     def draining(self) -> bool:
@@ -39,15 +54,13 @@ class FrontDesk:
 
     def admit(self, head: RequestHead) -> Answer | None:
         path = head.path
-        if path in self._routes:
-            if head.method in ("GET", "HEAD"):
-                return None
-            return refuse(405, f"{path.decode()} takes GET only")
-        if not path.startswith(b"/v1/"):
+        known = path in self._routes
+        if not known and not path.startswith(b"/v1/"):
             return refuse(404, "there is no such endpoint; see /health, /metrics and /v1/models")
-        if head.method != "POST":
-            return refuse(405, f"{path.decode()} takes POST only")
-        if not self.keys.admits(head.fields.get(b"authorization", b"")):
+        taken = ("GET", "HEAD") if known else ("POST",)
+        if head.method not in taken:
+            return refuse(405, f"{path.decode()} takes {taken[0]} only")
+        if path not in OPEN and not self.keys.admits(head.fields.get(b"authorization", b"")):
             return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
         return None
 
@@ -75,7 +88,7 @@ class FrontDesk:
         return json_answer({"status": "ready"})
 
     def _metrics(self) -> Answer:
-        return Answer(200, exposition(self._balancer), EXPOSITION)
+        return Answer(200, exposition(self._together.snapshot()), EXPOSITION)
 
     def _models(self) -> Answer:
         cards = [
@@ -87,28 +100,34 @@ class FrontDesk:
 
     def _replicas(self) -> Answer:
         """What is known of each replica; a load that is stale is unknown."""
-        now_s = self._balancer.now()
+        seen = self._together.snapshot().replicas
         return json_answer(
-            [
-                {
-                    "name": replica.name,
-                    "url": replica.upstream.address.url,
-                    "models": replica.models,
-                    "healthy": replica.health.available(now_s),
-                    "in_flight": replica.account.ours,
-                    "load": replica.account.load(now_s),
-                }
-                for replica in self._balancer.replicas.values()
-            ]
+            [{"name": name, **msgspec.structs.asdict(replica)} for name, replica in seen.items()]
         )
 
     def _status(self) -> Answer:
         return Answer(200, self._page, "text/html; charset=utf-8")
 
     def _decisions(self) -> Answer:
-        return json_answer(
-            [
-                {"at_s": at_s, "decision": decision, "shadow": shadow}
-                for at_s, decision, shadow in self._balancer.decisions
-            ]
-        )
+        return json_answer(self._together.snapshot().lately)
+
+
+class AdminDesk:
+    """Answers on the port for those who look after the load balancer, and relays nothing."""
+
+    def __init__(self, desk: FrontDesk) -> None:
+        """*desk* has the answers, and the keys."""
+        self._desk = desk
+        self.limits = desk.limits
+        self.now = desk.now
+
+    # Not while draining either: how that goes is what they want to see.
+    draining = False
+
+    def admit(self, head: RequestHead) -> Answer | None:
+        if head.path.startswith(b"/v1/"):
+            return refuse(404, "requests are taken on the other port")
+        return self._desk.admit(head)
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+        return self._desk.serve(client, head, body)

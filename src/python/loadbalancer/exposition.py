@@ -11,32 +11,33 @@ from prometheus_client.core import (
     Metric,
 )
 
-from loadbalancer.balancer import Balancer
-from loadbalancer.telemetry import Histogram
+from loadbalancer.snapshot import Observed, Snapshot
+from loadbalancer.telemetry import OVERHEAD_BOUNDS_S, WAIT_BOUNDS_S
 
 _PREFIX = "servekit_lb_"
 
 
-def exposition(balancer: Balancer) -> bytes:
+def exposition(snapshot: Snapshot) -> bytes:
     """Return the body of /metrics."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(balancer))
+    registry.register(_Collected(snapshot))
     return generate_latest(registry)
 
 
 class _Collected:
-    def __init__(self, balancer: Balancer) -> None:
-        self._balancer = balancer
+    def __init__(self, seen: Snapshot) -> None:
+        self._seen = seen
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterable[Metric]:
-        seen = self._balancer.telemetry
-        yield _histogram("overhead_seconds", "own work per request", seen.overhead_s)
-        yield _histogram("queue_seconds", "wait for room", seen.queue_s)
-        yield _histogram("ttft_seconds", "request in to first byte out", seen.ttft_s)
-        yield _histogram("duration_seconds", "request in to last byte out", seen.duration_s)
+        seen = self._seen
+        own, wait = OVERHEAD_BOUNDS_S, WAIT_BOUNDS_S
+        yield _histogram("overhead_seconds", "own work per request", own, seen.overhead_s)
+        yield _histogram("queue_seconds", "wait for room", wait, seen.queue_s)
+        yield _histogram("ttft_seconds", "request in to first byte out", wait, seen.ttft_s)
+        yield _histogram("duration_seconds", "request in to last byte out", wait, seen.duration_s)
         yield _counter("requests", "requests that ended", ("replica", "outcome"), seen.requests)
         yield _counter("decisions", "choices made", ("policy", "reason"), seen.decisions)
         yield _counter("shadow", "what the shadow policy chose", ("policy", "choice"), seen.shadow)
@@ -45,22 +46,27 @@ class _Collected:
         yield from self._replicas()
 
     def _replicas(self) -> Iterable[Metric]:
-        now_s = self._balancer.now()
+        seen = self._seen
         waiting = GaugeMetricFamily(
             _PREFIX + "waiting", "requests that wait here for room", labels=["model"]
         )
-        for model, service in self._balancer.services.items():
-            waiting.add_metric([model], service.admission.waiting)
+        for model, count in seen.waiting.items():
+            waiting.add_metric([model], count)
         in_flight = _gauge("in_flight", "requests at the replica")
         healthy = _gauge("healthy", "1 where the replica may be chosen")
+        breaker = _gauge("breaker", "the circuit breaker: 0 closed, 0.5 half open, 1 open")
         ejections = CounterMetricFamily(
             _PREFIX + "ejections", "times taken out by failed requests", labels=["replica"]
         )
-        for replica in self._balancer.replicas.values():
-            in_flight.add_metric([replica.name], replica.account.in_flight)
-            healthy.add_metric([replica.name], float(replica.health.available(now_s)))
-            ejections.add_metric([replica.name], replica.health.ejections)
-        yield from (waiting, in_flight, healthy, ejections)
+        for name, replica in seen.replicas.items():
+            in_flight.add_metric([name], replica.in_flight)
+            healthy.add_metric([name], float(replica.healthy))
+            breaker.add_metric([name], _OPEN[replica.breaker])
+            ejections.add_metric([name], seen.ejections.get(name, 0))
+        yield from (waiting, in_flight, healthy, breaker, ejections)
+
+
+_OPEN = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
 
 def _gauge(name: str, what: str) -> GaugeMetricFamily:
@@ -76,13 +82,14 @@ def _counter(
     return family
 
 
-def _histogram(name: str, what: str, histogram: Histogram) -> HistogramMetricFamily:
+def _histogram(
+    name: str, what: str, bounds: tuple[float, ...], observed: Observed
+) -> HistogramMetricFamily:
     family = HistogramMetricFamily(_PREFIX + name, what)
     buckets: list[tuple[str, float]] = []
     total = 0
-    bounds = [*map(str, histogram.bounds), "+Inf"]
-    for bound, count in zip(bounds, histogram.counts, strict=True):
+    for bound, count in zip([*map(str, bounds), "+Inf"], observed.counts, strict=True):
         total += count
         buckets.append((bound, total))
-    family.add_metric([], buckets, histogram.total)
+    family.add_metric([], buckets, observed.total)
     return family

@@ -1,30 +1,35 @@
 """The one program behind both load balancers: options and environment -> a running server."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Annotated
 
+import dns.asyncresolver
 import msgspec
 import structlog
 import typer
 
 from loadbalancer.balancer import Balancer, Rules
+from loadbalancer.board import Board, Together, bury
+from loadbalancer.discovery import Discovery, Source, read_source, resolver_of
 from loadbalancer.keys import load_keys
 from loadbalancer.reloading import Watched, apply_fleet, watch_all
 from loadbalancer.serving import Server
+from loadbalancer.supervising import Supervisor
 from loadbalancer.workers import SharedCounts
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
 from servekit.relay.listening import listen
+from servekit.routing.registry import policy_named
 from servekit.settings.environment import Settings, read_settings
-from servekit.timing.clock import SystemClock
+from servekit.timing.clock import Clock, SystemClock
 from servekit.wire.address import read_address
 
 log = structlog.get_logger()
@@ -44,7 +49,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the command line and the environment decide.
 
     Attributes:
-        fleet: name or path of a fleet; None where *urls* are given.
+        fleet: name or path of a fleet; None where *urls* or a *source* are given.
+        source: a DNS name that stands for the replicas.
+        admin_port: where /metrics and its like are answered, if not beside the requests.
     """
 
     rules: Rules
@@ -56,6 +63,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float
     seed: int | None
     workers: int = 1
+    source: Source | None = None
+    admin_port: int | None = None
 
 
 def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
@@ -66,6 +75,9 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
     def serve(
         fleet: Annotated[str | None, typer.Option(help="a fleet of ours, or a file")] = None,
         endpoints: Annotated[str | None, typer.Option(help="URL,URL,… instead of a fleet")] = None,
+        discover: Annotated[
+            str | None, typer.Option(help="dns://name:port or srv://name instead of a fleet")
+        ] = None,
         host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
         port: Annotated[int, typer.Option(help="port; 0 is a free one")] = port,
         policy: Annotated[str, typer.Option(help="routing policy")] = policy,
@@ -79,6 +91,9 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             int, typer.Option(help="requests per replica before others wait here; 0 is no limit")
         ] = 0,
         workers: Annotated[int, typer.Option(help="processes that share the port")] = 1,
+        admin_port: Annotated[
+            int | None, typer.Option(help="port for /metrics, /status and their like alone")
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="makes chance repeatable")] = None,
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
@@ -92,10 +107,12 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             answer_timeout_s=answer_timeout_s,
             most_in_flight=most_in_flight,
         )
-        urls = _urls(endpoints) or (() if fleet else settings.vllm_endpoints)
+        source = read_source(discover) if discover else None
+        given = fleet or source
+        urls = _urls(endpoints) or (() if given else settings.vllm_endpoints)
         plan = Plan(
             rules=rules,
-            fleet=None if urls else fleet or DEFAULT_FLEET,
+            fleet=None if urls or source else fleet or DEFAULT_FLEET,
             urls=urls,
             host=host,
             port=port,
@@ -103,6 +120,8 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             drain_s=drain_s,
             seed=seed,
             workers=workers,
+            source=source,
+            admin_port=admin_port,
         )
         if workers < 1:
             raise SettingInvalid(f"--workers is {workers}; it is at least 1")
@@ -112,62 +131,107 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
 
 
 def _run(plan: Plan) -> None:
-    """Serve in this process, or in as many as were asked for."""
-    first = listen(plan.host, plan.port, shared=plan.workers > 1)
-    if plan.workers == 1:
-        run_until_stopped(lambda stop: _serve(plan, stop, first, None))
+    """Serve in this process, or in as many as were asked for.
+
+    Raises:
+        ConfigError: the plan cannot be carried out.
+    """
+    shared = plan.workers > 1
+    listening = listen(plan.host, plan.port, shared=shared)
+    admin = None
+    if plan.admin_port is not None:
+        admin = listen(plan.host, plan.admin_port, shared=shared)
+    if not shared:
+        run_until_stopped(lambda stop: _serve(plan, stop, Place(listening, admin)))
         return
-    shared = SharedCounts(plan.workers)
-    # Whoever listens on the port that the first was given, listens on the same one.
-    port = first.getsockname()[1]
-    children = [_fork(plan, shared, worker, port) for worker in range(1, plan.workers)]
-    shared.become(0)
-    try:
-        run_until_stopped(lambda stop: _serve(plan, stop, first, shared))
-    finally:
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
-        for child in children:
-            os.waitpid(child, 0)
+    _check(plan)
+    counts, board = SharedCounts(plan.workers), Board(plan.workers)
+    # Whoever listens on the ports that these were given, listens on the same ones.
+    ports = [s.getsockname()[1] if s is not None else None for s in (listening, admin)]
+
+    def work(worker: int, first: bool) -> None:
+        counts.become(worker)
+        sockets = [None if p is None else listen(plan.host, p, shared=True) for p in ports]
+        assert sockets[0] is not None
+        place = Place(
+            sockets[0], sockets[1], worker, counts, board, announced=worker == 0 and first
+        )
+        run_until_stopped(lambda stop: _serve(plan, stop, place))
+
+    def died(worker: int) -> None:
+        counts.clear(worker)
+        bury(board, worker)
+
+    Supervisor(plan.workers, work, died).run()
 
 
-def _fork(plan: Plan, shared: SharedCounts, worker: int, port: int) -> int:
-    """Start a worker; return its process id."""
-    child = os.fork()
-    if child:
-        return child
-    shared.become(worker)
-    listening = listen(plan.host, port, shared=True)
-    code = 1
-    try:
-        run_until_stopped(lambda stop: _serve(plan, stop, listening, shared))
-        code = 0
-    finally:
-        # Not the parent's clean-up.
-        os._exit(code)
-    raise AssertionError
+def _check(plan: Plan) -> None:
+    """Find out here what every worker would fail of, again and again.
+
+    Raises:
+        ConfigError: a file is not valid, or a name unknown.
+    """
+    for name in filter(None, (plan.rules.policy, plan.rules.shadow)):
+        policy_named(name, Random(0))
+    for url in plan.urls:
+        read_address(url)
+    if plan.fleet is not None:
+        load_fleet(plan.fleet)
+    if plan.api_keys is not None:
+        load_keys(plan.api_keys)
 
 
-async def _serve(
-    plan: Plan, stop: asyncio.Event, listening: socket.socket, shared: SharedCounts | None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process listens, and which of several it is."""
+
+    listening: socket.socket
+    admin: socket.socket | None = None
+    worker: int = 0
+    counts: SharedCounts | None = None
+    board: Board | None = None
+    announced: bool = True
+
+
+async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     clock = SystemClock()
     rng = Random(plan.seed)
-    balancer = Balancer(plan.rules, rng, clock.now, shared)
-    server = Server(balancer, clock, rng)
+    balancer = Balancer(plan.rules, rng, clock.now, place.counts)
+    together = Together(balancer, place.board, place.worker)
+    together.resume()
+    server = Server(balancer, clock, rng, together=together, admin=place.admin)
     files = _files(plan, balancer, server)
-    await server.start(listening)
-    host, port = listening.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    if shared is None or shared.worker == 0:
-        announce("ready", url=url, policy=plan.rules.policy)
+    tasks = [watch_all(files, clock)]
+    if plan.source is not None:
+        resolve = resolver_of(dns.asyncresolver.Resolver())
+        discovery = Discovery(plan.source, resolve, balancer, server.pollers.follow)
+        await discovery.once()
+        tasks.append(discovery.run(clock, rng))
+    if place.board is not None:
+        tasks.append(_end_with(os.getppid(), stop, clock))
+    await server.start(place.listening)
+    if place.announced:
+        admin = {} if place.admin is None else {"admin_url": _url_of(place.admin)}
+        announce("ready", url=_url_of(place.listening), policy=plan.rules.policy, **admin)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
-    watching = asyncio.create_task(watch_all(files, clock))
+    running = [loop.create_task(task) for task in tasks]
     await stop.wait()
-    watching.cancel()
+    for task in running:
+        task.cancel()
     await server.stop(plan.drain_s)
+
+
+async def _end_with(parent: int, stop: asyncio.Event, clock: Clock) -> None:
+    """Stop once *parent* is gone: nobody else would end us."""
+    while os.getppid() == parent:
+        await clock.sleep(1.0)
+    stop.set()
+
+
+def _url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
@@ -191,7 +255,7 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
     if keys is not None:
 
         def reread_keys() -> None:
-            server.desk.keys = load_keys(keys)
+            server.use_keys(load_keys(keys))
 
         reread_keys()
         files.append(Watched(keys, reread_keys))

@@ -6,7 +6,9 @@ from random import Random
 import structlog
 
 from loadbalancer.balancer import Balancer
-from loadbalancer.desk import FrontDesk
+from loadbalancer.board import Together
+from loadbalancer.desk import AdminDesk, FrontDesk
+from loadbalancer.keys import KeyRing
 from loadbalancer.polling import Pollers
 from servekit.relay.listening import Listener
 from servekit.timing.clock import Clock
@@ -18,17 +20,36 @@ FIRST_POLLS_S = 1.0
 
 
 class Server:
-    """A balancer behind a listening socket."""
+    """A balancer behind a listening socket, or behind two: one for requests and one for admin."""
 
-    def __init__(self, balancer: Balancer, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        clock: Clock,
+        rng: Random,
+        *,
+        together: Together | None = None,
+        admin: socket.socket | None = None,
+    ) -> None:
+        """*together* is what all workers have seen; *admin* a socket for those questions alone."""
         self._balancer = balancer
-        self.desk = FrontDesk(balancer)
-        self._listener = Listener(self.desk, clock, also=balancer.sweep)
+        self._together = together or Together(balancer)
+        self._admin_socket = admin
+        self._desk = FrontDesk(balancer, self._together, admin=admin is None)
+        self._listener = Listener(self._desk, clock, also=self._sweep)
+        self._admin_desk = FrontDesk(balancer, self._together)
+        self._admin = Listener(AdminDesk(self._admin_desk), clock)
         self.pollers = Pollers(balancer, clock, rng)
+
+    def use_keys(self, keys: KeyRing) -> None:
+        """Admit whoever has one of *keys*, from now on."""
+        self._desk.keys = self._admin_desk.keys = keys
 
     async def start(self, listening: socket.socket) -> None:
         """Serve whoever connects to *listening*."""
         await self._listener.start(listening)
+        if self._admin_socket is not None:
+            await self._admin.start(self._admin_socket)
         self.pollers.follow()
         await self.pollers.first_polls(FIRST_POLLS_S)
 
@@ -39,4 +60,10 @@ class Server:
         if lost:
             log.warning("requests cut at the end of the drain", count=lost)
         self._listener.close()
+        self._admin.close()
         await self.pollers.stop()
+        self._together.post()
+
+    def _sweep(self) -> None:
+        self._balancer.sweep()
+        self._together.post()

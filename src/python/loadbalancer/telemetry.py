@@ -35,8 +35,9 @@ class Telemetry:
         self.ttft_s = Histogram(WAIT_BOUNDS_S)
         self.duration_s = Histogram(WAIT_BOUNDS_S)
         self.queue_s = Histogram(WAIT_BOUNDS_S)
-        # (replica, outcome), (policy, reason), (shadow policy, same or other), why
+        # (replica, outcome), (policy, reason), (shadow policy, same or other), why, replica
         self.requests: Counter[tuple[str, str]] = Counter()
         self.decisions: Counter[tuple[str, str]] = Counter()
         self.shadow: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
+        self.ejections: Counter[str] = Counter()

@@ -37,6 +37,10 @@ class SharedCounts:
     def become(self, worker: int) -> None:
         """Say which worker this process is.  What a predecessor left in its row is forgotten."""
         self.worker = worker
+        self.clear(worker)
+
+    def clear(self, worker: int) -> None:
+        """Give back what *worker* had in flight: it has died."""
         self._rows[worker][:] = memoryview(bytes(SLOTS * _BYTES)).cast("i")
 
     def publish(self, account: Account) -> None:
