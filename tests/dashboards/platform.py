@@ -1,9 +1,7 @@
 """The platform as processes on loopback, and a real Prometheus that scrapes it."""
 
 import json
-import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -19,6 +17,7 @@ import yaml
 from tests.chat_backend.services import free_port
 from tests.kubernetes.manifests import read
 from tests.support.dcgm import dcgm_exporter
+from tests.support.programs import program
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
@@ -94,10 +93,10 @@ def platform(folder: Path) -> Iterator[Platform]:
     (folder / "fleet.yaml").write_text(FLEET)
     with ExitStack() as running:
         simulator = ("simulator.main", "--fleet", str(folder / "fleet.yaml"), "--speed", "20")
-        engines = list(running.enter_context(_program(*simulator))["replicas"].values())
+        engines = list(running.enter_context(program(*simulator))["replicas"].values())
         endpoints = ",".join(engines)
         arguments = ("loadbalancer.managed", "--endpoints", endpoints, "--port", "0")
-        balancer = running.enter_context(_program(*arguments))["url"]
+        balancer = running.enter_context(program(*arguments))["url"]
         chat = f"http://127.0.0.1:{free_port()}"
         environ = {
             "ENGINE_URL": balancer,
@@ -105,7 +104,7 @@ def platform(folder: Path) -> Iterator[Platform]:
             "PORT": chat.rpartition(":")[2],
             "RATE_LIMIT_PER_MINUTE": "0",
         }
-        running.enter_context(_program("chat_backend.main", **environ))
+        running.enter_context(program("chat_backend.main", **environ))
         dcgm = running.enter_context(dcgm_exporter(_fields()))
         targets = {
             # The last is a replica that is down.
@@ -129,25 +128,6 @@ def _fields() -> str:
     maps = [found for found in yaml.safe_load_all(text) if found["kind"] == "ConfigMap"]
     fields: str = maps[0]["data"]["fields.csv"]
     return fields
-
-
-@contextmanager
-def _program(module: str, *arguments: str, **environ: str) -> Iterator[dict[str, Any]]:
-    """Run one of our programs; give what it announces."""
-    # The child finds our modules where we found them.
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    with subprocess.Popen(  # noqa: S603
-        (sys.executable, "-m", module, *arguments),
-        env={**os.environ, "PYTHONPATH": path, "LOG_LEVEL": "error", **environ},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            announced: dict[str, Any] = json.loads(process.stdout.readline())
-            yield announced
-        finally:
-            process.terminate()
 
 
 @contextmanager
