@@ -11,10 +11,10 @@ from model_server.settings import ModelServerSettings
 from model_server.weights import (
     Hub,
     find_here,
-    gigabytes,
     read_source,
     require_writable,
     room_missing,
+    size_text,
 )
 from servekit.container.engine_versions import find_versions
 from servekit.errors.tree import ServeError, WeightsMissing, WeightsUnreachable
@@ -87,10 +87,10 @@ def _on_the_hub(settings: ModelServerSettings, repo: HubRepo, hub: Hub) -> str:
     missing = room_missing(size, settings.store, settings.store / ".partial")
     if missing:
         raise WeightsUnreachable(
-            f"{repo.repo_id} needs {gigabytes(missing)} more than {settings.store} has free; "
+            f"{repo.repo_id} needs {size_text(missing)} more than {settings.store} has free; "
             "enlarge the volume"
         )
-    return f"to be fetched, {gigabytes(size)}" if size is not None else "to be fetched"
+    return f"to be fetched, {size_text(size)}" if size is not None else "to be fetched"
 
 
 def _caches(settings: ModelServerSettings, warnings: list[str]) -> str:

@@ -164,7 +164,7 @@ def _require_room(hub: Hub, repo: HubRepo, cache: Cache, partial: Path) -> None:
     missing = room_missing(hub.size(repo), cache.store, partial)
     if missing:
         raise WeightsUnreachable(
-            f"{repo.repo_id} needs {gigabytes(missing)} more than the volume {cache.store} has "
+            f"{repo.repo_id} needs {size_text(missing)} more than the volume {cache.store} has "
             "free; enlarge it, or remove models that are not served"
         )
 
@@ -190,8 +190,8 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-def gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"
+def size_text(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 @asynccontextmanager
@@ -201,7 +201,7 @@ async def _watched(partial: Path, progress: Progress, clock: Clock) -> AsyncIter
     async def watch() -> None:
         while True:
             came = await asyncio.to_thread(bytes_in, partial)
-            progress.phase = f"downloading: {gigabytes(came)} so far"
+            progress.phase = f"downloading: {size_text(came)} so far"
             await clock.sleep(WATCH_S)
 
     watching = asyncio.ensure_future(watch())
