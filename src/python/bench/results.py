@@ -1,5 +1,6 @@
 """Where results are kept: one folder per run, written whole or not at all.  Input and output."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -65,7 +66,8 @@ def write_file(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ResultsNotWritten(_cannot(path, error)) from error
 
 

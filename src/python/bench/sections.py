@@ -99,7 +99,7 @@ def _engines(replicas: Sequence[ReplicaLoad]) -> str:
             one.replica,
             one.arm,
             number(one.running_mean),
-            number(one.waiting_max),
+            "-" if one.waiting_max is None else str(one.waiting_max),
             _share(one.kv_usage_max),
             _share(one.prefix_hit_share),
         ]

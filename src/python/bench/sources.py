@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.arrivals import read_arrivals
+from bench.decision_trace import is_decision_log, read_decisions
 from bench.schedule import Call, Schedule, Shape, in_order, read_schedule
 from bench.trace_files import read_trace
 from bench.workload import (
@@ -160,7 +161,8 @@ def _traced(ask: Ask) -> list[Call]:
         raise WorkloadInvalid(
             f"{source}: not text: {error}; a trace is JSON lines or CSV"
         ) from error
-    rows = [r for r in read_trace(text, source) if r.prompt_tokens + r.output_tokens <= ask.fit]
+    read = read_decisions if is_decision_log(text) else read_trace
+    rows = [r for r in read(text, source) if r.prompt_tokens + r.output_tokens <= ask.fit]
     if not rows:
         return []
     if not ask.rate > 0:
