@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from modal_embedding.cache import EmbeddingCache, Recipe
 from modal_embedding.protocol import Ask
+from modal_embedding.vectors import Vector
 from servekit.errors.tree import SettingInvalid
 
 RECIPES = st.builds(
@@ -67,6 +68,48 @@ def test_two_processes_may_share_a_file(tmp_path: Path) -> None:
 
         assert len(one) == 1
         assert key in other.get([key])
+
+
+MIB = 1024**2
+
+
+def thousand(name: str, size: int) -> list[tuple[bytes, Vector]]:
+    """A thousand vectors of *size* numbers, as one call of the client may bring them."""
+    recipe = Recipe(name)
+    return [(recipe.key(str(number)), np.full(size, number, "f4")) for number in range(1000)]
+
+
+def test_a_cache_stays_below_its_bound(tmp_path: Path) -> None:
+    """Twenty MB go through a cache of four; the disk sees little more than a call above it."""
+    path = tmp_path / "c"
+    with EmbeddingCache(path, max_bytes=4 * MIB) as cache:
+        for round_ in range(20):
+            cache.put(thousand(str(round_), 256))
+
+        assert 0 < len(cache) < 4 * MIB / 1024
+
+    assert path.stat().st_size < 7 * MIB
+
+
+def test_what_was_asked_for_last_stays(tmp_path: Path) -> None:
+    """Texts that are embedded again and again outlive those that came once, and later."""
+    often, *_ = favourite = thousand("favourite", 256)
+    with EmbeddingCache(tmp_path / "c", max_bytes=4 * MIB) as cache:
+        cache.put(favourite)
+        for round_ in range(10):
+            cache.put(thousand(str(round_), 256))
+            cache.get([often[0]])
+
+        assert often[0] in cache.get([often[0]])
+        assert favourite[1][0] not in cache.get([favourite[1][0]])
+
+
+def test_a_bound_smaller_than_a_call_keeps_nothing_for_ever(tmp_path: Path) -> None:
+    """It ends, and the vectors that were just computed are not lost to their caller."""
+    with EmbeddingCache(tmp_path / "c", max_bytes=1) as cache:
+        cache.put(thousand("m", 8))
+
+        assert len(cache) == 0
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

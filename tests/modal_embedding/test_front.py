@@ -71,7 +71,7 @@ async def test_queries_get_their_instruction_and_documents_none() -> None:
 
     asked = [body["input"][0] for body in engine.requests[-3:]]
     assert asked[0].startswith("Instruct: Given a query")
-    assert asked[1:] == ["Instruct: Sort\nQuery: why", "why"]
+    assert asked[1:] == ["Instruct: Sort \n Query: why", "why"]
 
 
 async def test_tokens_are_passed_on() -> None:

@@ -43,6 +43,14 @@ def test_another_model_may_name_its_own_revision_and_dimensions() -> None:
     assert settings.matryoshka_dimensions == (512, 64)
 
 
+def test_a_query_is_put_as_its_model_was_trained() -> None:
+    """KaLM's prompt has blanks around the end of the line, that of most others has none."""
+    assert read().query_template == "Instruct: {instruction} \n Query: {text}"
+    assert read(MODEL_NAME="org/other").query_template == "Instruct: {instruction}\nQuery: {text}"
+    own = "{instruction}: {text}"
+    assert read(MODEL_NAME="org/other", QUERY_TEMPLATE=own).query_template == own
+
+
 def test_callers_use_the_served_name_where_there_is_one() -> None:
     """Without one, the model's."""
     assert read(SERVED_MODEL_NAME="e").public_model_name == "e"

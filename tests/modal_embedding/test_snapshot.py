@@ -94,7 +94,7 @@ def test_a_query_is_put_as_the_model_wants_it() -> None:
 
     embedder.embed(["why"], Ask(4, "Sort"))
 
-    assert engine.prompts[-1] == "Instruct: Sort\nQuery: why"
+    assert engine.prompts[-1] == "Instruct: Sort \n Query: why"
 
 
 def test_dimensions_are_refused_before_the_engine_is_asked() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from modal_embedding.cache import EmbeddingCache
+from modal_embedding.cache import DEFAULT_MAX_BYTES, EmbeddingCache
 from modal_embedding.client import EmbeddingClient, Progress, Retries
 from modal_embedding.coldstart import ColdStart, report
 from modal_embedding.files import (
@@ -42,6 +42,9 @@ T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
+MB = 1024**2
+DEFAULT_CACHE_MB = DEFAULT_MAX_BYTES // MB
+
 MODAL_APP = "vllm-embedding-snapshot"
 MODAL_CLASS = "VLLMEmbeddingSnapshot"
 
@@ -56,6 +59,9 @@ Concurrency = Annotated[int, typer.Option(help="requests at a time", min=1)]
 BatchSize = Annotated[int, typer.Option(help="texts in one request", min=1)]
 Attempts = Annotated[int, typer.Option(help="in all, for a batch that fails", min=1)]
 CacheFile = Annotated[Path | None, typer.Option("--cache", help="keep vectors in this file")]
+CacheMb = Annotated[
+    int, typer.Option(help="most that the cache holds; what was not asked for goes", min=1)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class Target:
     batch_size: int = 64
     attempts: int = 5
     cache: Path | None = None
+    cache_mb: int = DEFAULT_CACHE_MB
 
 
 @app.command()
@@ -94,13 +101,14 @@ def embed(
     batch_size: BatchSize = 64,
     attempts: Attempts = 5,
     cache: CacheFile = None,
+    cache_mb: CacheMb = DEFAULT_CACHE_MB,
 ) -> None:
     """Embed texts, one per line, into JSON lines, Parquet or npy."""
     configure_logs()
     if output is not None:
         check_ending(output)
     texts = _texts(files or [], json_lines)
-    target = Target(url, model, revision, concurrency, batch_size, attempts, cache)
+    target = Target(url, model, revision, concurrency, batch_size, attempts, cache, cache_mb)
     vectors = asyncio.run(_embed(target, texts, Ask(dimensions, instruction, query)))
     embeddings = Embeddings(tuple(texts), vectors)
     if output is not None:
@@ -121,13 +129,14 @@ def search(
     instruction: Instruction = None,
     attempts: Attempts = 5,
     cache: CacheFile = None,
+    cache_mb: CacheMb = DEFAULT_CACHE_MB,
 ) -> None:
     """Print the texts most similar to TEXT: cosine similarity, tab, text."""
     configure_logs()
     found = read_embeddings(embeddings)
     if not len(found.vectors):
         raise SettingInvalid(f"{embeddings} holds no vectors; embed some texts first")
-    target = Target(url, model, revision, attempts=attempts, cache=cache)
+    target = Target(url, model, revision, attempts=attempts, cache=cache, cache_mb=cache_mb)
     # The query in the size of those that it is compared with.
     ask = Ask(found.vectors.shape[1], instruction, query=True)
     vector = asyncio.run(_embed(target, [text], ask))[0]
@@ -150,7 +159,7 @@ async def _embed(target: Target, texts: list[str], ask: Ask) -> Vectors:
         with _bar(len(texts)) as bar:
             if target.cache is None:
                 return await _client(target, service, None, bar).embed(texts, ask)
-            with EmbeddingCache(target.cache) as cache:
+            with EmbeddingCache(target.cache, target.cache_mb * MB) as cache:
                 return await _client(target, service, cache, bar).embed(texts, ask)
 
     return await _with_service(target, work)

@@ -13,6 +13,13 @@ DEFAULT_MODEL = "tencent/KaLM-Embedding-Gemma3-12B-2511"
 # The sizes that the model was trained to be cut to; its own is the first.
 KALM_DIMENSIONS = (3840, 2048, 1024, 512, 256, 128, 64)
 
+# As the model's family is evaluated (mteb's model_meta of KaLM-Embedding), blanks around the line's
+# end included: a model tells prompts apart by their tokens.
+KALM_QUERY_TEMPLATE = "Instruct: {instruction} \n Query: {text}"
+
+# What E5-instruct, Qwen3-Embedding and others were trained with.
+_COMMON_QUERY_TEMPLATE = "Instruct: {instruction}\nQuery: {text}"
+
 
 class EmbeddingSettings(Settings, frozen=True):
     """What is served, and how.
@@ -37,7 +44,7 @@ class EmbeddingSettings(Settings, frozen=True):
     served_model_name: str = ""
     matryoshka_dimensions: tuple[int, ...] = KALM_DIMENSIONS
     query_instruction: str = "Given a query, retrieve documents that answer the query"
-    query_template: str = "Instruct: {instruction}\nQuery: {text}"
+    query_template: str = KALM_QUERY_TEMPLATE
     max_model_len: int = 8192
     gpu: str = "A100-40GB"
     gpu_memory_utilization: float = 0.9
@@ -74,8 +81,8 @@ def read_embedding_settings(
 ) -> EmbeddingSettings:
     """Return the settings in *environ*.
 
-    A model other than the default one has neither its revision nor its dimensions: they must be
-    named with it.
+    A model other than the default one has neither its revision nor its dimensions nor its query
+    prompt: they must be named with it.
 
     Raises:
         SettingInvalid: a value does not fit.
@@ -94,6 +101,8 @@ def _without_defaults_of_kalm(
         settings = replace(settings, model_revision="")
     if not environ.get("MATRYOSHKA_DIMENSIONS"):
         settings = replace(settings, matryoshka_dimensions=())
+    if not environ.get("QUERY_TEMPLATE"):
+        settings = replace(settings, query_template=_COMMON_QUERY_TEMPLATE)
     return settings
 
 
