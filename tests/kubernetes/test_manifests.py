@@ -28,6 +28,12 @@ VALIDATE_MISSING = (
     "`uv tool install kubernetes-validate`"
 )
 
+CHECKOV_MISSING = (
+    "checkov is not on the PATH, so no policy was checked; `uv tool install checkov==3.3.30`"
+)
+
+needs_checkov = pytest.mark.skipif(shutil.which("checkov") is None, reason=CHECKOV_MISSING)
+
 
 @pytest.fixture(params=PARTS)
 def part(request: pytest.FixtureRequest) -> str:
@@ -61,6 +67,43 @@ def test_every_manifest_fits_the_schema(part: str, version: str, tmp_path: Path)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout + done.stderr
+
+
+@needs_checkov
+@pytest.mark.timeout(300)
+def test_policies_hold(tmp_path: Path) -> None:
+    """checkov's; each exception is written beside what it is about, with its reason."""
+    for part in PARTS:
+        (tmp_path / f"{part.replace('/', '-')}.yaml").write_text(build(part))
+
+    done = checkov(tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_checkov
+@pytest.mark.timeout(300)
+def test_a_planted_fault_is_found(tmp_path: Path) -> None:
+    """What passes above passes because it is right, not because nothing looks."""
+    closed = "allowPrivilegeEscalation: false"
+    built = build("platform/single")
+    assert closed in built
+    (tmp_path / "built.yaml").write_text(built.replace(closed, "privileged: true", 1))
+
+    done = checkov(tmp_path)
+
+    assert done.returncode == 1
+    assert "CKV_K8S_16" in done.stdout
+
+
+def checkov(folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = (
+        f"checkov -d {folder} --framework kubernetes --compact --quiet --skip-download "
+        f"--config-file {ROOT}/checkov.yaml"
+    )
+    return subprocess.run(  # noqa: S603
+        command.split(), capture_output=True, text=True, check=False
+    )
 
 
 def test_images_have_a_version(found: list[Manifest]) -> None:

@@ -100,6 +100,7 @@ def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("checkov") is None, reason=CHECKOV_MISSING)
+@pytest.mark.timeout(300)
 def test_policies_hold() -> None:
     """Each exception is written beside what it is about, with its reason."""
     command = f"checkov -d {ROOT} --framework terraform --compact --quiet --skip-download"
