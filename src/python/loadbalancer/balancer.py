@@ -9,6 +9,7 @@ import structlog
 
 from loadbalancer.admission import Admission
 from loadbalancer.asked import Asked, look_at, route_request
+from loadbalancer.decision_log import DecisionLog
 from loadbalancer.health import Health, HealthRules
 from loadbalancer.replicas import Replica, Service
 from loadbalancer.retry import RetryBudget
@@ -68,10 +69,12 @@ class Balancer:
         rng: Random,
         now: Callable[[], float],
         shared: SharedCounts | None = None,
+        decision_log: DecisionLog | None = None,
     ) -> None:
         """*shared* are the counts of this and other workers, where there are any."""
         self.rules = rules
         self._shared = shared
+        self.decision_log = decision_log
         self.now = now
         self.ledger = Ledger(rules.poll_s)
         self.replicas: dict[str, Replica] = {}

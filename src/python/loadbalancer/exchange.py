@@ -4,6 +4,7 @@ import asyncio
 
 from loadbalancer.asked import Asked
 from loadbalancer.balancer import Balancer
+from loadbalancer.decision_log import DecisionLog, Logged
 from loadbalancer.replicas import Replica
 from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
 from servekit.relay.answers import last_chunks, refusal
@@ -26,9 +27,11 @@ class Exchange(Relaying):
     """A sink for the engine's answer.  It lives until the client has it, or is gone."""
 
     __slots__ = (
+        "_answer_bytes",
         "_asked",
         "_balancer",
         "_begun_s",
+        "_decided_s",
         "_decision",
         "_faulty",
         "_held",
@@ -38,9 +41,11 @@ class Exchange(Relaying):
         "_raw",
         "_replica",
         "_sent_s",
+        "_shadow",
         "_spoken",
         "_trial",
         "_tried",
+        "_ttft_s",
         "_waited_s",
     )
 
@@ -61,6 +66,8 @@ class Exchange(Relaying):
         self._held = b""
         self._raw = True
         self._spoken = False
+        self._ttft_s: float | None = None
+        self._answer_bytes: int | None = None
         # Whether this request shows if an ejected replica is well again.
         self._trial = False
 
@@ -99,7 +106,7 @@ class Exchange(Relaying):
 
     def _try_next(self) -> None:
         balancer = self._balancer
-        now_s = balancer.now()
+        now_s = self._decided_s = balancer.now()
         try:
             decision = balancer.choose(self._asked, self._tried, now_s)
         except ServeError as error:
@@ -112,6 +119,7 @@ class Exchange(Relaying):
         if connection is not None:
             self._send(connection)
         self._in_flight = balancer.sent(self._asked, decision, replica.account, now_s)
+        self._shadow = balancer.decisions[-1][2]
         if replica.health.troubled:
             self._trial = balancer.on_trial(replica)
         if connection is None:
@@ -139,6 +147,7 @@ class Exchange(Relaying):
 
     def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
         self.heard += 1
+        self._answer_bytes = head.length
         if head.status >= 429 and self._refused(head):
             return
         if head.is_event_stream:
@@ -222,6 +231,7 @@ class Exchange(Relaying):
         self._balancer.telemetry.retries[why] += 1
         self._tried = (*self._tried, self._replica.name)
         self._pending, self._held, self._spoken, self._raw = None, b"", False, True
+        self._ttft_s, self._answer_bytes = None, None
         self._try_next()
 
     def _fail(self, error: ServeError) -> None:
@@ -241,8 +251,9 @@ class Exchange(Relaying):
         balancer = self._balancer
         now_s = balancer.now()
         balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
+        self._ttft_s = now_s - self._sent_s
         if self._in_flight is not None:
-            balancer.answered(self._asked, self._in_flight, now_s - self._sent_s)
+            balancer.answered(self._asked, self._in_flight, self._ttft_s)
         if self._trial and not self._faulty:
             self._trial = False
             balancer.recovered(self._replica)
@@ -279,12 +290,29 @@ class Exchange(Relaying):
                 now_s = self._balancer.now()
             service.admission.leave(len(service.pool) or 1, now_s)
 
+    def _log(self, log: DecisionLog, outcome: str) -> None:
+        log.add(
+            Logged(
+                decided_at_s=log.epoch_s + self._decided_s,
+                request=self._asked.route,
+                decision=self._decision,
+                shadow=self._shadow,
+                outcome=outcome,
+                ttft_s=self._ttft_s,
+                duration_s=self._balancer.now() - self._decided_s,
+                pieces=self.heard,
+                answer_bytes=self._answer_bytes,
+            )
+        )
+
     def _release(self, outcome: str) -> None:
         """Count the request no more, and let go of its connection."""
         if self._in_flight is not None:
             self._balancer.ended(self._in_flight)
             self._in_flight = None
             self._balancer.telemetry.requests[self._replica.name, outcome] += 1
+            if self._balancer.decision_log is not None:
+                self._log(self._balancer.decision_log, outcome)
         if self._trial:
             self._trial = False
             self._balancer.trial_over(self._replica)

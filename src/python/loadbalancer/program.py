@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,6 +17,7 @@ import typer
 
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.board import Board, Together, bury
+from loadbalancer.decision_log import DecisionLog
 from loadbalancer.discovery import Discovery, Source, read_source, resolver_of
 from loadbalancer.keys import load_keys
 from loadbalancer.reloading import Watched, apply_fleet, watch_all
@@ -64,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None
     workers: int = 1
     source: Source | None = None
+    decision_log: Path | None = None
     admin_port: int | None = None
 
 
@@ -94,6 +97,9 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
         admin_port: Annotated[
             int | None, typer.Option(help="port for /metrics, /status and their like alone")
         ] = None,
+        decision_log: Annotated[
+            Path | None, typer.Option(help="file of decisions, which simulate can replay")
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="makes chance repeatable")] = None,
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
@@ -121,6 +127,7 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             seed=seed,
             workers=workers,
             source=source,
+            decision_log=decision_log,
             admin_port=admin_port,
         )
         if workers < 1:
@@ -196,7 +203,8 @@ class Place:
 async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     clock = SystemClock()
     rng = Random(plan.seed)
-    balancer = Balancer(plan.rules, rng, clock.now, place.counts)
+    decisions = _decision_log(plan, place, clock)
+    balancer = Balancer(plan.rules, rng, clock.now, place.counts, decisions)
     together = Together(balancer, place.board, place.worker)
     together.resume()
     server = Server(balancer, clock, rng, together=together, admin=place.admin)
@@ -207,6 +215,8 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
         discovery = Discovery(plan.source, resolve, balancer, server.pollers.follow)
         await discovery.once()
         tasks.append(discovery.run(clock, rng))
+    if decisions is not None:
+        tasks.append(decisions.run(clock))
     if place.board is not None:
         tasks.append(_end_with(os.getppid(), stop, clock))
     await server.start(place.listening)
@@ -217,9 +227,20 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
     running = [loop.create_task(task) for task in tasks]
     await stop.wait()
+    await server.stop(plan.drain_s)
     for task in running:
         task.cancel()
-    await server.stop(plan.drain_s)
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+def _decision_log(plan: Plan, place: Place, clock: Clock) -> DecisionLog | None:
+    """Return the log that was asked for; each of several workers has a file of its own."""
+    path = plan.decision_log
+    if path is None:
+        return None
+    if place.board is not None:
+        path = path.with_name(f"{path.stem}-{place.worker}{path.suffix}")
+    return DecisionLog(path, time.time() - clock.now())
 
 
 async def _end_with(parent: int, stop: asyncio.Event, clock: Clock) -> None:

@@ -46,12 +46,16 @@ class Server:
         self._desk.keys = self._admin_desk.keys = keys
 
     async def start(self, listening: socket.socket) -> None:
-        """Serve whoever connects to *listening*."""
+        """Serve whoever connects to *listening*.
+
+        Replicas are asked first what they serve: other workers may be listening there already, who
+        know.
+        """
+        self.pollers.follow()
+        await self.pollers.first_polls(FIRST_POLLS_S)
         await self._listener.start(listening)
         if self._admin_socket is not None:
             await self._admin.start(self._admin_socket)
-        self.pollers.follow()
-        await self.pollers.first_polls(FIRST_POLLS_S)
 
     async def stop(self, drain_s: float) -> None:
         """Take no new connections, and wait for what is under way, *drain_s* at most."""
