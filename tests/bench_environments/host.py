@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,20 +77,25 @@ class Host:
         return path
 
     def run(self, *args: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run our program here."""
-        return subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "bench_environments.main", *map(str, args)],
-            cwd=self.root,
-            env={
-                "PATH": str(self.root / "bin"),
-                "FAKE_DOCKER": str(self.root / "docker"),
-                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                **environ,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        """Run our program here, with this PATH."""
+        own = {"PATH": str(self.root / "bin"), "FAKE_DOCKER": str(self.root / "docker")}
+        return run_here(self.root, "bench_environments.main", *args, environ={**own, **environ})
+
+
+def run_here(
+    folder: Path, module: str, *args: object, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of ours in *folder*; without *environ*, in ours."""
+    path = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", module, *map(str, args)],
+        cwd=folder,
+        env={**(os.environ if environ is None else environ), "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def fleet_text(ports: Sequence[int], gpus: Sequence[int | None], model: str = MODEL) -> str:

@@ -1,10 +1,17 @@
 """Waiting for containers, with a clock that a test moves."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from bench_environments.docker import Container, Done, compose_command, read_containers
+from bench_environments.docker import (
+    Container,
+    Done,
+    compose_command,
+    read_containers,
+    starter,
+)
 from bench_environments.failures import DockerFailed, DockerMissing
 from bench_environments.readiness import PodFailed, wait_until_ready
 from servekit.errors.tree import EngineNotReady
@@ -94,3 +101,22 @@ def test_without_compose_it_is_said() -> None:
     """With what to install."""
     with pytest.raises(DockerMissing, match="not installed; apt-get install"):
         compose_command(lambda _: Done(127, "", "not found"))
+
+
+def test_a_compose_that_is_broken_says_why() -> None:
+    """It is installed, and does not run."""
+    broken = Done(1, "", "ModuleNotFoundError: No module named 'docker'\n")
+
+    with pytest.raises(DockerMissing, match="does not work: ModuleNotFoundError"):
+        compose_command(lambda _: broken)
+
+
+def test_programs_do_not_see_our_modules(tmp_path: Path) -> None:
+    """Debian's docker-compose is Python too."""
+    shown = tmp_path / "show"
+    shown.write_text('#!/bin/sh\necho "$PYTHONPATH$PYTHONHOME-$KEPT"\n')
+    shown.chmod(0o755)
+
+    done = starter({"PYTHONPATH": "/ours", "KEPT": "yes"})([str(shown)])
+
+    assert done.out == "-yes\n"

@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,22 @@ class Done:
         return (named or lines or [f"exit code {self.code}, without a word"])[-1]
 
 
-def run_process(argv: Sequence[str]) -> Done:
+def starter(environ: Mapping[str, str]) -> Run:
+    """Return what runs programs in *environ*.
+
+    Without what says where Python's modules are: Debian's docker-compose is Python, and would take
+    ours for its own.
+    """
+    clean = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
+    return lambda argv: run_process(argv, clean)
+
+
+def run_process(argv: Sequence[str], environ: Mapping[str, str]) -> Done:
     """Run *argv* to its end.  One that does not exist ends with 127, as in a shell."""
     try:
-        done = subprocess.run(argv, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            argv, env=environ, capture_output=True, check=False, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
         return Done(127, "", f"{argv[0]}: not found")
     except OSError as error:
@@ -228,6 +240,8 @@ def compose_command(run: Run) -> list[str]:
         if done.code == 0:
             _check_version(" ".join(command), done.out.strip())
             return command
+    if done.code != 127:
+        raise DockerMissing(f"docker-compose does not work: {done.reason}; {_INSTALL_COMPOSE}")
     raise DockerMissing(f"Docker Compose is not installed; {_INSTALL_COMPOSE}")
 
 

@@ -12,7 +12,7 @@ from bench_environments import deploying
 from bench_environments.compose import compose_text
 from bench_environments.deploying import Machine, Wishes
 from bench_environments.deployment import ENVIRONMENTS, Engine, environment_named
-from bench_environments.docker import run_process
+from bench_environments.docker import starter
 from bench_environments.env_file import check_env_file, read_variables
 from bench_environments.generated import deployment_of, generated_files
 from servekit.cli.program import run_program
@@ -113,7 +113,7 @@ def generate(
 def _machine() -> Machine:
     # A pipe or a file has no width; the table needs this much.
     console = console if (console := Console()).is_terminal else Console(width=140)
-    return Machine(run_process, SystemClock(), console)
+    return Machine(starter(os.environ), SystemClock(), console)
 
 
 def _default_env_file(environment: str) -> Path:
