@@ -5,9 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from chat_backend.chat_settings import ChatSettings
+from model_server.settings import ModelServerSettings
 from servekit.fleet.fleet import load_fleet
+from servekit.settings.environment import read_settings
 from tests.kubernetes.manifests import (
     KUBECTL_MISSING,
     PARTS,
@@ -244,6 +248,21 @@ def test_the_backend_asks_the_load_balancer_where_there_is_one() -> None:
         {"name": "ENGINE_URL", "value": "http://llama-model-server:8000"},
         {"name": "ENGINE_URL", "value": "http://managed-lb:8081"},
     ]
+
+
+def test_settings_are_ones_that_the_programs_read() -> None:
+    """A variable that nobody reads is a mistyped one; a value that cannot be read stops the pod."""
+    found = manifests("platform/replicated")
+    backend = dict(pod_specs(found))["chat-backend"]["containers"][0]
+    plain = {given["name"]: given.get("value", "x") for given in backend["env"]}
+
+    for given, kind in (
+        (one(found, "ConfigMap", "model-server")["data"], ModelServerSettings),
+        (plain, ChatSettings),
+    ):
+        known = {field.encode_name for field in msgspec.structs.fields(kind)}
+        assert given.keys() <= known
+        read_settings(kind, given, pytest.fail)
 
 
 def test_browsers_reach_the_page_and_only_the_page_the_backend() -> None:
