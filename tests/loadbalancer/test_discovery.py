@@ -16,7 +16,8 @@ import dns.rrset
 import pytest
 
 from loadbalancer.balancer import Balancer, Rules
-from loadbalancer.discovery import Discovery, Source, read_source, resolver_of
+from loadbalancer.discovery import Discovery, resolver_of
+from loadbalancer.source import Source, read_source
 from servekit.errors.tree import ReplicaMissing, SettingInvalid
 from servekit.wire.address import Address
 from tests.support.clock import FakeClock

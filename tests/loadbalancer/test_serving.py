@@ -88,6 +88,23 @@ async def test_request_without_the_key_is_refused() -> None:
     assert len(engine.bodies) == 1
 
 
+async def test_keys_guard_everything_that_tells_something() -> None:
+    """Health does not, and the page is empty until it has a key; new keys count at once."""
+    paths = ["/v1/models", "/metrics", "/replicas", "/decisions"]
+    close = b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%b\r\n"
+
+    async def statuses(port: int, line: bytes, paths: list[str]) -> set[bytes]:
+        asked = [b"GET " + path.encode() + close % line for path in paths]
+        return {(await talk(port, ask))[9:12] for ask in asked}
+
+    ring = read_keys(hashlib.sha256(b"k").hexdigest(), "keys")
+    async with running(Engine(), keys=ring) as (_, port):
+        assert await statuses(port, b"", paths) == {b"401"}
+        assert await statuses(port, b"authorization: Bearer x\r\n", paths) == {b"401"}
+        assert await statuses(port, b"authorization: Bearer k\r\n", paths) == {b"200"}
+        assert await statuses(port, b"", ["/health", "/readyz", "/status"]) == {b"200"}
+
+
 async def test_stop_lets_streams_finish() -> None:
     """Whoever was let in gets the whole answer."""
     async with running(Engine("stream", events=300), drain_s=5.0) as (_, port):

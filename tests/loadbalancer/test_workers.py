@@ -1,7 +1,12 @@
 """Several workers that decide as one."""
 
 import os
+from random import Random
 
+from loadbalancer.balancer import Balancer, Rules
+from loadbalancer.board import ROOM_BYTES, Board, Together, bury
+from loadbalancer.exposition import exposition
+from loadbalancer.supervising import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 from loadbalancer.workers import SharedCounts
 from servekit.routing.ledger import Ledger, Pool
 
@@ -41,3 +46,64 @@ def test_successor_of_a_worker_starts_from_nothing() -> None:
     shared.refresh(Pool([account]))
 
     assert account.elsewhere == 0
+
+
+def test_post_is_what_was_posted_last_and_whole() -> None:
+    """One that is too long is not taken, and what was there stays."""
+    board = Board(workers=2)
+    assert board.read(0) is None
+    for message in (b"a" * 1000, b"b", b"c" * 10):
+        assert board.post(0, message)
+
+    assert board.read(0) == b"c" * 10
+    assert board.read(1) is None
+    assert not board.post(0, b"d" * ROOM_BYTES)
+    assert board.read(0) == b"c" * 10
+
+
+async def test_workers_are_added_up() -> None:
+    """Counts, histograms and requests in flight; decisions are in the order they were made."""
+    board = Board(workers=2)
+    workers = [Balancer(Rules(policy="queue"), Random(0), lambda: 5.0) for _ in range(2)]
+    for number, balancer in enumerate(workers):
+        replica = balancer.add("r", "http://127.0.0.1:1", ("m",))
+        balancer.ledger.begin(replica.account)
+        balancer.telemetry.requests["r", "done"] += 10 + number
+        balancer.telemetry.ttft_s.observe(0.1)
+        Together(balancer, board, number).post()
+
+    text = exposition(Together(workers[0], board, 0).snapshot()).decode()
+
+    assert 'servekit_lb_requests_total{outcome="done",replica="r"} 21.0' in text
+    assert 'servekit_lb_in_flight{replica="r"} 2.0' in text
+    assert "servekit_lb_ttft_seconds_count 2.0" in text
+    assert 'servekit_lb_breaker{replica="r"} 0.0' in text
+
+
+async def test_successor_counts_on_from_what_the_dead_left() -> None:
+    """And what that had in flight is in flight no more."""
+    board = Board(workers=2)
+    dead, other, successor = (
+        Balancer(Rules(policy="queue"), Random(0), lambda: 5.0) for _ in range(3)
+    )
+    dead.ledger.begin(dead.add("r", "http://127.0.0.1:1", ("m",)).account)
+    dead.telemetry.requests["r", "done"] += 7
+    Together(dead, board, 0).post()
+    other.add("r", "http://127.0.0.1:1", ("m",))
+
+    bury(board, 0)
+    meanwhile = Together(other, board, 1).snapshot()
+    Together(successor, board, 0).resume()
+
+    assert meanwhile.requests == {("r", "done"): 7}
+    assert meanwhile.replicas["r"].in_flight == 0
+    assert successor.telemetry.requests["r", "done"] == 7
+
+
+def test_pause_before_the_next_life_grows_to_a_limit() -> None:
+    """A worker that dies at once is not started a hundred times a second."""
+    pauses = [pause_s(deaths) for deaths in range(1, 100)]
+
+    assert pauses[0] == FIRST_PAUSE_S
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE_S

@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 import dns.asyncresolver
 import dns.exception
 import dns.resolver
-import msgspec
 import structlog
 
 from loadbalancer.balancer import Balancer
-from servekit.errors.tree import ReplicaMissing, SettingInvalid
+from loadbalancer.source import Source
+from servekit.errors.tree import ReplicaMissing
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
 
@@ -27,38 +26,7 @@ TIMEOUT_S = 3.0
 log = structlog.get_logger()
 
 
-class Source(msgspec.Struct, frozen=True):
-    """A name that stands for replicas.
-
-    Attributes:
-        port: where every one of them listens; None where the name has SRV records, which say it.
-    """
-
-    name: str
-    port: int | None
-
-
 Resolve = Callable[[Source], Awaitable[frozenset[Address]]]
-
-
-def read_source(text: str) -> Source:
-    """Return the source in *text*: `dns://name:port` or `srv://_service._tcp.name`.
-
-    Raises:
-        SettingInvalid: it is neither.
-    """
-    try:
-        parts = urlsplit(text)
-        name, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise SettingInvalid(f"--discover {text!r}: {error}; write dns://name:port") from error
-    if parts.scheme == "dns" and name and port:
-        return Source(name, port)
-    if parts.scheme == "srv" and name and port is None:
-        return Source(name, None)
-    raise SettingInvalid(
-        f"--discover {text!r} is no name to look up; write dns://name:port or srv://_http._tcp.name"
-    )
 
 
 def resolver_of(resolver: dns.asyncresolver.Resolver) -> Resolve:

@@ -5,12 +5,12 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated
+from typing import Annotated, Any
 
-import dns.asyncresolver
 import msgspec
 import structlog
 import typer
@@ -18,10 +18,10 @@ import typer
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.board import Board, Together, bury
 from loadbalancer.decision_log import DecisionLog
-from loadbalancer.discovery import Discovery, Source, read_source, resolver_of
 from loadbalancer.keys import load_keys
 from loadbalancer.reloading import Watched, apply_fleet, watch_all
 from loadbalancer.serving import Server
+from loadbalancer.source import Source, read_source
 from loadbalancer.supervising import Supervisor
 from loadbalancer.workers import SharedCounts
 from servekit.cli.logs import announce, configure_logs
@@ -211,10 +211,7 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     files = _files(plan, balancer, server)
     tasks = [watch_all(files, clock)]
     if plan.source is not None:
-        resolve = resolver_of(dns.asyncresolver.Resolver())
-        discovery = Discovery(plan.source, resolve, balancer, server.pollers.follow)
-        await discovery.once()
-        tasks.append(discovery.run(clock, rng))
+        tasks.append(await _discover(plan.source, balancer, server, rng, clock))
     if decisions is not None:
         tasks.append(decisions.run(clock))
     if place.board is not None:
@@ -241,6 +238,20 @@ def _decision_log(plan: Plan, place: Place, clock: Clock) -> DecisionLog | None:
     if place.board is not None:
         path = path.with_name(f"{path.stem}-{place.worker}{path.suffix}")
     return DecisionLog(path, time.time() - clock.now())
+
+
+async def _discover(
+    source: Source, balancer: Balancer, server: Server, rng: Random, clock: Clock
+) -> Coroutine[Any, Any, None]:
+    """Look the replicas up for the first time; return what goes on doing so."""
+    # Only here: a resolver takes 7 MiB that a fleet file does not need.
+    from dns.asyncresolver import Resolver
+
+    from loadbalancer.discovery import Discovery, resolver_of
+
+    discovery = Discovery(source, resolver_of(Resolver()), balancer, server.pollers.follow)
+    await discovery.once()
+    return discovery.run(clock, rng)
 
 
 async def _end_with(parent: int, stop: asyncio.Event, clock: Clock) -> None:
