@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bench.processes import Program, stopped_at_the_end
 
 SMALL = ("--parts", "2", "--part-s", "2", "--warmup-s", "1", "--rate", "8")
 pytestmark = pytest.mark.timeout(120)
@@ -102,6 +105,13 @@ def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) ->
         (["--workload", "nothing"], 2, "neither a file nor one of ours"),
         (["compare", "http://127.0.0.1:9", "."], 2, "is no saved result"),
         (["grid", "a", "b"], 2, "a 2x2 design has four"),
+        (["run", "--url", "http://127.0.0.1:9", "--backend", "triton"], 2, "speaks vLLM's API"),
+        (["run", "--url", "http://x", "-m", "m", "--isl", "9", "--workload", "mooncake"], 2, "isl"),
+        (["run", "--url", "http://x", "-m", "m=0"], 2, "'0' is no share above 0; write NAME=2"),
+        (["compare", "a", "b", "--png", "--browser", "none"], 2, "needs a Chromium"),
+        (["compare", "http://127.0.0.1:9", "http://x", "--expect-version", "1"], 1, "no engine"),
+        (["aiperf", "--url", "http://x", "-m", "m", "--aiperf", "none"], 2, "install aiperf"),
+        (["report", "."], 2, "is no saved result"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, argv: list[str], code: int, message: str) -> None:
@@ -118,3 +128,70 @@ def test_a_mistake_is_one_line(tmp_path: Path, argv: list[str], code: int, messa
     assert len(errors.splitlines()) == 1
     assert process.returncode == code
     assert processes_in(tmp_path) == []
+
+
+def test_the_seeds_command_line_is_understood(tmp_path: Path) -> None:
+    """What genai_perf_runner gave genai-perf measures the same here, and keeps a report; the
+    token counts are those of the command line."""
+    with stopped_at_the_end() as programs:
+        programs.append(Program("mock", ["bench.mock", "--tokens", "7"], log=tmp_path / "mock.log"))
+        url = programs[-1].ready()["url"]
+        argv = ["run", "-m", "mock", "--backend", "vllm", "--url", url, "--streaming"]
+        argv += ["--concurrency", "2", "--request-count", "6"]
+        argv += ["--synthetic-input-tokens-mean", "40", "--synthetic-input-tokens-stddev", "0"]
+        argv += ["--output-tokens-mean", "7", "--output-tokens-stddev", "0", "--generate-plots"]
+        with runner(tmp_path, *argv, "--browser", "none") as process:
+            output, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 0, errors
+    assert "the plots are in report.html only" in errors
+    (folder,) = (tmp_path / "results" / "url").iterdir()
+    schedule = (folder / "schedule.jsonl").read_text().splitlines()[1:]
+    asked = [json.loads(line) for line in schedule]
+    assert {(one["prompt_tokens"], one["output_tokens"]) for one in asked} == {(40, 7)}
+    export = json.loads((folder / "profile_export.json").read_text())
+    assert export["output_sequence_length"]["avg"] == 7.0
+    assert "Can it be trusted?" in (folder / "report.html").read_text()
+    assert "Requests per second" in output
+
+
+def test_a_closed_loop_that_is_stopped_keeps_what_it_has(tmp_path: Path) -> None:
+    """Partial is said, and what ended is there."""
+    with stopped_at_the_end() as programs:
+        timing = ["--tokens", "5", "--itl-ms", "1", "--ttft-ms", "20"]
+        programs.append(Program("mock", ["bench.mock", *timing], log=tmp_path / "mock.log"))
+        url = programs[-1].ready()["url"]
+        argv = ["run", "-m", "mock", "--url", url, "--request-count", "20000"]
+        with runner(tmp_path, *argv, "--concurrency", "2") as process:
+            assert process.stdout is not None
+            while not re.search(r" [1-9]\d*/20000 requests", process.stdout.readline()):
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130, errors
+    assert "partial" in output
+    (folder,) = (tmp_path / "results" / "url").iterdir()
+    assert json.loads((folder / "manifest.json").read_text())["partial"] is True
+    assert len(_lines(folder)) > 0
+    assert json.loads((folder / "profile_export_aiperf.json").read_text())["was_cancelled"] is True
+
+
+def test_what_was_saved_is_asked_of_one_that_runs(tmp_path: Path) -> None:
+    """A saved open loop is replayed against a URL, and both are compared; the key is not kept."""
+    with stopped_at_the_end() as programs:
+        programs.append(Program("mock", ["bench.mock", "--tokens", "5"], log=tmp_path / "mock.log"))
+        url = programs[-1].ready()["url"]
+        load = ["-m", "mock", "--rate", "20", "--request-count", "30", "--isl", "30", "--osl", "5"]
+        with runner(tmp_path, "run", "--url", url, *load, "--api-key", "secret-1") as process:
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        (saved,) = (tmp_path / "results" / "url").iterdir()
+        with runner(tmp_path, "compare", str(saved), url) as process:
+            output, errors = process.communicate(timeout=60)
+
+    assert "secret-1" not in (saved / "manifest.json").read_text()
+    assert process.returncode == 0, errors
+    assert "measured apart" in output
+    (folder,) = next(iter((tmp_path / "results").glob("url-against-*"))).iterdir()
+    assert json.loads((folder / "comparison.json").read_text())["interleaved"] is False

@@ -120,16 +120,25 @@ def delivered_tokens(records: Iterable[Record], windows: Sequence[Window]) -> Fl
     An event of several tokens counts as its request's mean.
     """
     tokens = np.zeros(len(windows))
+    of_part = _edges(windows)
     for one in records:
-        if one.completion_tokens is None or not one.content_s:
+        if one.completion_tokens is None or not one.content_s or one.part not in of_part:
             continue
-        edges = [(n, w) for n, w in enumerate(windows) if w.part == one.part]
+        numbers, starts, ends = of_part[one.part]
         since_s = np.asarray(one.content_s) - (one.due_s - one.part_s)
         each = one.completion_tokens / len(one.content_s)
-        for number, window in edges:
-            inside = (since_s >= window.start_s) & (since_s < window.start_s + window.length_s)
-            tokens[number] += each * np.count_nonzero(inside)
+        tokens[numbers] += each * (np.searchsorted(since_s, ends) - np.searchsorted(since_s, starts))
     return tokens
+
+
+def _edges(windows: Sequence[Window]) -> dict[int, tuple[list[int], Floats, Floats]]:
+    """Return, by part, the numbers of its windows, and when they start and end."""
+    edges = {}
+    for part in {window.part for window in windows}:
+        numbers = [n for n, window in enumerate(windows) if window.part == part]
+        starts = np.array([windows[n].start_s for n in numbers])
+        edges[part] = numbers, starts, starts + [windows[n].length_s for n in numbers]
+    return edges
 
 
 def _ended(records: Iterable[Record], windows: Sequence[Window]) -> Floats:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from bench.charts import Line, Plot
 from bench.judging import Judged, conclude
 from bench.manifest import manifest
 from bench.measuring import Measured
@@ -17,7 +18,7 @@ from bench.pictures import draw
 from bench.record import Record
 from bench.report import Evidence, key_plots, report_html
 from bench.results import make_folder, new_run_folder, write_file, write_files
-from bench.run_report import RunEvidence, run_html
+from bench.run_report import RunEvidence, run_html, run_plots
 from bench.saved import Saved, load_saved, together
 from bench.schedule import Schedule, Shape
 from bench.sections import legend
@@ -81,6 +82,7 @@ def keep_run(
     )
     write_file(folder / "report.html", run_html(evidence))
     _keep_parquet(records, folder, setting)
+    _keep_pictures(run_plots(evidence), [evidence.line], [folder], setting)
 
 
 def keep_comparison(judged: Judged, setting: Setting, said: dict[str, Any], folder: Path) -> None:
@@ -111,8 +113,14 @@ def keep_verdict(
     for folder in folders:
         where = [os.path.relpath(arm, folder) for arm in arms]
         write_files(folder, _verdict_files(evidence, where))
+    _keep_pictures(key_plots(evidence), evidence.lines, folders, setting)
+
+
+def _keep_pictures(
+    plots: Sequence[Plot], lines: Sequence[Line], folders: Sequence[Path], setting: Setting
+) -> None:
     if setting.browser:
-        for plot, picture in draw(key_plots(evidence), legend(evidence.lines), setting.browser):
+        for plot, picture in draw(plots, legend(lines), setting.browser):
             for folder in folders:
                 write_file(folder / f"{plot.name}.png", picture)
 
@@ -206,6 +214,7 @@ def _run_again(folder: Path, setting: Setting) -> str:
     )
     write_file(folder / "report.html", run_html(evidence))
     _keep_parquet(saved.records, folder, setting)
+    _keep_pictures(run_plots(evidence), [evidence.line], [folder], setting)
     return run_markdown(saved.name, saved.records, evidence.validity)
 
 

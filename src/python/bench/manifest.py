@@ -4,7 +4,9 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ _PACKAGES = ("servekit-bench", "uvloop", "httptools", "msgspec", "numpy")
 def manifest(schedule: Schedule | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return versions, machine, git commit, arguments and schedule hash."""
     return {
-        "argv": sys.argv[1:],
+        "argv": without_keys(sys.argv[1:]),
         "options": options,
         "schedule": _about(schedule),
         "python": platform.python_version(),
@@ -29,6 +31,15 @@ def manifest(schedule: Schedule | None, options: dict[str, Any]) -> dict[str, An
             "load_1min": os.getloadavg()[0],
         },
     }
+
+
+def without_keys(argv: Sequence[str]) -> list[str]:
+    """Return *argv* with whatever API key is in it left out: results are passed on."""
+    shown: list[str] = []
+    for before, word in pairwise(["", *argv]):
+        masked = "--api-key=…" if word.startswith("--api-key=") else word
+        shown.append("…" if before == "--api-key" else masked)
+    return shown
 
 
 def _about(schedule: Schedule | None) -> dict[str, Any] | None:

@@ -58,7 +58,11 @@ class Kept:
     ] = False
     png: Annotated[
         bool,
-        typer.Option("--png", "--generate-plots", help="The plots as PNG; needs a Chromium."),
+        typer.Option("--png", help="The plots as PNG; needs a Chromium."),
+    ] = False
+    # genai-perf's, which the seeds' scripts give on machines of every kind.
+    generate_plots: Annotated[
+        bool, typer.Option("--generate-plots", help="Likewise, if there is a Chromium.")
     ] = False
     browser: Annotated[str, typer.Option(help="The Chromium that draws them.")] = "auto"
 
@@ -254,7 +258,15 @@ def _parquet(kept: Kept) -> bool:
 def _browser(kept: Kept) -> str:
     from bench.pictures import find_browser
 
-    return find_browser(kept.browser) if kept.png else ""
+    if kept.png:
+        return find_browser(kept.browser)
+    if not kept.generate_plots:
+        return ""
+    try:
+        return find_browser(kept.browser)
+    except SettingInvalid:
+        typer.echo("no Chromium: the plots are in report.html only", err=True)
+        return ""
 
 
 def one_url(env: str | None, url: str | None) -> str:

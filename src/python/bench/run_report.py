@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from bench import markup, sections
-from bench.charts import Line
+from bench import charts, markup, sections
+from bench.charts import Line, Plot
 from bench.measures import LATENCY, TTFT, summarize, totals
 from bench.record import Record
 from bench.schedule import Part
@@ -51,6 +51,12 @@ def run_html(evidence: RunEvidence) -> str:
         sections.method(None, evidence.manifest),
     )
     return markup.page(f"{evidence.name}, measured", sections.style(), parts)
+
+
+def run_plots(evidence: RunEvidence) -> list[Plot]:
+    """Return the plots that are worth a file of their own."""
+    lines = [evidence.line]
+    return [*charts.distributions(lines), *charts.over_time(lines, [evidence.whole])[:2]]
 
 
 def _run_heading(evidence: RunEvidence) -> str:
