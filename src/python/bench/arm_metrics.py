@@ -127,7 +127,8 @@ def delivered_tokens(records: Iterable[Record], windows: Sequence[Window]) -> Fl
         numbers, starts, ends = of_part[one.part]
         since_s = np.asarray(one.content_s) - (one.due_s - one.part_s)
         each = one.completion_tokens / len(one.content_s)
-        tokens[numbers] += each * (np.searchsorted(since_s, ends) - np.searchsorted(since_s, starts))
+        before = np.searchsorted(since_s, starts)
+        tokens[numbers] += each * (np.searchsorted(since_s, ends) - before)
     return tokens
 
 
