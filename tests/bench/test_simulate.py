@@ -1,6 +1,7 @@
 """`runner simulate`: the command, its files, and what they say."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from typer.testing import CliRunner
 
 from bench import plan, simulate
 from bench.plan import Limit, Trial, read_slo, smallest
+from bench.scaling import measure, read_sizes
 from bench.simulate import trace_schedule
 from bench.twin import arrivals_of, read_autoscale, read_failure, setups_of
+from bench.virtual_load import as_schedule, mixed, scheduled
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
 
@@ -49,11 +52,95 @@ def test_simulation_repeats_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_simulation_leaves_the_files_of_a_real_run(tmp_path: Path) -> None:
-    """Each policy has the exports that a measured run has."""
+    """Each policy has the exports and the report that a measured run has."""
     _simulate(tmp_path, "--requests", "50", "--policy", "queue", "--rate", "5")
 
-    (exported,) = tmp_path.rglob("queue-profile_export.json")
-    assert json.loads(exported.read_text())["request_count"]["avg"] == 50.0
+    (exported,) = tmp_path.rglob("queue/profile_export.json")
+    shown = json.loads(exported.read_text())
+    assert shown["request_count"]["avg"] == 50.0
+    assert 1.0 < shown["inter_token_latency"]["p50"] < 100.0
+    names = {path.name for path in exported.parent.iterdir()}
+    assert {"report.html", "records.msgpack", "profile_export.jsonl", "manifest.json"} <= names
+
+
+def test_policies_are_compared_with_the_first(tmp_path: Path) -> None:
+    """Every other policy has a comparison with intervals, and a report that shows it."""
+    _simulate(tmp_path, "--requests", "60", "--policy", "round-robin,queue", "--rate", "2")
+
+    (found,) = tmp_path.rglob("comparison.json")
+    said = json.loads(found.read_text())
+    assert (said["baseline"], said["candidate"]) == ("round-robin", "queue")
+    row = said["metrics"]["ttft_p50"]
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert "queue" in (found.parent / "report.html").read_text()
+
+
+def test_report_says_that_nobody_verified_the_engines(tmp_path: Path) -> None:
+    """A scaled profile is named as such on the terminal, in the figures and in the manifest."""
+    read = _simulate(tmp_path, "--requests", "20", "--policy", "queue", "--rate", "5")
+
+    (manifest,) = tmp_path.rglob("queue/manifest.json")
+    for replicas in (read["replicas"], json.loads(manifest.read_text())["simulated"]["replicas"]):
+        assert isinstance(replicas, list)
+        assert all(not one["verified"] for one in replicas)
+        assert all("unverified" in one["calibration"] for one in replicas)
+
+
+def test_report_can_be_left_out(tmp_path: Path) -> None:
+    """Without it the figures of each policy are all that is kept."""
+    _simulate(tmp_path, "--requests", "50", "--policy", "queue", "--no-report")
+
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["simulation.json"]
+
+
+def test_mix_is_made_anew_for_every_policy_and_is_the_same(tmp_path: Path) -> None:
+    """The synthetic mix is never kept, repeats to the bit, and goes to every model."""
+    asked = ("--trace", "synthetic", "--requests", "300", "--replicas", "4", "--no-report")
+
+    one = _simulate(tmp_path / "one", *asked, "--policy", "queue,queue")["policies"]
+    two = _simulate(tmp_path / "two", *asked, "--policy", "queue")["policies"]
+
+    assert isinstance(one, list)
+    assert isinstance(two, list)
+    assert {policy["digest"] for policy in (*one, *two)} == {two[0]["digest"]}
+    assert one[0]["failed"] == 0
+
+
+def test_mix_shares_beginnings() -> None:
+    """Some first blocks come again and again, the last ones are nobody else's."""
+    load = mixed(["m"], requests=2_000, rate=100.0, seed=1)
+
+    firsts = Counter(one.segments[0] for one in load.arrivals() if one.segments)
+    assert firsts.most_common(1)[0][1] > 20
+    lasts = [one.segments[-1] for one in load.arrivals() if len(one.segments) > 3]
+    assert len(set(lasts)) == len(lasts)
+    assert load.requests == sum(1 for _ in load.arrivals())
+
+
+def test_mix_can_be_kept_as_a_schedule() -> None:
+    """The schedule's calls reach the load balancer as the mix's own requests do."""
+    load = mixed(["a", "b"], requests=200, rate=50.0, seed=1)
+
+    again = scheduled(as_schedule(load))
+
+    assert again.prompt_tokens == load.prompt_tokens
+    shown = [(a.at_s, a.model, a.prompt_tokens, a.segments) for a in again.arrivals()]
+    assert shown == [(a.at_s, a.model, a.prompt_tokens, a.segments) for a in load.arrivals()]
+
+
+@pytest.mark.parametrize("sizes", ["", "ten", "10,0", "-1"])
+def test_fleet_sizes_that_cannot_be_read_are_refused(sizes: str) -> None:
+    """The message shows how to write them."""
+    with pytest.raises(SettingInvalid, match="10,100,1000"):
+        read_sizes(sizes)
+
+
+def test_cost_does_not_depend_on_the_fleet_but_for_polls() -> None:
+    """Twenty times the replicas at the same load per replica take as many events per request."""
+    few, many = (measure("p2c", size, requests=400, poll_s=0.2, seed=1) for size in (2, 40))
+
+    assert few.requests == many.requests
+    assert many.events / many.requests < 2 * few.events / few.requests
 
 
 def test_trace_keeps_its_own_pace_unless_told() -> None:

@@ -151,13 +151,11 @@ def read_autoscale(text: str, start_s: float) -> Autoscale:
 
 
 def records_of(calls: Sequence[Call], outcome: Outcome, policy: str) -> list[Record]:
-    """Return *outcome* as a real run would have recorded it, with two events per answer: the
-    first token and the last."""
+    """Return *outcome*, which kept every token's time, as a real run would have recorded it."""
     records = []
     for place, number in enumerate(outcome.number):
         call = calls[number]
         ok = outcome.status[place] == OK
-        first = call.at_s + outcome.ttft_s[place]
         end = call.at_s + outcome.e2e_s[place]
         replica = outcome.replica[place]
         records.append(
@@ -172,7 +170,7 @@ def records_of(calls: Sequence[Call], outcome: Outcome, policy: str) -> list[Rec
                 due_s=call.at_s,
                 sent_s=call.at_s,
                 wrote_s=call.at_s,
-                content_s=((first, end) if call.output_tokens > 1 else (first,)) if ok else (),
+                content_s=tuple(outcome.token_s[number]) if ok else (),
                 end_s=end if ok else call.at_s,
                 error=None if ok else STATUS[outcome.status[place]],
                 prompt_tokens=call.prompt_tokens if ok else None,

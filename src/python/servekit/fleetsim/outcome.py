@@ -20,6 +20,7 @@ class Outcome:
         number: position among the arrivals.
         ttft_s, e2e_s: from the arrival; -1 where there was no first token or no whole answer.
         replica_s: seconds that replicas existed, summed: what a fleet costs.
+        token_s: when each token of a whole answer came out, by number, where asked.
         running: (second, requests in engines, share of KV cache in use) at each poll, where asked.
     """
 
@@ -40,6 +41,7 @@ class Outcome:
     prefix_hits: int = 0
     prompt_tokens: int = 0
     events: int = 0
+    token_s: dict[int, "array[float]"] = field(default_factory=dict)
     running: list[tuple[float, int, float]] = field(default_factory=list)
 
     def add(

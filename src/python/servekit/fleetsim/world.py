@@ -21,6 +21,7 @@ from servekit.enginesim.step import Step
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, Outcome
 from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
+from servekit.fleetsim.tokens import TokenTimes
 from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.ledger import Account, InFlight, Ledger, Pool
 from servekit.routing.policy import Policy
@@ -69,15 +70,24 @@ class _Replica:
         "late_s",
         "number",
         "setup",
+        "tokens",
         "trips",
         "up",
         "version",
     )
 
-    def __init__(self, setup: ReplicaSetup, number: int, engine: Engine, now: float) -> None:
+    def __init__(
+        self,
+        setup: ReplicaSetup,
+        number: int,
+        engine: Engine,
+        now: float,
+        tokens: TokenTimes | None,
+    ) -> None:
         self.setup = setup
         self.number = number
         self.engine = engine
+        self.tokens = tokens
         self.up = True
         self.draining = False
         self.born_s = now
@@ -92,7 +102,12 @@ class World:
     """One run of one policy."""
 
     def __init__(
-        self, scenario: Scenario, policy: Callable[[Random], Policy], *, keep_curve: bool = False
+        self,
+        scenario: Scenario,
+        policy: Callable[[Random], Policy],
+        *,
+        keep_curve: bool = False,
+        keep_tokens: bool = False,
     ) -> None:
         self._scenario = scenario
         self._policy = policy(Random(scenario.seed))
@@ -108,6 +123,7 @@ class World:
         self._starting: dict[str, int] = {}
         self._enough_since: dict[str, float] = {}
         self._keep_curve = keep_curve
+        self._keep_tokens = keep_tokens
         self._last_s = 0.0
 
     def run(self, arrivals: Iterable[Arrival]) -> Outcome:
@@ -257,6 +273,8 @@ class World:
         """Count the gaps that a step's sequences saw: between two steps' tokens, which may both
         have come out late."""
         late_before_s, replica.late_s = replica.late_s, late_s
+        if replica.tokens is not None:
+            replica.tokens.note(step, late_s)
         if step.decoded:
             self._outcome.gaps.add_run(
                 step.first_step_s, step.growth_s, step.steps, step.decoded, late_before_s, late_s
@@ -276,6 +294,8 @@ class World:
             trip = replica.trips[sequence.request.id]
             self._leave(trip)
             self._close(trip, now, OK)
+            if replica.tokens is not None:
+                self._outcome.token_s[trip.number] = replica.tokens.take(trip.number)
         if replica.draining and not replica.trips:
             self._remove(replica, now)
 
@@ -331,7 +351,8 @@ class World:
     def _add_replica(self, setup: ReplicaSetup, now: float) -> None:
         number = len(self._outcome.replica_names)
         self._outcome.replica_names.append(setup.name)
-        self._replicas[setup.name] = _Replica(setup, number, self._engine(setup), now)
+        tokens = TokenTimes() if self._keep_tokens else None
+        self._replicas[setup.name] = _Replica(setup, number, self._engine(setup), now, tokens)
 
     def _engine(self, setup: ReplicaSetup) -> Engine:
         scenario = self._scenario
@@ -366,6 +387,8 @@ class World:
         replica.version += 1
         self._count_engine(replica.engine)
         replica.engine, replica.late_s = self._engine(replica.setup), 0.0
+        if replica.tokens is not None:
+            replica.tokens = TokenTimes()
         trips = list(replica.trips.values())
         for trip in trips:
             self._leave(trip)
