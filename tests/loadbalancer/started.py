@@ -49,10 +49,14 @@ class Started:
         return set(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
 
 
+def here() -> str:
+    """Return the folders where this process finds its modules, with colons between."""
+    return ":".join(str(Path(entry).resolve()) for entry in sys.path if entry)
+
+
 def command(*options: str) -> list[str]:
     """Return the command line of `managed` on a free port, with *options*."""
-    paths = ":".join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    return [sys.executable, "-c", _RUN, paths, "--port", "0", *options]
+    return [sys.executable, "-c", _RUN, here(), "--port", "0", *options]
 
 
 @asynccontextmanager
