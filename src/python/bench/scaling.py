@@ -23,6 +23,9 @@ from servekit.routing.registry import POLICY_NAMES, policy_named
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 RATE = 10.0
 
+# Fewer, and the polls of a fleet that only waits for its last answers are most of what is timed.
+PER_REPLICA = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -55,7 +58,9 @@ def simulate_scaling(
     policy: Annotated[
         str, typer.Option(help="Policies, with commas between; all: every one there is.")
     ] = "round-robin,p2c,least-inflight,queue,prefix,latency",
-    requests: Annotated[int, typer.Option(help="Requests of each simulation.")] = 20_000,
+    requests: Annotated[
+        int, typer.Option(help="Requests of each simulation; 50 per replica at least.")
+    ] = 10_000,
     poll_s: Annotated[float, typer.Option(help="Seconds between polls of /metrics.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Every random choice comes from it.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Where to write the figures, JSON.")] = None,
@@ -67,7 +72,8 @@ def simulate_scaling(
     costs = []
     for name in names:
         for size in sizes:
-            cost = measure(name, size, requests=requests, poll_s=poll_s, seed=seed)
+            number = max(requests, PER_REPLICA * size)
+            cost = measure(name, size, requests=number, poll_s=poll_s, seed=seed)
             costs.append(cost)
             console.print(
                 f"{name} {size:,} replicas: {cost.per_request_us:.0f} us per request",

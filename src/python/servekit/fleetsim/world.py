@@ -15,87 +15,20 @@ from random import Random
 
 from servekit.enginesim.config import EngineConfig
 from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
 from servekit.enginesim.sharing import SharedMemory
 from servekit.enginesim.step import Step
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, Outcome
+from servekit.fleetsim.replica import Replica, Trip
 from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
 from servekit.fleetsim.tokens import TokenTimes
 from servekit.metrics.engine_load import EngineLoad
-from servekit.routing.ledger import Account, InFlight, Ledger, Pool
+from servekit.routing.ledger import Account, Ledger, Pool
 from servekit.routing.policy import Policy
 from servekit.routing.request import RouteRequest
 
 # Decode steps that may be taken as one; a run ends by itself at the next change.
 _RUN = 1_000_000_000
-
-
-class _Trip:
-    """One request on its way."""
-
-    __slots__ = (
-        "account",
-        "arrival",
-        "first_s",
-        "held",
-        "number",
-        "replica",
-        "request",
-        "route",
-        "tried",
-    )
-
-    def __init__(self, number: int, arrival: Arrival, route: RouteRequest) -> None:
-        self.number = number
-        self.arrival = arrival
-        self.route = route
-        self.request = Request(
-            number, arrival.prompt_tokens, arrival.output_tokens, arrival.segments
-        )
-        self.first_s = -1.0
-        self.tried: tuple[str, ...] = ()
-        self.account: Account
-        self.held: InFlight
-        self.replica: _Replica
-
-
-class _Replica:
-    """One engine, up or down."""
-
-    __slots__ = (
-        "born_s",
-        "draining",
-        "engine",
-        "late_s",
-        "number",
-        "setup",
-        "tokens",
-        "trips",
-        "up",
-        "version",
-    )
-
-    def __init__(
-        self,
-        setup: ReplicaSetup,
-        number: int,
-        engine: Engine,
-        now: float,
-        tokens: TokenTimes | None,
-    ) -> None:
-        self.setup = setup
-        self.number = number
-        self.engine = engine
-        self.tokens = tokens
-        self.up = True
-        self.draining = False
-        self.born_s = now
-        # How late the tokens of the last step that ended came out.
-        self.late_s = 0.0
-        # An event of an earlier version is about a step that was cut short.
-        self.version = 0
-        self.trips: dict[int, _Trip] = {}
 
 
 class World:
@@ -115,7 +48,7 @@ class World:
         self._outcome = Outcome()
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
-        self._replicas: dict[str, _Replica] = {}
+        self._replicas: dict[str, Replica] = {}
         self._shared: dict[str, SharedMemory] = {}
         self._pools: dict[str, Pool] = {}
         self._open = 0
@@ -175,12 +108,12 @@ class World:
             block_tokens=self._scenario.segment_tokens,
             session=arrival.session if policy.reads_session else None,
         )
-        trip = _Trip(self._arrived, arrival, route)
+        trip = Trip(self._arrived, arrival, route)
         self._arrived += 1
         self._open += 1
         self._send(trip, arrival.at_s)
 
-    def _send(self, trip: _Trip, now: float) -> None:
+    def _send(self, trip: Trip, now: float) -> None:
         """Send a request to where the policy says, and elsewhere where nobody answers."""
         pool = self._pools.get(trip.arrival.model)
         while True:
@@ -204,11 +137,11 @@ class World:
         engine = replica.engine
         self._plan(now + way_s, lambda then: self._submit(trip, engine, then))
 
-    def _retry(self, trip: _Trip, name: str) -> None:
+    def _retry(self, trip: Trip, name: str) -> None:
         trip.tried = (*trip.tried, name)
         self._outcome.retries += 1
 
-    def _submit(self, trip: _Trip, engine: Engine, now: float) -> None:
+    def _submit(self, trip: Trip, engine: Engine, now: float) -> None:
         replica = trip.replica
         if replica.engine is not engine or trip.number not in replica.trips:
             # The replica died meanwhile, and the request went elsewhere.
@@ -230,7 +163,7 @@ class World:
         elif engine.busy_until != before:
             self._await_step(replica)
 
-    def _begin(self, replica: _Replica, now: float) -> None:
+    def _begin(self, replica: Replica, now: float) -> None:
         shared = self._shared.get(replica.setup.shares or "")
         if shared is None:
             replica.engine.begin(now, _RUN)
@@ -240,7 +173,7 @@ class World:
             replica.engine.begin(now, 1, 1.0 + shared.busy)
         self._await_step(replica)
 
-    def _await_step(self, replica: _Replica) -> None:
+    def _await_step(self, replica: Replica) -> None:
         until = replica.engine.busy_until
         if until is None:
             return
@@ -248,7 +181,7 @@ class World:
         version = replica.version
         self._plan(until, lambda now: self._step_ended(replica, version, now))
 
-    def _step_ended(self, replica: _Replica, version: int, now: float) -> None:
+    def _step_ended(self, replica: Replica, version: int, now: float) -> None:
         if version != replica.version:
             return
         engine = replica.engine
@@ -269,7 +202,7 @@ class World:
             if stuck and other.setup.shares == gpu:
                 self._begin(other, now)
 
-    def _count_gaps(self, replica: _Replica, step: Step, late_s: float) -> None:
+    def _count_gaps(self, replica: Replica, step: Step, late_s: float) -> None:
         """Count the gaps that a step's sequences saw: between two steps' tokens, which may both
         have come out late."""
         late_before_s, replica.late_s = replica.late_s, late_s
@@ -280,7 +213,7 @@ class World:
                 step.first_step_s, step.growth_s, step.steps, step.decoded, late_before_s, late_s
             )
 
-    def _hear(self, replica: _Replica, engine: Engine, step: Step, now: float) -> None:
+    def _hear(self, replica: Replica, engine: Engine, step: Step, now: float) -> None:
         """Let the clients have the tokens of a step, unless its engine died with them."""
         if engine is not replica.engine:
             return
@@ -299,11 +232,11 @@ class World:
         if replica.draining and not replica.trips:
             self._remove(replica, now)
 
-    def _leave(self, trip: _Trip) -> None:
+    def _leave(self, trip: Trip) -> None:
         del trip.replica.trips[trip.number]
         self._ledger.end(trip.held)
 
-    def _close(self, trip: _Trip, now: float, status: int) -> None:
+    def _close(self, trip: Trip, now: float, status: int) -> None:
         self._open -= 1
         arrival = trip.arrival
         number = trip.replica.number if status in (OK, CUT) else -1
@@ -352,7 +285,7 @@ class World:
         number = len(self._outcome.replica_names)
         self._outcome.replica_names.append(setup.name)
         tokens = TokenTimes() if self._keep_tokens else None
-        self._replicas[setup.name] = _Replica(setup, number, self._engine(setup), now, tokens)
+        self._replicas[setup.name] = Replica(setup, number, self._engine(setup), now, tokens)
 
     def _engine(self, setup: ReplicaSetup) -> Engine:
         scenario = self._scenario
@@ -380,7 +313,7 @@ class World:
 
         return fail
 
-    def _die(self, replica: _Replica, now: float) -> None:
+    def _die(self, replica: Replica, now: float) -> None:
         """Lose everything that is in the engine.  Who saw a first byte is cut off, the others are
         sent elsewhere."""
         replica.up = False
@@ -399,12 +332,12 @@ class World:
                 self._retry(trip, replica.setup.name)
                 self._send(trip, now)
 
-    def _restart(self, replica: _Replica, now: float) -> None:
+    def _restart(self, replica: Replica, now: float) -> None:
         del now
         replica.up = True
         self._policy.forget(replica.setup.name)
 
-    def _remove(self, replica: _Replica, now: float) -> None:
+    def _remove(self, replica: Replica, now: float) -> None:
         name = replica.setup.name
         self._count_engine(replica.engine)
         self._outcome.replica_s += now - replica.born_s
@@ -460,7 +393,7 @@ class World:
 
         self._plan(when, ready)
 
-    def _drain(self, replica: _Replica, now: float) -> None:
+    def _drain(self, replica: Replica, now: float) -> None:
         replica.draining = True
         self._rebuild_pools()
         if not replica.trips:
