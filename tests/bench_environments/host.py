@@ -86,7 +86,8 @@ def run_here(
     folder: Path, module: str, *args: object, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of ours in *folder*; without *environ*, in ours."""
-    path = os.pathsep.join(path for path in sys.path if path)
+    # Pants names them from its sandbox, which is not where the program is started.
+    path = os.pathsep.join(str(Path(place).resolve()) for place in sys.path if place)
     return subprocess.run(  # noqa: S603
         [sys.executable, "-m", module, *map(str, args)],
         cwd=folder,
