@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cog_predictor.engine import EngineKind, Piece, Sampling
 from cog_predictor.error_codes import EngineArgUnknown
@@ -51,6 +51,24 @@ async def start_vllm(model: Path, args: Mapping[str, object]) -> "VllmEngine":
     return VllmEngine(llm)
 
 
+class Tokenizer(Protocol):
+    """As transformers has them."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Sequence[int]:
+        """Return token ids; with the special tokens, the sequence is begun as the model knows."""
+
+
+def encode_once_begun(tokenizer: Tokenizer, text: str, *, begin: str, complete: bool) -> list[int]:
+    """Return the token ids of *text*, which *begin* begins at most once.
+
+    A text that is *complete*, from a chat template, or has *begin* in front, is left as it is: a
+    sequence that is begun twice is none that the model was trained on.
+    """
+    # LLAMA_3_INSTRUCT has Llama 2's before Llama 3's, as it had in cog-vllm.
+    begun = complete or bool(begin and text.startswith((begin, f"<s>{begin}")))
+    return list(tokenizer.encode(text, add_special_tokens=not begun))
+
+
 class VllmEngine:
     """One AsyncLLM."""
 
@@ -76,9 +94,8 @@ class VllmEngine:
         return {name: str(token) for name, token in tokens.items() if isinstance(token, str)}
 
     def tokenize(self, text: str, *, complete: bool) -> list[int]:
-        begin = self.special_tokens.get("bos_token")
-        begun = complete or bool(begin and text.startswith(begin))
-        return list(self._tokenizer.encode(text, add_special_tokens=not begun))
+        begin = self.special_tokens.get("bos_token", "")
+        return encode_once_begun(self._tokenizer, text, begin=begin, complete=complete)
 
     async def generate(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, request_id: str
