@@ -1,6 +1,7 @@
 """The report: complete in itself, and honest."""
 
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import msgspec
@@ -9,9 +10,13 @@ import pytest
 from bench import svg
 from bench.arm_metrics import Goal, windows_of
 from bench.comparison import compare
+from bench.factorial import CELLS, effects
+from bench.grid_report import GridEvidence, grid_html
+from bench.measuring import Measured
 from bench.monitor import Burden
 from bench.record import Record
 from bench.report import Evidence, report_html
+from bench.run_report import RunEvidence, run_html
 from bench.schedule import Part
 from bench.tables import comparison_markdown, number
 from bench.validity import judge
@@ -138,3 +143,75 @@ def test_a_logarithmic_axis_has_ticks(low: float, high: float) -> None:
 
     assert 2 < len(ticks) < 10
     assert all(low * 0.999 <= tick <= high * 1.001 for tick in ticks)
+
+
+def test_a_2x2_shows_its_effects_first() -> None:
+    """Four cells by name, an effect for each factor, and no verdict on the interaction's sign."""
+    base = evidence()
+    records = [
+        msgspec.structs.replace(delayed(r, 0.01 * (cell[0] == "1")), arm=cell)
+        for cell in CELLS
+        for r in base.baseline
+    ]
+    measured = Measured(
+        records=records, burden=BURDEN, started=datetime(2026, 1, 1, tzinfo=UTC), partial=False
+    )
+    found = effects([measured.of(c) for c in CELLS], windows_of(PARTS), goal=Goal(), seed=1)
+
+    page = grid_html(
+        GridEvidence(
+            arms=["plain & old", "b", "c", "d"],
+            effects=found,
+            validity=judge(records, BURDEN),
+            measured=measured,
+            parts=PARTS,
+            goal=Goal(),
+            manifest={},
+        )
+    )
+
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert "00: plain &amp; old" in page
+    assert page.index("Effects") < page.index("Distributions")
+    ttft = page[page.index("<td>TTFT mean (ms)") :]
+    assert ttft.startswith('<td>TTFT mean (ms)</td><td><b class="worse">+10.00</b>')
+
+
+def test_a_run_has_a_page_of_its_own() -> None:
+    """Numbers instead of a verdict; both clocks; nothing that is fetched."""
+    base = evidence()
+    page = run_html(
+        RunEvidence(
+            name="a<b",
+            validity=base.validity,
+            records=base.baseline,
+            partial=True,
+            manifest=base.manifest,
+        )
+    )
+
+    assert not re.search(r"(src|href)=|url\(|@import|<script", page)
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert "<h1>a&lt;b answered" in page
+    assert "stopped early" in page
+    assert "p99, sent" in page
+
+
+def test_several_tokens_an_event_are_no_inter_token_latency() -> None:
+    """The gaps have a plot of their own name, and ITL has none."""
+    base = evidence()
+    chunks = [msgspec.structs.replace(r, completion_tokens=9) for r in base.baseline]
+    whole = compare(chunks, chunks, windows_of(PARTS), goal=Goal(), seed=1)
+
+    page = report_html(
+        msgspec.structs.replace(base, baseline=chunks, candidate=chunks, comparison=whole)
+    )
+
+    assert "Inter-chunk latency" in page
+    assert "inter-chunk latency p50 (ms)" in page
+    assert "Inter-token latency (ITL)" not in page
+    assert "ITL p50 (ms)" not in page

@@ -10,11 +10,13 @@ from bench.arm_metrics import windows_of
 from bench.arms import Arm, check_installed, start_arms
 from bench.crew import load_with_workers
 from bench.factorial import CELLS, effects, effects_markdown
+from bench.grid_report import GridEvidence
 from bench.judging import Judged, conclude, print_client, print_comparison
 from bench.keeping import (
     about,
     judge_saved,
     keep_comparison,
+    keep_grid,
     keep_run,
     keep_verdict,
     run_folder,
@@ -27,10 +29,9 @@ from bench.measuring import (
     keep_busy,
     replay_once,
 )
-from bench.output import pretty, raw_files, run_files
 from bench.processes import stopped_at_the_end
 from bench.progress import Shown
-from bench.results import make_folder, write_files
+from bench.results import make_folder
 from bench.running import book_for, run_stoppable
 from bench.saved import Saved, as_saved
 from bench.schedule import Part, Schedule, Shape, whole
@@ -136,13 +137,17 @@ def measure_grid(
     text = effects_markdown(found, SHOWN)
     setting.console.print(text, soft_wrap=True, highlight=False)
     print_client(validity, measured, setting.console)
-    said = about(schedule, shape, measured, setting)
-    names = {cell: arm.name for cell, arm in zip(CELLS, arms, strict=True)}
-    shown = {"cells": names, "effects": found, "validity": validity, "manifest": said}
-    write_files(folder, raw_files(measured.records, schedule, measured.snapshots, said))
-    write_files(folder, {"grid.md": text, "grid.json": pretty(shown)})
-    write_files(folder, run_files(measured.records, measured, said))
-    setting.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+    evidence = GridEvidence(
+        arms=[arm.name for arm in arms],
+        effects=found,
+        validity=validity,
+        measured=measured,
+        parts=parts,
+        goal=setting.goal,
+        manifest=about(schedule, shape, measured, setting),
+    )
+    keep_grid(evidence, text, schedule, folder, setting)
+    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
     return measured
 
 

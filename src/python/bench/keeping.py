@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from bench.charts import Line, Plot
+from bench.factorial import CELLS
+from bench.grid_report import GridEvidence, grid_html, grid_plots
 from bench.judging import Judged, conclude
 from bench.manifest import manifest
 from bench.measuring import Measured
-from bench.output import Files, comparison_json, raw_files, run_files
+from bench.output import Files, comparison_json, pretty, raw_files, run_files
 from bench.parquet import records_parquet
 from bench.pictures import draw
 from bench.record import Record
@@ -114,6 +116,25 @@ def keep_verdict(
         where = [os.path.relpath(arm, folder) for arm in arms]
         write_files(folder, _verdict_files(evidence, where))
     _keep_pictures(key_plots(evidence), evidence.lines, folders, setting)
+
+
+def keep_grid(
+    evidence: GridEvidence, summary: str, schedule: Schedule, folder: Path, setting: Setting
+) -> None:
+    """Keep a 2x2 in *folder*; *summary* is its table in Markdown."""
+    measured, said = evidence.measured, dict(evidence.manifest)
+    write_files(folder, raw_files(measured.records, schedule, measured.snapshots, said))
+    shown = {
+        "cells": dict(zip(CELLS, evidence.arms, strict=True)),
+        "effects": evidence.effects,
+        "validity": evidence.validity,
+        "manifest": said,
+    }
+    write_files(folder, {"grid.md": summary, "grid.json": pretty(shown)})
+    write_files(folder, run_files(measured.records, measured, said))
+    write_file(folder / "report.html", grid_html(evidence))
+    _keep_parquet(measured.records, folder, setting)
+    _keep_pictures(grid_plots(evidence), evidence.lines, [folder], setting)
 
 
 def _keep_pictures(
