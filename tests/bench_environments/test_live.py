@@ -10,13 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench_environments.deployment import MANAGED
 from bench_environments.generated import generated_files
 from tests.bench_environments.host import MODEL, Host, fleet_text, reserved_ports, run_here
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
-# What the managed environment adds to its pods' ports.
-SHIFT = 10
 LABEL = "io.servekit.environment"
 
 
@@ -73,7 +72,7 @@ def _code(*argv: str) -> int:
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     """Ports are reserved with those of the other arm; whatever happens, nothing stays up."""
-    with reserved_ports(5, SHIFT) as ports:
+    with reserved_ports(5, MANAGED.shift) as ports:
         yield Host(tmp_path, ports)
     run_here(tmp_path, "bench_environments.main", "teardown", "all")
 
@@ -196,7 +195,7 @@ def test_models_at_the_published_ports(host: Host, fleet: Path) -> None:
     deploy(host, "managed", fleet, port)
     ask = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
 
-    for place in (port, *(int(one) + SHIFT for one in _ports_of(fleet))):
+    for place in (port, *(int(one) + MANAGED.shift for one in _ports_of(fleet))):
         url = f"http://127.0.0.1:{place}/v1/models"
         said = subprocess.run(  # noqa: S603
             [sys.executable, "-c", ask, url], capture_output=True, text=True, check=True
