@@ -23,6 +23,7 @@ def logged(at_s: float = 0.0, outcome: str = "done") -> Logged:
         decision=Decision("r0", "latency", "least", (("r0", 0.5), ("r1", None))),
         shadow=None,
         outcome=outcome,
+        status=200,
         ttft_s=0.1,
         duration_s=1.0,
         pieces=7,
@@ -45,6 +46,7 @@ async def test_requests_are_logged_with_what_came_of_them(tmp_path: Path) -> Non
     done = [line for line in lines if line["outcome"] == "done"]
     assert len(done) == 8
     assert {line["outcome"] for line in lines} <= {"done", "failed"}
+    assert {line["status"] for line in done} == {200}
     assert all(line["ttft_s"] <= line["duration_s"] for line in done)
     assert all(line["shadow"] in ("r0", "r1") for line in lines)
     assert all(line["decision"]["replica"] in dict(line["decision"]["scores"]) for line in lines)

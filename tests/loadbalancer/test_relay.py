@@ -109,6 +109,24 @@ async def test_wrong_request_is_refused_in_openais_envelope(sent: bytes, expecte
     assert json.loads(body(answer))["error"]["code"] == expected
 
 
+class Slow(Engine):
+    """Answers after 20 ms."""
+
+    async def _complete(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.02)
+        await super()._complete(reader, writer)
+
+
+async def test_error_that_comes_quickly_attracts_nobody() -> None:
+    """`latency` learns nothing from it: a replica is not fast because it refuses."""
+    right = Slow()
+    async with running(Engine("400"), right, policy="latency") as (_, port):
+        for _ in range(100):
+            await post(port)
+
+    assert len(right.bodies) > 25
+
+
 async def test_dead_engine_costs_no_request() -> None:
     """Before the first byte another replica is asked; the dead one is taken out."""
     async with running(Engine("die"), Engine()) as (balancer, port):

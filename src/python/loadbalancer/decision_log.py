@@ -36,6 +36,7 @@ class Logged(msgspec.Struct, frozen=True):
         decision: the replica, the reason, and every candidate's score.
         shadow: what the shadow policy would have chosen; None where there is none.
         outcome: `done`, `failed`, `refused`, `timeout` or `client gone`.
+        status: of the answer; None where its head did not come.
         ttft_s: from sending it to the first byte of the answer; None where none came.
         duration_s: from sending it to the end.
         pieces: how often something of the answer came, which of a stream is about once a token.
@@ -47,6 +48,7 @@ class Logged(msgspec.Struct, frozen=True):
     decision: Decision
     shadow: str | None
     outcome: str
+    status: int | None
     ttft_s: float | None
     duration_s: float
     pieces: int

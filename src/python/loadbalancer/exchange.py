@@ -43,6 +43,7 @@ class Exchange(Relaying):
         "_sent_s",
         "_shadow",
         "_spoken",
+        "_status",
         "_trial",
         "_tried",
         "_ttft_s",
@@ -67,6 +68,7 @@ class Exchange(Relaying):
         self._raw = True
         self._spoken = False
         self._ttft_s: float | None = None
+        self._status: int | None = None
         self._answer_bytes: int | None = None
         # Whether this request shows if an ejected replica is well again.
         self._trial = False
@@ -147,7 +149,7 @@ class Exchange(Relaying):
 
     def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
         self.heard += 1
-        self._answer_bytes = head.length
+        self._status, self._answer_bytes = head.status, head.length
         if head.status >= 429 and self._refused(head):
             return
         if head.is_event_stream:
@@ -231,7 +233,7 @@ class Exchange(Relaying):
         self._balancer.telemetry.retries[why] += 1
         self._tried = (*self._tried, self._replica.name)
         self._pending, self._held, self._spoken, self._raw = None, b"", False, True
-        self._ttft_s, self._answer_bytes = None, None
+        self._ttft_s, self._status, self._answer_bytes = None, None, None
         self._try_next()
 
     def _fail(self, error: ServeError) -> None:
@@ -252,7 +254,8 @@ class Exchange(Relaying):
         now_s = balancer.now()
         balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
         self._ttft_s = now_s - self._sent_s
-        if self._in_flight is not None:
+        # An error comes quickly, and says nothing about how long a prompt takes.
+        if self._in_flight is not None and (self._status or 0) < 400:
             balancer.answered(self._asked, self._in_flight, self._ttft_s)
         if self._trial and not self._faulty:
             self._trial = False
@@ -298,6 +301,7 @@ class Exchange(Relaying):
                 decision=self._decision,
                 shadow=self._shadow,
                 outcome=outcome,
+                status=self._status,
                 ttft_s=self._ttft_s,
                 duration_s=self._balancer.now() - self._decided_s,
                 pieces=self.heard,
