@@ -62,7 +62,9 @@ def grid_plots(evidence: GridEvidence) -> list[Plot]:
 
 def _heading(evidence: GridEvidence) -> str:
     validity = evidence.validity
-    heading = "What engine and load balancer contribute" if validity.valid else "Invalid"
+    heading = (
+        "What engine and load balancer contribute" if validity.valid else "This run is invalid"
+    )
     why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
     partial = sections.PARTIAL if evidence.measured.partial else ""
     cells = "; ".join(line.name for line in evidence.lines)
@@ -102,4 +104,5 @@ def _cell(one: Effect) -> str:
         return f"<td>{number(one.estimate, sign=True)}</td>"
     interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
     css = markup.verdict_css(one.verdict if one.effect != "interaction" else Verdict.NOT_SHOWN)
-    return f'<td><b class="{css}">{number(one.estimate, sign=True)}</b> ({interval})</td>'
+    estimate = f'<b class="{css}">{number(one.estimate, sign=True)}</b>'
+    return f'<td>{estimate}<br><span class="soft">{interval}</span></td>'

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that `--help` and mistakes answ
 
 import importlib
 import importlib.util
+import signal
 from typing import Annotated
 
 import typer
@@ -68,6 +69,12 @@ def _add_modules() -> None:
             importlib.import_module(f"bench.{name}").register(app)
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # Whoever asks us to end, by hand or as an orchestrator, is answered alike.
+    signal.signal(signal.SIGTERM, _interrupt)
     _add_modules()
     run_program(app)
