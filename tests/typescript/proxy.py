@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 IMAGE = Path("src/docker/chat").resolve()
 
-NGINX_MISSING = "nginx is not on the PATH, so its configuration was not run; apt-get install nginx-light"
+NGINX_MISSING = "no nginx on the PATH, so its configuration was not run; apt-get install nginx"
 
 
 def with_sbin() -> str:
