@@ -16,7 +16,7 @@ settings.load_profile("servekit")
 
 # A test that is marked with one of these runs when SERVEKIT_SUITES names it (commas between).
 SLOW_SUITES = {
-    "slow": "runs Pants or the launcher",
+    "slow": "runs Pants, the launcher or Prometheus",
     "real_engine": "runs vLLM on the CPU",
     "docker": "builds and starts images",
     "browser": "opens pages in a browser",
