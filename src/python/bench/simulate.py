@@ -54,7 +54,11 @@ START_S = 38.0
 # Of the mix, per replica: a quarter of an H100's time reads prompts then.
 MIX_RATE = 10.0
 
+# Where output is no terminal, its width is anybody's guess, and rich's is 80.
+TABLE_WIDTH = 110
+
 _PROGRESS_EVERY = 1_000
+_PLAIN_PROGRESS_FROM = 100_000
 _COMPARED = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "e2e_p50", "e2e_p99")
 
 
@@ -100,7 +104,7 @@ def simulate(
     output_dir: Annotated[Path, typer.Option(help="Where results are kept.")] = Path("results"),
 ) -> None:
     """Serve a trace in virtual time, once with each policy, and compare."""
-    console = Console()
+    console = Console() if Console().is_terminal else Console(width=TABLE_WIDTH)
     names = policies_named(policy, seed)
     machines = load_fleet(fleet)
     load = trace_load(trace, machines, rate=rate, requests=requests, seed=seed, replicas=replicas)
@@ -120,7 +124,7 @@ def simulate(
         setting = Setting(target=Target(), console=console, output_dir=folder, options=options)
         keeper = Keeper(folder, now, as_schedule(load), setting, world_of(scenario))
     results, found = run_all(names, scenario, load, keeper, console)
-    console.print(table_of(results), soft_wrap=True)
+    console.print(table_of(results))
     for line in changes_of(found):
         console.print(line, soft_wrap=True, highlight=False)
     write_file(folder / "simulation.json", simulation_json(load, scenario, results))
@@ -237,7 +241,9 @@ def run_policy(
 
 
 def shown(load: VirtualLoad, policy: str, console: Console) -> Iterator[Arrival]:
-    """Yield the arrivals of *load*, and show on a terminal how far they are."""
+    """Yield the arrivals of *load*, and show how far they are: a bar on a terminal, elsewhere a
+    line for every tenth of many."""
+    plain = load.requests // 10 if load.requests >= _PLAIN_PROGRESS_FROM else load.requests + 1
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[at]}"))
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with bar:
@@ -245,6 +251,8 @@ def shown(load: VirtualLoad, policy: str, console: Console) -> Iterator[Arrival]
         for number, arrival in enumerate(load.arrivals()):
             if number % _PROGRESS_EVERY == 0:
                 bar.update(task, completed=number, at=f"{number:,} of {load.requests:,}")
+            if number and number % plain == 0 and not console.is_terminal:
+                console.print(f"{policy}: {number:,} of {load.requests:,} requests")
             yield arrival
 
 
@@ -278,15 +286,15 @@ def changes_of(found: Sequence[Comparison]) -> list[str]:
 
 def table_of(results: Sequence[PolicyResult]) -> Table:
     """Return one line per policy; TTFT and E2E in seconds, ITL in milliseconds."""
-    table = Table(title="in virtual time, at p50 / p90 / p99")
+    table = Table(title="in virtual time, at p50/p90/p99")
     for column in ("policy", "TTFT s", "ITL ms", "E2E s", "tok/s", "hits", "failed", "took s"):
         table.add_column(column, justify="left" if column == "policy" else "right")
     for one in results:
         table.add_row(
             one.policy,
-            " / ".join(f"{value / 1e3:.2f}" for value in one.ttft_ms),
-            " / ".join(f"{value:.1f}" for value in one.itl_ms),
-            " / ".join(f"{value / 1e3:.1f}" for value in one.e2e_ms),
+            "/".join(f"{value / 1e3:.2f}" for value in one.ttft_ms),
+            "/".join(f"{value:.1f}" for value in one.itl_ms),
+            "/".join(f"{value / 1e3:.1f}" for value in one.e2e_ms),
             f"{one.output_tokens_per_s:,.0f}",
             f"{one.hit_rate:.1%}",
             f"{one.failed:,}",
