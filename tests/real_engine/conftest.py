@@ -11,13 +11,26 @@ import pytest
 from tests.real_engine.engine import GENERATE, POOLING, Engine, EngineSpec, running_engine
 from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
 
+ENVIRONMENT = pytest.StashKey[EngineEnvironment]()
+
 
 @pytest.fixture(scope="session")
-def environment() -> EngineEnvironment:
+def environment(pytestconfig: pytest.Config) -> EngineEnvironment:
     try:
-        return ensure_environment(os.environ)
+        found = ensure_environment(os.environ)
     except EngineUnavailable as why:
         pytest.skip(f"no real vLLM here: {why}")
+    pytestconfig.stash[ENVIRONMENT] = found
+    return found
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what the engine's environment cost, once, on a machine that had none."""
+    if ENVIRONMENT in config.stash:
+        found = config.stash[ENVIRONMENT]
+        terminalreporter.line(f"the engine's environment, {found.home.name}: {found.how_installed}")
 
 
 @pytest.fixture(scope="session")

