@@ -11,8 +11,9 @@ from tests.real_engine.programs import command, environ
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(900)]
 
-# How far the machine's own speed may be from what it was in either calibration.
-_MACHINE = 4.0
+# How far the machine's own speed may be from what it was in either calibration: with ten processes
+# per core it was seen to change by four, and a queue makes more of it.
+_MACHINE = 8.0
 
 
 def _run(*arguments: str) -> str:
