@@ -11,59 +11,40 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+import grpc  # type: ignore[import-untyped]
 
-# Message -> its fields: name, number, type; `*` before a type: any number of them.
+from tests.support.protobuf import message_types
+
 _MESSAGES = {
-    "Digest": "hash 1 string, size_bytes 2 int64",
-    "Status": "code 1 int32",
-    "SemVer": "major 1 int32",
-    "Updates": "update_enabled 1 bool",
+    "Digest": ("hash=1 string", "size_bytes=2 int64"),
+    "Status": ("code=1 int32",),
+    "SemVer": ("major=1 int32",),
+    "Updates": ("update_enabled=1 bool",),
     "CacheCapabilities": (
-        "digest_functions 1 *int32, updates 2 Updates, max_batch_total_size_bytes 4 int64"
+        "digest_functions=1 *int32",
+        "updates=2 Updates",
+        "max_batch_total_size_bytes=4 int64",
     ),
-    "ServerCapabilities": "cache 1 CacheCapabilities, low 4 SemVer, high 5 SemVer",
-    "Empty": "",
-    "FindMissing": "instance 1 string, digests 2 *Digest",
-    "Missing": "digests 2 *Digest",
-    "Blob": "digest 1 Digest, data 2 bytes",
-    "BatchUpdate": "instance 1 string, blobs 2 *Blob",
-    "Updated": "digest 1 Digest, status 2 Status",
-    "BatchUpdated": "responses 1 *Updated",
-    "BatchRead": "instance 1 string, digests 2 *Digest",
-    "ReadBlob": "digest 1 Digest, data 2 bytes, status 3 Status",
-    "BatchReadAnswer": "responses 1 *ReadBlob",
-    "GetAction": "instance 1 string, digest 2 Digest",
-    "UpdateAction": "instance 1 string, digest 2 Digest, result 3 bytes",
-    "ReadChunk": "resource 1 string, offset 2 int64",
-    "Chunk": "data 10 bytes",
-    "WriteChunk": "resource 1 string, offset 2 int64, finish 3 bool, data 10 bytes",
-    "Written": "size 1 int64",
+    "ServerCapabilities": ("cache=1 CacheCapabilities", "low=4 SemVer", "high=5 SemVer"),
+    "Empty": (),
+    "FindMissing": ("instance=1 string", "digests=2 *Digest"),
+    "Missing": ("digests=2 *Digest",),
+    "Blob": ("digest=1 Digest", "data=2 bytes"),
+    "BatchUpdate": ("instance=1 string", "blobs=2 *Blob"),
+    "Updated": ("digest=1 Digest", "status=2 Status"),
+    "BatchUpdated": ("responses=1 *Updated",),
+    "BatchRead": ("instance=1 string", "digests=2 *Digest"),
+    "ReadBlob": ("digest=1 Digest", "data=2 bytes", "status=3 Status"),
+    "BatchReadAnswer": ("responses=1 *ReadBlob",),
+    "GetAction": ("instance=1 string", "digest=2 Digest"),
+    "UpdateAction": ("instance=1 string", "digest=2 Digest", "result=3 bytes"),
+    "ReadChunk": ("resource=1 string", "offset=2 int64"),
+    "Chunk": ("data=10 bytes",),
+    "WriteChunk": ("resource=1 string", "offset=2 int64", "finish=3 bool", "data=10 bytes"),
+    "Written": ("size=1 int64",),
 }
 _SHA256 = 1
 _ROOT = "build.bazel.remote.execution.v2."
-
-
-def _messages() -> Callable[[str], Any]:
-    field_type = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="remote_cache.proto", package="cache", syntax="proto3"
-    )
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for text in filter(None, fields.split(", ")):
-            field, number, kind = text.split()
-            repeated, kind = kind.startswith("*"), kind.removeprefix("*")
-            added = message.field.add(name=field, number=int(number))
-            added.label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
-            if kind in _MESSAGES:
-                added.type, added.type_name = field_type.TYPE_MESSAGE, f".cache.{kind}"
-            else:
-                added.type = getattr(field_type, f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return lambda name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"cache.{name}"))
 
 
 class RemoteCache:
@@ -79,7 +60,7 @@ class RemoteCache:
         self.port = 0
         self._blobs: dict[str, bytes] = {}
         self._results: dict[str, bytes] = {}
-        self._message = _messages()
+        self._types = message_types("cache", _MESSAGES)
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Return what a gRPC server serves."""
@@ -94,18 +75,18 @@ class RemoteCache:
             },
             actions: {
                 "GetActionResult": grpc.unary_unary_rpc_method_handler(
-                    self._get_action, self._message("GetAction").FromString, raw
+                    self._get_action, self._types["GetAction"].FromString, raw
                 ),
                 "UpdateActionResult": grpc.unary_unary_rpc_method_handler(
-                    self._update_action, self._message("UpdateAction").FromString, raw
+                    self._update_action, self._types["UpdateAction"].FromString, raw
                 ),
             },
             "google.bytestream.ByteStream": {
                 "Read": grpc.unary_stream_rpc_method_handler(
-                    self._read, self._message("ReadChunk").FromString, _serialized
+                    self._read, self._types["ReadChunk"].FromString, _serialized
                 ),
                 "Write": grpc.stream_unary_rpc_method_handler(
-                    self._write, self._message("WriteChunk").FromString, _serialized
+                    self._write, self._types["WriteChunk"].FromString, _serialized
                 ),
             },
         }
@@ -113,11 +94,11 @@ class RemoteCache:
 
     def _one(self, answer: Callable[..., Any], asked: str) -> grpc.RpcMethodHandler:
         return grpc.unary_unary_rpc_method_handler(
-            answer, self._message(asked).FromString, _serialized
+            answer, self._types[asked].FromString, _serialized
         )
 
     def _capabilities(self, _asked: Any, _context: grpc.ServicerContext) -> Any:
-        answer = self._message("ServerCapabilities")()
+        answer = self._types["ServerCapabilities"]()
         answer.cache.digest_functions.append(_SHA256)
         answer.cache.updates.update_enabled = True
         answer.cache.max_batch_total_size_bytes = 1 << 20
@@ -125,19 +106,19 @@ class RemoteCache:
         return answer
 
     def _missing(self, asked: Any, _context: grpc.ServicerContext) -> Any:
-        answer = self._message("Missing")()
+        answer = self._types["Missing"]()
         answer.digests.extend(d for d in asked.digests if d.hash not in self._blobs)
         return answer
 
     def _update(self, asked: Any, _context: grpc.ServicerContext) -> Any:
-        answer = self._message("BatchUpdated")()
+        answer = self._types["BatchUpdated"]()
         for blob in asked.blobs:
             self._blobs[blob.digest.hash] = blob.data
             answer.responses.add().digest.CopyFrom(blob.digest)
         return answer
 
     def _read_batch(self, asked: Any, _context: grpc.ServicerContext) -> Any:
-        answer = self._message("BatchReadAnswer")()
+        answer = self._types["BatchReadAnswer"]()
         for digest in asked.digests:
             found = answer.responses.add()
             found.digest.CopyFrom(digest)
@@ -161,14 +142,14 @@ class RemoteCache:
         blob = self._blobs.get(_hash_in(asked.resource))
         if blob is None:
             context.abort(grpc.StatusCode.NOT_FOUND, "no such blob")
-        yield self._message("Chunk")(data=(blob or b"")[asked.offset :])
+        yield self._types["Chunk"](data=(blob or b"")[asked.offset :])
 
     def _write(self, chunks: Iterator[Any], _context: grpc.ServicerContext) -> Any:
         resource, body = "", b""
         for chunk in chunks:
             resource, body = resource or chunk.resource, body + chunk.data
         self._blobs[_hash_in(resource)] = body
-        return self._message("Written")(size=len(body))
+        return self._types["Written"](size=len(body))
 
 
 def _hash_in(resource: str) -> str:

@@ -1,21 +1,13 @@
 """The part of Terraform's plugin protocol 6 that a provider without an API needs.  Pure.
 
 Names and numbers are those of tfplugin6.proto in hashicorp/terraform (docs/plugin-protocol).  What
-is left out here is skipped when it is received, as in any protocol buffer.
+is left out here is skipped when it is received.
 """
 
 from typing import Any
 
-from google.protobuf import (  # type: ignore[import-untyped]
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-)
+from tests.support.protobuf import message_types
 
-_SCALARS = {"string": 9, "bytes": 12, "bool": 8, "int64": 3}
-
-# Message -> fields in the form "name=number type"; a star means repeated.  A map is a repeated
-# message of a key and a value.
 MESSAGES = {
     "Empty": (),
     "DynamicValue": ("msgpack=1 bytes", "json=2 bytes"),
@@ -53,33 +45,6 @@ MESSAGES = {
 }
 
 
-def message_types() -> dict[str, Any]:
+def terraform_messages() -> dict[str, Any]:
     """Return a class per message of MESSAGES."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="servekit/tfplugin6.proto", package="tfplugin6", syntax="proto3"
-    )
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field in fields:
-            message.field.append(_field(field))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tfplugin6.{name}"))
-        for name in MESSAGES
-    }
-
-
-def _field(text: str) -> Any:
-    name, _, rest = text.partition("=")
-    number, kind = rest.split()
-    repeated = kind.startswith("*")
-    field = descriptor_pb2.FieldDescriptorProto(
-        name=name, number=int(number), label=3 if repeated else 1
-    )
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    else:
-        field.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
-        field.type_name = ".tfplugin6." + kind.lstrip("*")
-    return field
+    return message_types("tfplugin6", MESSAGES)

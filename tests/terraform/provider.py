@@ -11,7 +11,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import msgspec
 
-from tests.terraform.protocol import message_types
+from tests.terraform.protocol import terraform_messages
 from tests.terraform.schemas import Block, ProviderSchema, cty_type
 
 _NESTING = {"single": 1, "list": 2, "set": 3, "map": 4, "group": 5}
@@ -27,7 +27,7 @@ class SchemaProvider:
 
     def __init__(self, schema: ProviderSchema) -> None:
         self._schema = schema
-        self._types = message_types()
+        self._types = terraform_messages()
 
     def methods(self) -> dict[str, tuple[str, Callable[[Any], Any]]]:
         """Return the type of the request and the function that answers it, by name of the call."""

@@ -2,12 +2,12 @@
 
 import msgspec
 
-from tests.terraform.protocol import message_types
+from tests.terraform.protocol import terraform_messages
 
 
 def test_messages_have_the_numbers_of_terraform() -> None:
     """Bytes as Terraform 1.11 writes them: field 1 the type, field 3 the proposed state."""
-    plan = message_types()["PlanRequest"]
+    plan = terraform_messages()["PlanRequest"]
 
     request = plan.FromString(b"\x0a\x07aws_vpc" + b"\x12\x02\x0a\x00" + b"\x1a\x03\x0a\x01\xc0")
 
@@ -17,7 +17,7 @@ def test_messages_have_the_numbers_of_terraform() -> None:
 
 def test_a_message_survives_the_wire() -> None:
     """A schema that is written and read again says the same."""
-    types = message_types()
+    types = terraform_messages()
     attribute = types["Attribute"](name="cidr_block", type=b'"string"', optional=True)
     schema = types["Schema"](block=types["Block"](attributes=[attribute]))
 

@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.terraform.protocol import message_types
+from tests.terraform.protocol import terraform_messages
 from tests.terraform.provider import UNKNOWN, SchemaProvider
 from tests.terraform.schemas import cty_type, narrowed, provider_names, read_schema
 
-TYPES = message_types()
+TYPES = terraform_messages()
 
 
 def attribute(kind: Any, *, optional: bool = False, computed: bool = True) -> dict[str, Any]:
