@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,16 @@ def labels_of(image: str) -> dict[str, str]:
     return labels
 
 
+def read_only(labels: Mapping[str, str]) -> list[str]:
+    """Options for a root that nobody can write to but where the image says that it must."""
+    if labels.get("io.servekit.read-only-root") != "true":
+        return []
+    # With `exec`: kernels that are compiled at run time are loaded from there.
+    folders = labels.get("io.servekit.writable", "").split()
+    mounts = [("--tmpfs", f"{folder}:exec,mode=1777") for folder in folders]
+    return ["--read-only", *chain.from_iterable(mounts)]
+
+
 def test_every_image_has_a_case() -> None:
     """An image that nobody starts is one that nobody knows to start."""
     folders = {path.parent.name for path in DOCKERFILES.glob("*/Dockerfile")}
@@ -102,8 +113,7 @@ def test_image_starts_answers_and_stops(
     places = places_for(server, request)
     args = [arg.format(**places) for arg in server.args]
     options = [option.format(**places) for option in server.options]
-    if labels_of(server.image).get("io.servekit.read-only-root") == "true":
-        options.append("--read-only")
+    options += read_only(labels_of(server.image))
 
     with running(server.image, args, network=network, options=options) as container:
         started_s = container.wait_until_healthy(

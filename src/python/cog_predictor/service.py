@@ -1,18 +1,19 @@
 """What the runner file calls: a predictor with error codes, logs and an end."""
 
 import os
-from collections.abc import AsyncGenerator, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cog_predictor.deployment import Deployment
-from cog_predictor.engine import EngineKind
+from cog_predictor.engine import Engine, EngineKind
 from cog_predictor.error_codes import coded
 from cog_predictor.given_weights import weights_text
 from cog_predictor.library_path import preload_libraries
 from cog_predictor.logs import report
 from cog_predictor.predictor import Predictor, RecordMetric
-from cog_predictor.process import end_server_soon
+from cog_predictor.process import end_at_once_at_exit, end_server_soon
 from cog_predictor.request import Request
 from cog_predictor.vllm_engine import vllm_kind
 from servekit.errors.tree import EngineExited
@@ -54,7 +55,14 @@ class Service:
 def import_vllm(environ: MutableMapping[str, str]) -> EngineKind:
     """Return vLLM, imported where it finds its libraries."""
     preload_libraries(environ)
-    return vllm_kind()
+    kind = vllm_kind()
+
+    async def start(model: Path, args: Mapping[str, object]) -> Engine:
+        engine = await kind.start(model, args)
+        end_at_once_at_exit()
+        return engine
+
+    return replace(kind, start=start)
 
 
 async def start_service(
