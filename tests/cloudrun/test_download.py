@@ -1,12 +1,17 @@
 """The download at build time, against a hub that checks the token."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cloudrun.fetch import fetch_model
+from servekit.errors.tree import WeightsUnreachable
+from servekit.weights.source import HubRepo
 from tests.cloudrun.container import container
-from tests.support.gated_hub import COMMIT, Hub, hub, hub_files
+from tests.support.gated_hub import COMMIT, MODEL, Hub, hub, hub_files
 
 TOKEN = "hf_thisTokenOpensTheModelThatIsGated"  # noqa: S105  (the stand-in's)
 
@@ -70,8 +75,8 @@ async def test_second_download_asks_nobody(tmp_path: Path, gated: Hub) -> None:
 @pytest.mark.parametrize(
     ("environ", "code", "said"),
     [
-        ({"HF_TOKEN": ""}, 2, "gated"),
-        ({"HF_TOKEN": "hf_wrong"}, 2, "could not be fetched"),
+        ({"HF_TOKEN": ""}, 2, "is gated, and no HF_TOKEN was given"),
+        ({"HF_TOKEN": "hf_wrong"}, 2, "the hub does not know this HF_TOKEN"),
         ({"MODEL_NAME": "acme/unknown"}, 2, "acme/unknown"),
         ({"MODEL_NAME": "acme/../etc"}, 2, "MODEL_NAME"),
     ],
@@ -100,8 +105,23 @@ async def test_cut_model_is_not_published(tmp_path: Path) -> None:
     assert _snapshots(tmp_path) == []
 
 
-async def test_full_disk_leaves_no_half_snapshot(tmp_path: Path, gated: Hub) -> None:
-    """A folder that cannot be made stands for a disk that is full."""
+def test_full_disk_leaves_no_half_snapshot(tmp_path: Path) -> None:
+    """What came is kept beside the snapshots, for the next attempt; nobody can take it for one."""
+
+    def fill(_: HubRepo, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(WeightsUnreachable, match=r"No space left on device; make room"):
+        fetch_model(MODEL, "main", tmp_path / "hf", fill)
+
+    assert _snapshots(tmp_path) == []
+    assert not list((tmp_path / "hf").rglob("refs/*"))
+
+
+async def test_place_that_cannot_be_written_is_told(tmp_path: Path, gated: Hub) -> None:
+    """HF_HOME is a file: exit code 2 and one line."""
     (tmp_path / "hf").write_text("a file where a folder should be")
 
     code, log = await _download(tmp_path, gated)

@@ -60,6 +60,28 @@ async def test_a_refusal_is_told_with_its_remedy(
         await _fetch(hub, tmp_path / "repo")
 
 
+@pytest.mark.parametrize(
+    ("token", "refuse", "said"),
+    [
+        (None, (401, "GatedRepo"), "no HF_TOKEN was given"),
+        ("hf_x", (403, "GatedRepo"), "has not accepted its licence"),
+        ("hf_x", (401, ""), "mistyped, revoked or expired"),
+        ("hf_x", (403, ""), "may not read org/name"),
+    ],
+    ids=["no token", "licence", "wrong token", "token without the right"],
+)
+async def test_a_token_that_does_not_open_is_told_from_a_licence(
+    hub: Hub, tmp_path: Path, token: str | None, refuse: tuple[int, str], said: str
+) -> None:
+    """Four faults with four remedies; the token itself is never repeated."""
+    hub.refuse = refuse
+
+    with pytest.raises(WeightsMissing, match=said) as raised:
+        await _fetch(hub, tmp_path / "repo", token)
+
+    assert "hf_x" not in str(raised.value)
+
+
 async def test_a_hub_that_is_gone_is_told(hub: Hub, tmp_path: Path) -> None:
     """No network is not a wrong name."""
     hub.url = "http://127.0.0.1:9"

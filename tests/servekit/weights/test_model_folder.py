@@ -74,3 +74,14 @@ def test_every_shard_of_the_index_must_be_there(tmp_path: Path) -> None:
 
     (model / "model-2.safetensors").write_bytes(safetensors())
     require_model(model)
+
+
+def test_a_weight_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A link of the hub's cache whose blob is gone: one line with its name, not an errno."""
+    folder = write_model(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to("../blobs/gone")
+
+    with pytest.raises(WeightsRefused, match=r"model\.safetensors cannot be read: No such file"):
+        require_model(folder)

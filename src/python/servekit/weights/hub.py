@@ -43,7 +43,7 @@ class HubDownload:
             WeightsMissing: the hub has no such repository or revision, or hides it from us.
             WeightsUnreachable: it could not be brought.
         """
-        with _translated(repo, folder):
+        with _translated(repo, self.token, folder):
             snapshot_download(
                 repo.repo_id,
                 revision=repo.revision,
@@ -59,7 +59,7 @@ class HubDownload:
         Raises:
             WeightsMissing, WeightsUnreachable: as for a fetch.
         """
-        with _translated(repo):
+        with _translated(repo, self.token):
             info = self._api().model_info(
                 repo.repo_id, revision=repo.revision, files_metadata=True, token=self.token or False
             )
@@ -73,7 +73,7 @@ class HubDownload:
         Raises:
             WeightsMissing, WeightsUnreachable: as for a fetch.
         """
-        with _translated(repo):
+        with _translated(repo, self.token):
             self._api().auth_check(repo.repo_id, token=self.token or False)
 
     def _api(self) -> HfApi:
@@ -86,15 +86,12 @@ def _is_unused(path: str) -> bool:
 
 
 @contextmanager
-def _translated(repo: HubRepo, folder: Path | None = None) -> Iterator[None]:
+def _translated(repo: HubRepo, token: str | None, folder: Path | None = None) -> Iterator[None]:
     """Say what the hub's library raises in our words, with what to do about it."""
     try:
         yield
     except GatedRepoError as error:
-        raise WeightsMissing(
-            f"{repo.repo_id} is gated; accept its licence on the hub, and set HF_TOKEN to a "
-            "token of that account"
-        ) from error
+        raise WeightsMissing(_why_closed(repo, token)) from error
     except RevisionNotFoundError as error:
         raise WeightsMissing(
             f"{repo.repo_id} has no revision {repo.revision!r}; name a branch, tag or commit"
@@ -105,11 +102,49 @@ def _translated(repo: HubRepo, folder: Path | None = None) -> Iterator[None]:
             "if it is private"
         ) from error
     except _UNREACHABLE as error:
+        if (status := _status_of(error)) in (401, 403):
+            raise WeightsMissing(_why_refused(repo, token, status)) from error
         raise WeightsUnreachable(_why(repo, folder, error)) from error
 
 
 # RuntimeError is what the hub's own transfer (hf_xet) raises, a full disk included.
 _UNREACHABLE = (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError)
+
+
+def _why_closed(repo: HubRepo, token: str | None) -> str:
+    """Gated: the hub says so to who has no token, and to who has not accepted the licence."""
+    if not token:
+        return (
+            f"{repo.repo_id} is gated, and no HF_TOKEN was given; accept its licence on the hub, "
+            "and set HF_TOKEN to a token of that account"
+        )
+    return (
+        f"{repo.repo_id} is gated, and the account of this HF_TOKEN has not accepted its licence; "
+        "accept it on the hub, and wait until access is granted"
+    )
+
+
+def _why_refused(repo: HubRepo, token: str | None, status: int) -> str:
+    if not token:
+        return f"the hub refuses {repo.repo_id} without a token ({status}); set HF_TOKEN"
+    if status == 401:
+        return (
+            f"the hub does not know this HF_TOKEN (401, for {repo.repo_id}): it is mistyped, "
+            "revoked or expired; make another one in the hub's settings"
+        )
+    return (
+        f"this HF_TOKEN may not read {repo.repo_id} (403); give it read access to gated "
+        "repositories, or use a token of the type 'read'"
+    )
+
+
+def _status_of(error: BaseException | None) -> int | None:
+    """The hub's answer below *error*: its library wraps some of them twice."""
+    while error is not None:
+        if isinstance(error, HfHubHTTPError) and error.response is not None:
+            return int(error.response.status_code)
+        error = error.__cause__
+    return None
 
 
 def _why(repo: HubRepo, folder: Path | None, error: Exception) -> str:

@@ -31,8 +31,19 @@ def require_model(folder: Path) -> None:
     """Check that *folder* holds a configuration and every weight file, none of them cut.
 
     Raises:
-        WeightsRefused: something is missing or cut; the message names it.
+        WeightsRefused: something is missing, cut or cannot be read; the message names it.
     """
+    try:
+        _require_all(folder)
+    except OSError as error:
+        name = Path(str(error.filename or folder)).name
+        raise WeightsRefused(
+            f"{name} cannot be read: {error.strerror or error}; let the user that serves read "
+            f"{folder}, or fetch the model again"
+        ) from error
+
+
+def _require_all(folder: Path) -> None:
     if not _has_config(folder):
         raise WeightsRefused(f"{folder.name} holds no config.json, so it is no model")
     weights = [path for path in folder.iterdir() if path.name.endswith(_WEIGHT_ENDS)]
@@ -49,7 +60,7 @@ def is_model(folder: Path) -> bool:
     """Return whether `require_model` finds nothing amiss."""
     try:
         require_model(folder)
-    except (WeightsRefused, OSError):
+    except WeightsRefused:
         return False
     return True
 
