@@ -1,8 +1,9 @@
 """The account as metrics."""
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from kvcached_engine.exposition import exposition
 from kvcached_engine.segment import Account
-from prometheus_client.parser import text_string_to_metric_families
 
 
 def samples(text: str) -> dict[str, float]:

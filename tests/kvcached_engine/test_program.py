@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from kvcached_engine.segment import SHARED_MEMORY
 
 FAKE = Path(__file__).with_name("fake_vllm.py")

@@ -7,8 +7,8 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import pytest
-from kvcached_engine.segment import SHARED_MEMORY, Account, claimed, read_account
 
+from kvcached_engine.segment import SHARED_MEMORY, Account, claimed, read_account
 from servekit.errors.tree import SettingInvalid
 
 

@@ -1,13 +1,13 @@
 """The call of `vllm serve`, and the environment that it gets."""
 
 import pytest
+
 from kvcached_engine.settings import (
     KVCachedSettings,
     check_name,
     engine_environ,
     read_serving,
 )
-
 from servekit.errors.tree import SettingInvalid
 
 
