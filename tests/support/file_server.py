@@ -1,5 +1,6 @@
 """A real file server on loopback that can be told to misbehave."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ class Fault:
     Attributes:
         status: answered instead of the file.
         cut_after: bytes of the body after which the connection is closed.
+        held: whether nothing is answered until the server ends.
     """
 
     status: int | None = None
     cut_after: int | None = None
+    held: bool = False
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class FileServer:
     etags: bool = True
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def body_requests(self) -> list[tuple[str, str]]:
@@ -50,6 +54,8 @@ class FileServer:
         if content is None:
             return web.Response(status=404)
         fault = self.faults.pop(0) if self.faults and asked != "bytes=0-0" else Fault()
+        if fault.held:
+            await self.ending.wait()
         if fault.status is not None:
             return web.Response(status=fault.status)
         return await self._send(request, content, asked, fault)
@@ -92,4 +98,5 @@ async def file_server(files: dict[str, bytes] | None = None) -> AsyncIterator[Fi
     try:
         yield server
     finally:
+        server.ending.set()
         await runner.cleanup()
