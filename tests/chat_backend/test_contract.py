@@ -12,6 +12,9 @@ from hypothesis import assume, given, settings
 from simulator.servers import ReplicaServer
 from tests.chat_backend.services import backend
 
+# Hundreds of requests, each with its schema: 5 s, and ten times that on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 OPERATIONS = [("POST", "/chat"), ("GET", "/health"), ("GET", "/ready"), ("GET", "/v1/models")]
 
 # All of them are sent, and answered by the simulated engine.
