@@ -115,7 +115,7 @@ async def test_node_without_a_gpu_is_refused_before_any_download(tmp_path: Path)
 
 async def test_sigterm_under_load_loses_nothing(folder: Path) -> None:
     """What runs is finished, what still comes is served, and /health says to send no more."""
-    environ = {"FAKE_STEP_OF_STREAM_S": "0.05", "SHUTDOWN_LINGER_S": "4"}
+    environ = {"FAKE_STEP_OF_STREAM_S": "0.05", "SHUTDOWN_LINGER_S": "8"}
     async with model_server(folder, **environ) as running:
         url = await running.url()
         port = int(url.rpartition(":")[2])
