@@ -133,6 +133,17 @@ async def running_program(
     try:
         yield running
     finally:
-        if process.returncode is None:
-            process.kill()
+        await _end(process)
         await running.ended()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask it to end, so that its engine ends too; make it, where it will not."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(10):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
