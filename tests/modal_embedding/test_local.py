@@ -11,6 +11,7 @@ from tests.support.modal_engine import stand_in_engine
 from tests.support.modal_front import fronted_engine
 from tests.support.modal_programs import ready, run
 from tests.support.model_archive import write_model
+from tests.support.waiting import until
 
 LOCAL = "modal_embedding.local"
 ENGINE = f"{sys.executable} -m tests.support.modal_engine"
@@ -46,7 +47,7 @@ async def test_the_service_runs_without_modal(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
 
-    assert not alive(engine)
+    await until(lambda: not alive(engine))
 
 
 async def test_a_key_of_ours_is_not_told() -> None:
