@@ -18,6 +18,7 @@ from tests.cog_predictor.cog_server import CogServer, cog_server, flat_folder
 from tests.cog_predictor.fake_engine import known_args
 from tests.real_engine.engine import READY_TIMEOUT_S, ensure_model
 from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
+from tests.real_engine.processes import descendants, engine_core_of
 from tests.support.waiting import until
 
 pytestmark = [
@@ -195,36 +196,10 @@ async def test_a_killed_engine_ends_the_server(server: CogServer) -> None:
         server.predict({"prompt": "hello", "max_tokens": 1900, "min_tokens": 1900})
     )
     await asyncio.sleep(0.5)
-    os.kill(_engine_core_of(server.process.pid), signal.SIGKILL)
+    os.kill(engine_core_of(server.process.pid), signal.SIGKILL)
 
     _, body = await prediction
     await asyncio.wait_for(server.process.wait(), 30.0)
 
     assert "E1200 VLLMUnknownError: the engine is gone" in body["error"]
-    await until(lambda: not _descendants(server.process.pid))
-
-
-def _engine_core_of(server: int) -> int:
-    """The process of vLLM's engine core below *server*."""
-    (core,) = [pid for pid in _descendants(server) if "EngineCore" in _command(pid)]
-    return core
-
-
-def _descendants(pid: int) -> list[int]:
-    children = [
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit() and _parent(path) == pid
-    ]
-    return children + [below for child in children for below in _descendants(child)]
-
-
-def _parent(process: Path) -> int | None:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError):
-        return None
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    await until(lambda: not descendants(server.process.pid))
