@@ -15,6 +15,7 @@ from bench.progress import Progress
 from bench.record import Record
 from bench.schedule import Call, Part
 from bench.snapshots import Snapshot, Watcher
+from servekit.cli.server import until_stopped
 from servekit.client.client import COMPLETIONS, Client
 from servekit.client.outcome import Outcome
 from servekit.timing.clock import Clock
@@ -195,23 +196,20 @@ async def _measure(
         watcher = Watcher(arms, given.clock, session.start_s)
         stack.push_async_callback(watcher.aclose)
         watching = asyncio.create_task(watcher.watch())
-        task = asyncio.create_task(work(session))
-        stopped = asyncio.create_task(given.stop.wait())
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        watching.cancel()
-        partial = not task.done()
-        task.cancel()
-        await asyncio.gather(task, watching, stopped, return_exceptions=True)
-    if not partial and (error := task.exception()) is not None:
-        raise error
+        stack.push_async_callback(_end, watching)
+        done = await until_stopped(work(session), given.stop)
     return Measured(
         records=[named(record, arms) for record in session.records],
         burden=monitor.burden,
         started=started,
-        partial=partial,
+        partial=not done,
         snapshots=watcher.snapshots,
     )
+
+
+async def _end(watching: "asyncio.Task[None]") -> None:
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 def named(record: Record, arms: Sequence[Arm]) -> Record:

@@ -12,6 +12,7 @@ from aiohttp import web
 from kvcached_engine.exposition import exposition
 from kvcached_engine.segment import Account, read_account
 from kvcached_engine.settings import KVCachedSettings, Serving, engine_environ
+from servekit.cli.server import until_stopped
 from servekit.errors.tree import EngineNotReady, SettingInvalid
 from servekit.health.readiness import wait_until_ready
 from servekit.launch.child import Child, start_child
@@ -156,14 +157,7 @@ async def run_engine(
         ready(page)
         await child.while_running(asyncio.Event().wait())
 
-    stopped = asyncio.ensure_future(stop.wait())
-    serving = asyncio.ensure_future(serve())
     try:
-        await asyncio.wait([stopped, serving], return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
+        await until_stopped(serve(), stop)
     finally:
-        for task in (stopped, serving):
-            task.cancel()
-        await asyncio.gather(stopped, serving, return_exceptions=True)
         await engine.close()

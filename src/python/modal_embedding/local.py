@@ -18,7 +18,7 @@ from modal_embedding.settings import EmbeddingSettings, read_embedding_settings
 from modal_embedding.weights import bring_model
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
-from servekit.cli.server import run_until_stopped
+from servekit.cli.server import run_until_stopped, until_stopped
 from servekit.engine.environment import EngineFolders
 from servekit.timing.clock import SystemClock
 
@@ -88,16 +88,9 @@ async def _serve(
     server: EmbeddingServer, stop: asyncio.Event, address: str, restarts: int, told: dict[str, str]
 ) -> None:
     host, _, port = address.rpartition(":")
-    stopped = asyncio.ensure_future(stop.wait())
-    serving = asyncio.ensure_future(_start(server, host, int(port), restarts, told))
     try:
-        await asyncio.wait([stopped, serving], return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
+        await until_stopped(_start(server, host, int(port), restarts, told), stop)
     finally:
-        for task in (stopped, serving):
-            task.cancel()
-        await asyncio.gather(stopped, serving, return_exceptions=True)
         await server.close()
 
 

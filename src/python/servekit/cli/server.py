@@ -1,4 +1,4 @@
-"""Run a server until it is asked to stop."""
+"""Run a server, or any work, until it is asked to stop."""
 
 import asyncio
 import signal
@@ -19,3 +19,23 @@ async def _serve(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await serve(stop)
+
+
+async def until_stopped(work: Awaitable[object], stop: asyncio.Event) -> bool:
+    """Do *work* until it is done or *stop* is set; return whether it was done.
+
+    It has ended when this returns: by itself, or because it was cancelled.  What it raises by
+    itself is raised.
+    """
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done = working.done()
+        if done:
+            working.result()
+        return done
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)

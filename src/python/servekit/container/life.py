@@ -8,17 +8,19 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import structlog
 
 from servekit.cli.logs import announce
+from servekit.cli.server import until_stopped
 from servekit.client.client import Client
 from servekit.container import progress as stages
 from servekit.container.front import FrontServer
 from servekit.container.phases import PhaseReader
 from servekit.container.prewarm import plan_shapes, prewarm
 from servekit.container.progress import Progress
+from servekit.container.settings import ContainerSettings
 from servekit.container.system import free_port, name_host, raise_open_files
 from servekit.errors.tree import EngineExited
 from servekit.health.readiness import wait_until_ready
@@ -37,27 +39,6 @@ PROBE_TIMEOUT_S = 5.0
 
 # The seed's limit for one warm-up request.
 PREWARM_TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the platform asks of a container, and what it is asked to keep to itself.
-
-    Attributes:
-        port: 0 takes a free one.
-        shutdown_grace_s: from SIGTERM to the end.
-        linger_s: of that, how long new connections are still taken: until the platform's own
-            routing has heard that we leave.
-        timeline_file: where the start is kept as JSON.
-        secrets: never to be seen in a log.
-    """
-
-    listen_host: str
-    port: int
-    shutdown_grace_s: float
-    timeline_file: str
-    linger_s: float = 0.0
-    secrets: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +84,7 @@ class Service(Protocol):
 
 async def live(
     service: Service,
-    terms: Terms,
+    settings: ContainerSettings,
     progress: Progress,
     *,
     clock: Clock,
@@ -118,10 +99,10 @@ async def live(
         ConfigError: something that was set cannot be used.
     """
     front = FrontServer(progress, clock, engine_port=free_port())
-    port = await front.start(terms.listen_host, terms.port)
-    url = f"http://{terms.listen_host}:{port}"
+    port = await front.start(settings.listen_host, settings.port)
+    url = f"http://{settings.listen_host}:{port}"
     announce("listening", url=url)
-    life = _Life(service, terms, progress, clock, write, front, url)
+    life = _Life(service, settings, progress, clock, write, front, url)
     try:
         await life.run(stop)
     finally:
@@ -131,7 +112,7 @@ async def live(
 @dataclass(slots=True)
 class _Life:
     service: Service
-    terms: Terms
+    settings: ContainerSettings
     progress: Progress
     clock: Clock
     write: Callable[[str], None]
@@ -146,7 +127,7 @@ class _Life:
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 await starting
-                await self._until_stopped(stopping)
+                await until_stopped(self._watch(), stop)
             await self._drain()
         finally:
             starting.cancel()
@@ -179,7 +160,7 @@ class _Life:
         def on_line(line: str) -> None:
             self._take_phase(reader.read(line, timeline.elapsed_s), reader.current)
             self.service.read_line(line)
-            self.write(_masked(line, self.terms.secrets))
+            self.write(_masked(line, self.settings.secrets))
 
         self.child = await start_child(engine.argv, engine.environ, on_line)
         probe = self._client(engine, PROBE_TIMEOUT_S)
@@ -232,30 +213,23 @@ class _Life:
     def _report(self) -> None:
         self.write(self.progress.summary())
         try:
-            Path(self.terms.timeline_file).write_bytes(self.progress.to_json())
+            Path(self.settings.timeline_file).write_bytes(self.progress.to_json())
         except OSError as error:
-            log.warning("timeline not kept", file=self.terms.timeline_file, reason=str(error))
+            log.warning("timeline not kept", file=self.settings.timeline_file, reason=str(error))
         announce("ready", url=self.url, after_s=round(self.progress.total_s, 3))
 
-    async def _until_stopped(self, stopping: "asyncio.Future[Literal[True]]") -> None:
+    async def _watch(self) -> None:
         assert self.child is not None
-        gone = asyncio.ensure_future(self.child.wait())
-        ends: list[asyncio.Future[Any]] = [gone, stopping]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                raise EngineExited(describe_exit(gone.result(), self.child.tail))
-        finally:
-            gone.cancel()
-            await asyncio.gather(gone, return_exceptions=True)
+        code = await self.child.wait()
+        raise EngineExited(describe_exit(code, self.child.tail))
 
     async def _drain(self) -> None:
-        terms = self.terms
+        settings = self.settings
         in_flight = self.front.in_flight
-        log.info("draining", in_flight=in_flight, grace_s=terms.shutdown_grace_s)
-        limit_s = max(0.0, terms.shutdown_grace_s - ENGINE_STOP_S)
+        log.info("draining", in_flight=in_flight, grace_s=settings.shutdown_grace_s)
+        limit_s = max(0.0, settings.shutdown_grace_s - ENGINE_STOP_S)
         # Whoever is not ready yet was never sent anything.
-        linger_s = min(terms.linger_s, limit_s) if self.progress.ready else 0.0
+        linger_s = min(settings.linger_s, limit_s) if self.progress.ready else 0.0
         lost = await self.front.drain(limit_s, linger_s=linger_s)
         tell = log.warning if lost else log.info
         tell("drained", in_flight=in_flight, lost=lost)
