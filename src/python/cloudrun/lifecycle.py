@@ -14,7 +14,7 @@ from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
 from servekit.container.engine_defaults import ENGINE_HOME
 from servekit.container.engine_versions import find_versions
-from servekit.container.life import PreparedEngine, Terms, live
+from servekit.container.life import PreparedEngine, live
 from servekit.container.model import Model, find_model, require_length
 from servekit.container.progress import Progress
 from servekit.container.system import find_arch
@@ -53,15 +53,8 @@ async def serve(
         EngineNotReady: it did not serve in time.
         ConfigError: something that was set cannot be used.
     """
-    terms = Terms(
-        listen_host=settings.listen_host,
-        port=settings.port,
-        shutdown_grace_s=settings.shutdown_grace_s,
-        timeline_file=settings.timeline_file,
-        secrets=[secret for secret in (settings.vllm_api_key, settings.hf_token) if secret],
-    )
     service = _CloudRun(settings, progress, world)
-    await live(service, terms, progress, clock=world.clock, write=world.write, stop=stop)
+    await live(service, settings, progress, clock=world.clock, write=world.write, stop=stop)
 
 
 @dataclass(slots=True)

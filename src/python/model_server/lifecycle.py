@@ -15,7 +15,7 @@ from model_server.settings import ModelServerSettings
 from model_server.weights import Hub, bring_model
 from servekit.container.engine_defaults import ENGINE_HOME
 from servekit.container.engine_versions import find_versions
-from servekit.container.life import PreparedEngine, Terms, live
+from servekit.container.life import PreparedEngine, live
 from servekit.container.model import Model, require_length
 from servekit.container.progress import Progress
 from servekit.errors.tree import SettingInvalid
@@ -51,16 +51,8 @@ async def serve(
         EngineNotReady: it did not serve in time.
         ConfigError: something that was set, or this node, cannot be used.
     """
-    terms = Terms(
-        listen_host=settings.listen_host,
-        port=settings.port,
-        shutdown_grace_s=settings.shutdown_grace_s,
-        linger_s=settings.shutdown_linger_s,
-        timeline_file=settings.timeline_file,
-        secrets=settings.secrets,
-    )
     service = _ModelServer(settings, progress, world)
-    await live(service, terms, progress, clock=world.clock, write=world.write, stop=stop)
+    await live(service, settings, progress, clock=world.clock, write=world.write, stop=stop)
 
 
 @dataclass(frozen=True, slots=True)
