@@ -183,35 +183,29 @@ def _in_ms(
     return lambda arm, weights: statistic(pick(arm), weights) * 1e3
 
 
+def _throughput(
+    key: str, unit: str, pick: Callable[[ArmWindows], Floats], *, headline: bool = False
+) -> Metric:
+    """What came in a second, of the seconds in which load was offered."""
+    return Metric(
+        key=key,
+        label=key.replace("_", " "),
+        unit=unit,
+        lower_is_better=False,
+        draw=lambda arm, weights: estimates.rate(pick(arm), arm.seconds, weights),
+        headline=headline,
+    )
+
+
 METRICS: tuple[Metric, ...] = (
     *_latency("ttft", "TTFT", lambda arm: arm.ttft, ("p50", "p99")),
     *_latency("itl", "ITL", lambda arm: arm.itl, ("p50", "p99")),
     *_latency("e2e", "E2E", lambda arm: arm.e2e, ("p50", "p99")),
     *_latency("chunk", "inter-chunk latency", lambda arm: arm.chunk),
     *_latency("per_token", "time per token", lambda arm: arm.per_token),
-    Metric(
-        key="output_throughput",
-        label="output throughput",
-        unit="tokens/s",
-        lower_is_better=False,
-        draw=lambda arm, weights: estimates.rate(arm.tokens, arm.seconds, weights),
-        headline=True,
-    ),
-    Metric(
-        key="request_throughput",
-        label="request throughput",
-        unit="requests/s",
-        lower_is_better=False,
-        draw=lambda arm, weights: estimates.rate(arm.ended, arm.seconds, weights),
-    ),
-    Metric(
-        key="goodput",
-        label="goodput",
-        unit="requests/s",
-        lower_is_better=False,
-        draw=lambda arm, weights: estimates.rate(arm.good, arm.seconds, weights),
-        headline=True,
-    ),
+    _throughput("output_throughput", "tokens/s", lambda arm: arm.tokens, headline=True),
+    _throughput("request_throughput", "requests/s", lambda arm: arm.ended),
+    _throughput("goodput", "requests/s", lambda arm: arm.good, headline=True),
     Metric(
         key="error_rate",
         label="errors",
