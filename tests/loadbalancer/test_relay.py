@@ -79,14 +79,16 @@ async def test_chunked_request_arrives_with_its_length() -> None:
     assert engine.bodies == [sent]
 
 
-async def test_http_1_0_client_gets_a_stream_without_chunks() -> None:
-    """It could not read them."""
-    async with running(Engine("stream", events=3)) as (_, port):
-        head = b"POST /v1/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(STREAM)
-        answer = await talk(port, head + STREAM)
+@pytest.mark.parametrize("script", ["stream", "whole"])
+async def test_http_1_0_client_gets_the_end_of_the_connection(script: str) -> None:
+    """It could not read chunks; one that asks to be kept alive would wait for a word of it."""
+    async with running(Engine(script, events=3)) as (_, port):
+        head = b"POST /v1/completions HTTP/1.0\r\nconnection: keep-alive\r\n"
+        answer = await talk(port, head + b"content-length: %d\r\n\r\n" % len(STREAM) + STREAM)
 
-    assert body(answer) == EVENT * 3 + b"data: [DONE]\n\n"
+    assert body(answer) == (WHOLE if script == "whole" else EVENT * 3 + b"data: [DONE]\n\n")
     assert b"transfer-encoding" not in answer
+    assert b"connection: close\r\n" in answer
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,12 @@ def test_head_that_servers_read_differently_is_refused(lines: bytes) -> None:
         b"POST / HTTP/2.0\r\n",
         b"POST  / HTTP/1.1\r\n",
         b"post / HTTP/1.1\r\n",
-        b"POST http://x/ HTTP/1.1\r\n",
+        b"POST x/ HTTP/1.1\r\n",
+        b"POST ftp://x/ HTTP/1.1\r\n",
+        b"POST http:/// HTTP/1.1\r\n",
+        b"POST http://u@x/ HTTP/1.1\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\n",
+        b"OPTIONS * HTTP/1.1\r\n",
         b"POST /a b HTTP/1.1\r\n",
         b"POST /\x80 HTTP/1.1\r\n",
         b"\r\nPOST / HTTP/1.1\r\n",
@@ -60,9 +65,23 @@ def test_head_that_servers_read_differently_is_refused(lines: bytes) -> None:
     ],
 )
 def test_request_line_of_another_shape_is_refused(line: bytes) -> None:
-    """Only an origin-form target and HTTP/1.x."""
+    """Only a path, with or without a host before it, and HTTP/1.x."""
     with pytest.raises(RequestInvalid):
         read_request_head(line + b"Host: x\r\n\r\n")
+
+
+def test_host_before_the_path_is_left_out() -> None:
+    """A client that takes us for its proxy sends one; engines are asked for a path."""
+    head = read_request_head(b"POST http://x:1/v1/a?b=/c HTTP/1.1\r\nHost: y\r\n\r\n")
+
+    assert (head.target, head.path) == (b"/v1/a?b=/c", b"/v1/a")
+
+
+def test_client_of_http_1_0_is_not_kept() -> None:
+    """Even one that asks for it: it would wait for an end that it was not told of."""
+    head = read_request_head(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+
+    assert not head.keep_alive
 
 
 @given(st.binary(max_size=200))

@@ -17,7 +17,12 @@ MAX_HEAD_BYTES = 32 * 1024
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 _FIELDS = rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)\r\n"
-_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*+) HTTP/1\.([01])\r\n" + _FIELDS)
+# A client that takes us for its proxy names the host too, which servers have to accept (RFC 9112,
+# section 3.2.2); it is us, whatever it says.
+_ABSOLUTE = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20/?#@\x7f-\xff]++)?+"
+_REQUEST = re.compile(
+    rb"([A-Z]{1,16}) " + _ABSOLUTE + rb"(/[\x21-\x7e]*+) HTTP/1\.([01])\r\n" + _FIELDS
+)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*+)?\r\n" + _FIELDS)
 # More digits than any body has bytes.
 _MOST_DIGITS = 15
@@ -48,7 +53,8 @@ class RequestHead(msgspec.Struct, frozen=True):
         passed_on: the header lines that go to the engine, each with its line end.
         length: bytes of body; None where it is chunked.
         keep_alive: whether the client may send another request on the connection.
-        old: whether the client speaks HTTP/1.0, which has no chunks.
+        old: whether the client speaks HTTP/1.0, which has no chunks, and is never kept alive: it
+            would have to be told, and would wait for the end of the connection where it was not.
     """
 
     method: str
@@ -108,7 +114,7 @@ def read_request_head(head: bytes) -> RequestHead:
         fields=fields,
         passed_on=passed_on,
         length=_length(fields, 0),
-        keep_alive=b"keep-alive" in connection if old else b"close" not in connection,
+        keep_alive=not old and b"close" not in connection,
         old=old,
     )
 
