@@ -17,7 +17,7 @@ import cog_predictor.service
 from tests.cog_predictor.cog_server import CogServer, cog_server, flat_folder
 from tests.cog_predictor.fake_engine import known_args
 from tests.real_engine.engine import READY_TIMEOUT_S, ensure_model
-from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
+from tests.real_engine.environment import EngineEnvironment, environment_or_skip
 from tests.real_engine.processes import descendants, engine_core_of
 from tests.support.waiting import until
 
@@ -39,10 +39,7 @@ CONFIG = {
 
 @pytest.fixture(name="vllm", scope="module")
 def _vllm() -> EngineEnvironment:
-    try:
-        return ensure_environment(os.environ)
-    except EngineUnavailable as why:
-        pytest.skip(f"no real vLLM here: {why}")
+    return environment_or_skip(os.environ)
 
 
 def _serving(

@@ -19,7 +19,7 @@ import pytest
 from modal_embedding.test_embedding_client import client_of, session
 from modal_embedding.vectors import Vectors, as_vectors, cosine_distances, normalised
 from tests.real_engine.engine import ensure_model
-from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
+from tests.real_engine.environment import EngineEnvironment, environment_or_skip
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 
@@ -62,10 +62,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def environment() -> EngineEnvironment:
-    try:
-        return ensure_environment(os.environ)
-    except EngineUnavailable as why:
-        pytest.skip(f"no real vLLM here: {why}")
+    return environment_or_skip(os.environ)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.model_server.node import FOR_CPU, PROGRAM, node_environment
 from tests.real_engine.engine import READY_TIMEOUT_S, ensure_model
-from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
+from tests.real_engine.environment import EngineEnvironment, environment_or_skip
 from tests.real_engine.processes import descendants, engine_core_of
 from tests.support.container_program import MODEL, Container, running_program
 from tests.support.gated_hub import Hub, hub
@@ -25,10 +25,7 @@ TOKEN = "hf_thisTokenOpensTheModelThatIsGated"  # noqa: S105  (the stand-in's)
 
 @pytest.fixture(name="vllm", scope="module")
 def _vllm() -> EngineEnvironment:
-    try:
-        return ensure_environment(os.environ)
-    except EngineUnavailable as why:
-        pytest.skip(f"no real vLLM here: {why}")
+    return environment_or_skip(os.environ)
 
 
 @pytest.fixture(name="files", scope="module")

