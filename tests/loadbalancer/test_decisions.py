@@ -114,6 +114,45 @@ def test_who_finds_no_room_waits_in_order() -> None:
     assert (room.in_flight, room.waiting) == (1, 0)
 
 
+class Passing(Guest):
+    """Leaves as soon as it is let in."""
+
+    def __init__(self, room: Admission) -> None:
+        super().__init__()
+        self._room = room
+
+    def admitted(self, waited_s: float) -> None:
+        super().admitted(waited_s)
+        self._room.leave(replicas=1, now_s=0.0)
+
+
+def test_thousands_may_leave_as_soon_as_they_are_let_in() -> None:
+    """So they do where the last replica has died while they waited; none is forgotten."""
+    room = Admission(per_replica=1, most_waiting=5000, wait_s=5.0)
+    room.enter(Guest(), replicas=1, now_s=0.0)
+    crowd = [Passing(room) for _ in range(5000)]
+    for guest in crowd:
+        room.enter(guest, replicas=1, now_s=0.0)
+
+    room.leave(replicas=1, now_s=0.0)
+
+    assert {guest.state for guest in crowd} == {"in after 0"}
+    assert (room.in_flight, room.waiting) == (0, 0)
+
+
+def test_dismissed_guests_do_not_come_back() -> None:
+    """Who is inside stays there."""
+    room = Admission(per_replica=1, most_waiting=5, wait_s=5.0)
+    guests = [Guest() for _ in range(3)]
+    for guest in guests:
+        room.enter(guest, replicas=1, now_s=0.0)
+
+    room.dismiss("the model is gone")
+
+    assert [g.state for g in guests] == ["in after 0", "away", "away"]
+    assert (room.in_flight, room.waiting) == (1, 0)
+
+
 @given(st.lists(st.sampled_from(["enter", "leave", "expire"]), max_size=60))
 def test_admission_conserves_requests(steps: list[str]) -> None:
     """Nobody is lost, let in twice or over the limit, and nobody waits while there is room."""

@@ -24,7 +24,7 @@ class Admission:
         in_flight: requests that were let in and have not left.
     """
 
-    __slots__ = ("_most_waiting", "_per_replica", "_wait_s", "_waiting", "in_flight")
+    __slots__ = ("_letting_in", "_most_waiting", "_per_replica", "_wait_s", "_waiting", "in_flight")
 
     def __init__(self, per_replica: int, most_waiting: int, wait_s: float) -> None:
         """*per_replica* requests are let in for each replica there is; 0 is no limit."""
@@ -32,6 +32,7 @@ class Admission:
         self._most_waiting = most_waiting
         self._wait_s = wait_s
         self._waiting: deque[tuple[float, Waiter]] = deque()
+        self._letting_in = False
         self.in_flight = 0
 
     @property
@@ -59,10 +60,23 @@ class Admission:
 
     def let_in(self, replicas: int, now_s: float) -> None:
         """Let in whom there is room for."""
-        while self._waiting and self._has_room(replicas):
-            since_s, waiter = self._waiting.popleft()
-            self.in_flight += 1
-            waiter.admitted(now_s - since_s)
+        # Who is let in may leave at once, where no replica is left to ask.  Letting in the next one
+        # from there would nest them, a thousand deep.
+        if self._letting_in:
+            return
+        self._letting_in = True
+        try:
+            while self._waiting and self._has_room(replicas):
+                since_s, waiter = self._waiting.popleft()
+                self.in_flight += 1
+                waiter.admitted(now_s - since_s)
+        finally:
+            self._letting_in = False
+
+    def dismiss(self, why: str) -> None:
+        """Turn away everybody who waits: there will never be room."""
+        while self._waiting:
+            self._waiting.popleft()[1].turned_away(why)
 
     def expire(self, now_s: float) -> None:
         """Turn away whoever has waited for too long."""
