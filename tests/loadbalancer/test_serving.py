@@ -5,6 +5,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
+
 from loadbalancer.admission import Admission
 from loadbalancer.keys import read_keys
 from loadbalancer.reloading import Watched, apply_fleet
@@ -36,6 +38,21 @@ async def test_reload_replaces_replicas_without_losing_a_request() -> None:
 
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in [*answers, *after])
     assert len(new.bodies) >= 5
+
+
+async def test_fleet_with_a_policy_nobody_wrote_changes_nothing() -> None:
+    """Not even the replicas that were named before it: all of a fleet holds, or nothing."""
+    standing, other = Engine(), Engine()
+    async with running(standing, other) as (balancer, port):
+        apply_fleet(balancer, fleet_of(standing))
+        before = dict(balancer.replicas)
+        wrong = Model(name="m", short_name="m", policy="best")
+        with pytest.raises(FleetInvalid, match="model 'm': policy 'best' is unknown"):
+            apply_fleet(balancer, Fleet(models=(wrong,), replicas=fleet_of(other).replicas))
+        answer = await post(port)
+
+        assert balancer.replicas == before
+        assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_file_that_is_not_valid_changes_nothing(tmp_path: Path) -> None:

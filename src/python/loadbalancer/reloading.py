@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import structlog
 
 from loadbalancer.balancer import Balancer
-from servekit.errors.tree import ConfigError
+from servekit.errors.tree import ConfigError, FleetInvalid, PolicyUnknown
 from servekit.fleet.fleet import Fleet
+from servekit.routing.registry import policy_named
 from servekit.timing.clock import Clock
 from servekit.wire.address import read_address
 
@@ -51,8 +53,30 @@ class Watched:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+def check_fleet(fleet: Fleet) -> None:
+    """Find out what a fleet file cannot know: whether there are such policies and addresses.
+
+    Raises:
+        ConfigError: there are not.
+    """
+    for model in fleet.models:
+        if model.policy is None:
+            continue
+        try:
+            policy_named(model.policy, Random(0))
+        except PolicyUnknown as error:
+            raise FleetInvalid(f"model {model.name!r}: {error}") from error
+    for replica in fleet.replicas:
+        read_address(replica.url)
+
+
 def apply_fleet(balancer: Balancer, fleet: Fleet) -> None:
-    """Make *balancer*'s replicas those of *fleet*; requests in flight are left alone."""
+    """Make *balancer*'s replicas those of *fleet*; requests in flight are left alone.
+
+    Raises:
+        ConfigError: the fleet cannot be had; then nothing has changed.
+    """
+    check_fleet(fleet)
     wanted = {replica.name: replica for replica in fleet.replicas}
     for name, replica in list(balancer.replicas.items()):
         planned = wanted.get(name)
