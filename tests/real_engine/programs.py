@@ -17,6 +17,20 @@ def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
+def run(module: str, *args: str) -> str:
+    """Run a program to its end, which must be a good one, and return what it wrote to stdout."""
+    done = subprocess.run(  # noqa: S603
+        command(module, *args),
+        env=environ(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @contextmanager
 def serving(module: str, *args: str) -> Iterator[str]:
     """Run a server on a free port; the URL is what it announces.  SIGTERM ends it."""

@@ -1,13 +1,12 @@
 """The bench runner against one real engine, and through both load balancers."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.real_engine.engine import Engine
-from tests.real_engine.programs import command, environ, serving
+from tests.real_engine.programs import run, serving
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 
@@ -16,15 +15,7 @@ def run_bench(url: str, model: str, folder: Path) -> dict[str, object]:
     """Return what the run exported."""
     args = ("run", "--url", url, "--model", model, "--workload", "default")
     limits = ("--num-requests", "24", "--concurrency", "4", "--output-dir", str(folder))
-    done = subprocess.run(  # noqa: S603
-        command("bench.runner", *args, *limits),
-        env=environ(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run("bench.runner", *args, *limits)
     (exported,) = folder.rglob("profile_export.json")
     found: dict[str, object] = json.loads(exported.read_text())
     return found

@@ -1,13 +1,12 @@
 """The twin of a real engine, calibrated and validated on the spot."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.real_engine.engine import Engine
-from tests.real_engine.programs import command, environ
+from tests.real_engine.programs import run
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(900)]
 
@@ -16,23 +15,11 @@ pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(900)]
 _MACHINE = 8.0
 
 
-def _run(*arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603
-        command("bench.runner", *arguments),
-        env=environ(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def _calibrate(engine: Engine, profile: Path, seed: int) -> None:
     """Write a profile of the engine as it is now; *seed* makes prompts that it does not know."""
     load = ("--most", "4", "--budget", "2048", "--seed", str(seed))
-    _run(
+    run(
+        "bench.runner",
         *("calibrate-engine", "--url", engine.url, "--gpu", "cpu", *load),
         *("--output", str(profile)),
     )
@@ -54,7 +41,8 @@ def test_twin_of_a_real_engine_is_near(engine: Engine, tmp_path: Path) -> None:
     _calibrate(engine, before, seed=11)
 
     load = ("--rate", "2", "--seconds", "15", "--seed", "12", "--output", str(figures))
-    said = _run("validate-engine", "--url", engine.url, "--profile", str(before), *load)
+    asked = ("validate-engine", "--url", engine.url, "--profile", str(before))
+    said = run("bench.runner", *asked, *load)
     _calibrate(engine, after, seed=13)
 
     (row,) = (r for r in json.loads(figures.read_text()) if r["metric"] == "E2E p50 ms")
