@@ -15,9 +15,11 @@ HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 60.0
 # A request that was sent before its client could know that we leave has arrived by then.
 IN_TRANSIT_S = 0.25
-# After a refusal the rest of the request is read and dropped for a while: closing at once would
-# reset the connection and take the answer with it.
+# After a refusal the rest of the request is read and dropped: closing at once would reset the
+# connection and take the answer with it.  Clients send a body to its end before they look; who is
+# still sending after as long as nginx would listen (lingering_time) will not.
 LINGER_S = 1.0
+LINGER_AT_MOST_S = 30.0
 
 # Requests that a client sends before it has the answer to the last one.
 MAX_AHEAD_BYTES = 64 * 1024
@@ -125,10 +127,11 @@ class Front(asyncio.Protocol):
         "_host",
         "_idle_since_s",
         "_limits",
-        "_lingering",
+        "_linger_until_s",
         "_now",
         "_paused",
         "_received",
+        "_unread",
         "transport",
     )
 
@@ -144,8 +147,10 @@ class Front(asyncio.Protocol):
         self._received = 0
         self._exchange: Exchange | None = None
         self._heard = 0
-        self._lingering = False
+        self._linger_until_s: float | None = None
         self._paused = False
+        # Whether the client leaves unread what is written to it.
+        self._unread = False
         self._idle_since_s = self._now()
         self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
 
@@ -168,15 +173,18 @@ class Front(asyncio.Protocol):
             self._exchange = None
 
     def pause_writing(self) -> None:
+        self._unread = True
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
+        self._unread = False
         if self._exchange is not None:
             self._exchange.resume()
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self._linger_until_s is not None:
+            self._deadline_s = min(self._now() + LINGER_S, self._linger_until_s)
             return
         if self._exchange is not None:
             self._take_ahead(data)
@@ -197,15 +205,22 @@ class Front(asyncio.Protocol):
             self._heard = exchange.heard
             self._deadline_s = now_s + self._limits.answer_timeout_s
         elif now_s > self._deadline_s:
-            exchange.time_out()
+            self._give_up(exchange)
 
     def close_if_idle(self, now_s: float) -> None:
         """Close a connection on which nothing is under way, nor likely to be on its way."""
         if not self.busy and now_s - self._idle_since_s > IN_TRANSIT_S:
             self.transport.close()
 
+    def _give_up(self, exchange: Exchange) -> None:
+        if self._unread:
+            # We read no more of the answer because the client does not: the engine is not to blame.
+            self.transport.abort()
+        else:
+            exchange.time_out()
+
     def _expire(self) -> None:
-        if self._lingering:
+        if self._linger_until_s is not None or self._unread:
             self.transport.abort()
         elif self.busy:
             self._refuse(refuse(408, "the request did not arrive in time; send it faster"))
@@ -231,7 +246,7 @@ class Front(asyncio.Protocol):
             return
         refused = self._host.admit(head)
         if refused is not None:
-            self._refuse(refused)
+            self._refuse(refused, bodiless=head.method == "HEAD")
         elif head.length == 0:
             self._serve(head, b"", data[end:])
         else:
@@ -257,7 +272,8 @@ class Front(asyncio.Protocol):
         self._deadline_s = self._now() + BODY_TIMEOUT_S
         self._body = ChunkedBody(limit) if length is None else []
         self._received = 0
-        if not data and head.fields.get(b"expect", b"").lower() == b"100-continue":
+        waits = head.fields.get(b"expect", b"").lower() == b"100-continue"
+        if waits and not data and not head.old:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if data:
             self._take_body(data)
@@ -338,18 +354,19 @@ class Front(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._take_ahead_up)
 
     def _take_ahead_up(self) -> None:
-        if self._exchange is None and self._head is None and not self._lingering:
+        if self._exchange is None and self._head is None and self._linger_until_s is None:
             data, self._buffer = self._buffer, b""
             if data and not self.transport.is_closing():
                 self._take_head(data)
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, answer: Answer, *, bodiless: bool = False) -> None:
         """Answer a request that cannot be read to its end, and close."""
         self._head = None
         self._buffer = b""
-        self._lingering = True
-        self._deadline_s = self._now() + LINGER_S
-        self.transport.write(answer.encode(keep_alive=False))
+        now_s = self._now()
+        self._linger_until_s = now_s + LINGER_AT_MOST_S
+        self._deadline_s = now_s + LINGER_S
+        self.transport.write(answer.encode(keep_alive=False, bodiless=bodiless))
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
