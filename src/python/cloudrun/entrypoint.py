@@ -13,17 +13,12 @@ from cloudrun.compile_cache import capture, manifests, restore
 from cloudrun.compile_cache import read_key as read_compile_key
 from cloudrun.deployment import Deployment, read_variables
 from cloudrun.fetch import fetch_model
-from cloudrun.lifecycle import World, serve
+from cloudrun.lifecycle import CloudRun
 from cloudrun.settings import CloudRunSettings, read_cloudrun_settings
 from cloudrun.stores import open_store
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
-from servekit.cli.server import run_until_stopped
-from servekit.container.progress import INITIALIZATION, Progress
-from servekit.container.system import process_age_s
-from servekit.timing.clock import SystemClock
-from servekit.timing.timeline import Stage
-from servekit.weights.hub import HubDownload
+from servekit.container.program import open_hub, run_container
 
 log = structlog.get_logger()
 
@@ -45,12 +40,9 @@ def main(context: typer.Context) -> None:
 @app.command("serve")
 def serve_command() -> None:
     """Serve MODEL_NAME on PORT: 503 until it is up and warm, then every byte."""
-    clock = SystemClock()
-    progress = Progress(clock, started_s=clock.now() - process_age_s())
     settings = _settings()
-    world = World(os.environ, clock, _hub(settings), _write)
-    progress.stages.record(Stage(INITIALIZATION, 0.0, progress.stages.elapsed_s))
-    run_until_stopped(lambda stop: serve(settings, progress, world, stop))
+    hub = open_hub(settings)
+    run_container(settings, lambda progress, _: CloudRun(settings, progress, os.environ, hub))
 
 
 @app.command("download")
@@ -58,7 +50,7 @@ def download_command() -> None:
     """Bring MODEL_NAME into HF_HOME, whole or not at all; for the building of an image."""
     settings = _settings()
     model = fetch_model(
-        settings.model_name, settings.model_revision, Path(settings.hf_home), _hub(settings)
+        settings.model_name, settings.model_revision, Path(settings.hf_home), open_hub(settings)
     )
     announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
 
@@ -132,14 +124,6 @@ def inspect_command(source: StoreName) -> None:
 
 def _settings() -> CloudRunSettings:
     return read_cloudrun_settings(os.environ, log.warning)
-
-
-def _hub(settings: CloudRunSettings) -> HubDownload:
-    return HubDownload(settings.hf_token or None, settings.hf_endpoint or None)
-
-
-def _write(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

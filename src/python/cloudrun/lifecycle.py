@@ -1,7 +1,7 @@
 """A container of Cloud Run: which model, which command, and the compile cache put back and kept."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,13 @@ from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
 from servekit.container.engine_defaults import ENGINE_HOME
 from servekit.container.engine_versions import find_versions
-from servekit.container.life import PreparedEngine, live
+from servekit.container.life import PreparedEngine
 from servekit.container.model import Model, find_model, require_length
 from servekit.container.progress import Progress
 from servekit.container.system import find_arch
 from servekit.engine.dtype import GpuArch
 from servekit.engine.environment import compile_variables
 from servekit.errors.tree import ServeError
-from servekit.timing.clock import Clock
 
 log = structlog.get_logger()
 
@@ -29,36 +28,8 @@ log = structlog.get_logger()
 REJECTED = "Compiling model again due to a load failure"
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a container's life needs of the outside.
-
-    Attributes:
-        write: takes the engine's own log lines and our summary.
-    """
-
-    environ: Mapping[str, str]
-    clock: Clock
-    fetch: FetchRepo
-    write: Callable[[str], None]
-
-
-async def serve(
-    settings: CloudRunSettings, progress: Progress, world: World, stop: asyncio.Event
-) -> None:
-    """Serve until *stop*, and then drain.
-
-    Raises:
-        EngineExited: the engine ended by itself; carries its last words.
-        EngineNotReady: it did not serve in time.
-        ConfigError: something that was set cannot be used.
-    """
-    service = _CloudRun(settings, progress, world)
-    await live(service, settings, progress, clock=world.clock, write=world.write, stop=stop)
-
-
 @dataclass(slots=True)
-class _CloudRun:
+class CloudRun:
     """One container's decisions.
 
     Attributes:
@@ -67,7 +38,8 @@ class _CloudRun:
 
     settings: CloudRunSettings
     progress: Progress
-    world: World
+    environ: Mapping[str, str]
+    fetch: FetchRepo
     key: CompileKey | None = None
 
     async def prepare(self, engine_port: int) -> PreparedEngine:
@@ -76,7 +48,7 @@ class _CloudRun:
         require_length(settings.max_model_len, model)
         arch = await find_arch(settings.torch_cuda_arch_list, _warn)
         plan = plan_engine(
-            settings, model, arch, port=engine_port, environ=self.world.environ, warn=_warn
+            settings, model, arch, port=engine_port, environ=self.environ, warn=_warn
         )
         await asyncio.to_thread(Path(ENGINE_HOME).mkdir, parents=True, exist_ok=True)
         self.key = await self._restore(model, plan, arch)
@@ -109,7 +81,7 @@ class _CloudRun:
         if self.key is None or not where:
             return
         try:
-            store = open_store(where, self.world.environ)
+            store = open_store(where, self.environ)
             root = Path(self.settings.vllm_cache_root)
             manifest = await asyncio.to_thread(capture, root, store)
         except ServeError as error:
@@ -121,7 +93,7 @@ class _CloudRun:
         settings, hf_home = self.settings, Path(self.settings.hf_home)
         if settings.offline:
             return find_model(settings.model_name, settings.model_revision, hf_home)
-        return fetch_model(settings.model_name, settings.model_revision, hf_home, self.world.fetch)
+        return fetch_model(settings.model_name, settings.model_revision, hf_home, self.fetch)
 
     async def _restore(
         self, model: Model, plan: EnginePlan, arch: GpuArch | None
@@ -151,7 +123,7 @@ class _CloudRun:
 
     def _restore_from(self, root: Path, key: CompileKey) -> bool:
         try:
-            store = open_store(self.settings.compile_cache, self.world.environ)
+            store = open_store(self.settings.compile_cache, self.environ)
             manifest = restore(root, key, store)
         except ServeError as error:
             # A start without the cache is slow, and right.

@@ -2,23 +2,19 @@
 
 import asyncio
 import os
-import sys
 
 import structlog
 import typer
 
 from model_server.checks import check
-from model_server.lifecycle import World, serve
+from model_server.lifecycle import ModelServer
 from model_server.settings import ModelServerSettings, read_model_server_settings
 from model_server.weights import bring_model
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
-from servekit.cli.server import run_until_stopped
-from servekit.container.progress import INITIALIZATION, Progress
-from servekit.container.system import process_age_s
+from servekit.container.program import open_hub, run_container
+from servekit.container.progress import Progress
 from servekit.timing.clock import SystemClock
-from servekit.timing.timeline import Stage
-from servekit.weights.hub import HubDownload
 
 log = structlog.get_logger()
 
@@ -36,12 +32,11 @@ def main(context: typer.Context) -> None:
 @app.command("start")
 def start_command() -> None:
     """Serve MODEL_NAME on PORT: 503 until it is up and warm, then every byte."""
-    clock = SystemClock()
-    progress = Progress(clock, started_s=clock.now() - process_age_s())
     settings = _settings()
-    world = World(os.environ, clock, _hub(settings), _write)
-    progress.stages.record(Stage(INITIALIZATION, 0.0, progress.stages.elapsed_s))
-    run_until_stopped(lambda stop: serve(settings, progress, world, stop))
+    hub = open_hub(settings)
+    run_container(
+        settings, lambda progress, clock: ModelServer(settings, progress, os.environ, clock, hub)
+    )
 
 
 @app.command("download")
@@ -50,7 +45,7 @@ def download_command() -> None:
     settings = _settings()
     clock = SystemClock()
     model = asyncio.run(
-        bring_model(settings, _hub(settings), Progress(clock), clock=clock, report=log.info)
+        bring_model(settings, open_hub(settings), Progress(clock), clock=clock, report=log.info)
     )
     announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
 
@@ -64,7 +59,7 @@ def check_command() -> None:
 
 async def _print_findings(settings: ModelServerSettings) -> bool:
     fine = True
-    async for finding in check(settings, os.environ, _hub(settings)):
+    async for finding in check(settings, os.environ, open_hub(settings)):
         typer.echo(f"{'ok    ' if finding.ok else 'FAILED'}  {finding.name:<14}{finding.said}")
         fine = fine and finding.ok
     return fine
@@ -72,14 +67,6 @@ async def _print_findings(settings: ModelServerSettings) -> bool:
 
 def _settings() -> ModelServerSettings:
     return read_model_server_settings(os.environ, log.warning)
-
-
-def _hub(settings: ModelServerSettings) -> HubDownload:
-    return HubDownload(settings.hf_token or None, settings.hf_endpoint or None)
-
-
-def _write(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from model_server.settings import ModelServerSettings
 from model_server.weights import Hub, bring_model
 from servekit.container.engine_defaults import ENGINE_HOME
 from servekit.container.engine_versions import find_versions
-from servekit.container.life import PreparedEngine, live
+from servekit.container.life import PreparedEngine
 from servekit.container.model import Model, require_length
 from servekit.container.progress import Progress
 from servekit.errors.tree import SettingInvalid
@@ -28,43 +28,19 @@ DOWNLOAD = "Model download"
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """What a server's life needs of the outside.
+class ModelServer:
+    """One server's decisions."""
 
-    Attributes:
-        write: takes the engine's own log lines and our summary.
-    """
-
+    settings: ModelServerSettings
+    progress: Progress
     environ: Mapping[str, str]
     clock: Clock
     hub: Hub
-    write: Callable[[str], None]
-
-
-async def serve(
-    settings: ModelServerSettings, progress: Progress, world: World, stop: asyncio.Event
-) -> None:
-    """Serve until *stop*, and then drain.
-
-    Raises:
-        EngineExited: the engine ended by itself; carries its last words.
-        EngineNotReady: it did not serve in time.
-        ConfigError: something that was set, or this node, cannot be used.
-    """
-    service = _ModelServer(settings, progress, world)
-    await live(service, settings, progress, clock=world.clock, write=world.write, stop=stop)
-
-
-@dataclass(frozen=True, slots=True)
-class _ModelServer:
-    settings: ModelServerSettings
-    progress: Progress
-    world: World
 
     async def prepare(self, engine_port: int) -> PreparedEngine:
         settings = self.settings
         # First what takes no time: a node without a GPU need not download anything.
-        device = await find_device(settings, self.world.environ, _warn)
+        device = await find_device(settings, self.environ, _warn)
         model = await self._bring_model()
         require_length(settings.max_model_len, model)
         plan = plan_engine(
@@ -73,7 +49,7 @@ class _ModelServer:
             device,
             port=engine_port,
             cache=await asyncio.to_thread(engine_cache, settings, _warn),
-            environ=self.world.environ,
+            environ=self.environ,
             warn=_warn,
         )
         await asyncio.to_thread(make_engine_home, Path(ENGINE_HOME))
@@ -108,9 +84,9 @@ class _ModelServer:
         with self.progress.within(DOWNLOAD):
             return await bring_model(
                 self.settings,
-                self.world.hub,
+                self.hub,
                 self.progress,
-                clock=self.world.clock,
+                clock=self.clock,
                 report=log.info,
             )
 

@@ -79,13 +79,6 @@ async def _ask_driver(command: tuple[str, ...]) -> GpuArch | None:
     return archs[0] if archs and process.returncode == 0 else None
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def process_age_s() -> float:
     """Return the seconds since this process was started: the interpreter's own start counts."""
     # Field 22 of proc(5)'s stat, in clock ticks since boot; the name before it may hold blanks.
