@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,9 @@ from loadbalancer.keys import KeyRing
 from loadbalancer.serving import Server
 from servekit.relay.listening import listen
 from servekit.timing.clock import SystemClock
+
+if TYPE_CHECKING:
+    from loadbalancer.tracing import Tracing
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "m"}]}).encode()
 METRICS = b'vllm:num_requests_running{engine="0",model_name="m"} 0.0\n'
@@ -117,7 +120,11 @@ def whole(body: bytes, status: int = 200, lines: bytes = b"") -> bytes:
 
 @asynccontextmanager
 async def running(
-    *engines: Engine, keys: KeyRing | None = None, drain_s: float = 0.2, **rules: Any
+    *engines: Engine,
+    keys: KeyRing | None = None,
+    tracing: "Tracing | None" = None,
+    drain_s: float = 0.2,
+    **rules: Any,
 ) -> AsyncIterator[tuple[Balancer, int]]:
     """Give a balancer over *engines*, and the port where it listens."""
     servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0) for engine in engines]
@@ -131,6 +138,8 @@ async def running(
     listening = listen("127.0.0.1", 0)
     front = Server(balancer, clock, Random(0))
     front.use_keys(keys or KeyRing())
+    if tracing is not None:
+        front.use_tracing(tracing)
     await front.start(listening)
     try:
         yield balancer, listening.getsockname()[1]

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,17 @@ def command(*options: str) -> list[str]:
 
 
 @asynccontextmanager
-async def started(*options: str, poll_s: float = 0.05) -> AsyncIterator[Started]:
-    """Give `managed` with *options*, on a free port; it is asked to stop, and has, afterwards."""
+async def started(
+    *options: str, poll_s: float = 0.05, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Started]:
+    """Give `managed` with *options*, on a free port; it is asked to stop, and has, afterwards.
+
+    *environ* is what is set besides.
+    """
     process = await asyncio.create_subprocess_exec(
         *command(*options),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "METRICS_POLL_INTERVAL": str(poll_s)},
+        env={**os.environ, "METRICS_POLL_INTERVAL": str(poll_s), **(environ or {})},
     )
     assert process.stdout is not None
     try:

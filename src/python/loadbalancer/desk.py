@@ -1,6 +1,7 @@
 """What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
 
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -9,9 +10,13 @@ from loadbalancer.board import Together
 from loadbalancer.exchange import Exchange
 from loadbalancer.exposition import exposition
 from loadbalancer.keys import KeyRing
-from servekit.relay.answers import Answer, json_answer, refuse
+from servekit.errors.tree import ServeError
+from servekit.relay.answers import Answer, json_answer, refuse, status_of
 from servekit.relay.front import Client, Limits
 from servekit.relay.heads import RequestHead
+
+if TYPE_CHECKING:
+    from loadbalancer.tracing import Tracing
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,6 +31,7 @@ class FrontDesk:
 
     Attributes:
         keys: who may send requests; replaced when the file of keys changes.
+        tracing: what makes a span of each request that is read to its end; None for none.
     """
 
     def __init__(self, balancer: Balancer, together: Together, *, admin: bool = True) -> None:
@@ -36,6 +42,7 @@ class FrontDesk:
         self.limits = Limits(rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s)
         self.now = balancer.now
         self.keys = KeyRing()
+        self.tracing: Tracing | None = None
         self._page = (resources.files("loadbalancer") / "status.html").read_bytes()
         routes = {
             b"/health": self._health,
@@ -68,7 +75,20 @@ class FrontDesk:
         route = self._routes.get(head.path)
         if route is not None:
             return route()
+        if self.tracing is not None:
+            return self._serve_traced(self.tracing, client, head, body)
         return Exchange(self._balancer, client, head, self._balancer.read(head.fields, body), body)
+
+    def _serve_traced(
+        self, tracing: "Tracing", client: Client, head: RequestHead, body: bytes
+    ) -> Exchange:
+        traced = tracing.begin(head, self.now())
+        try:
+            asked = self._balancer.read(head.fields, body)
+        except ServeError as error:
+            traced.end(self.now(), status=status_of(error), error=type(error).__name__)
+            raise
+        return Exchange(self._balancer, client, traced.head, asked, body, traced)
 
     def _health(self) -> Answer:
         """The seed's answer: always 200, with how many endpoints are healthy."""

@@ -1,19 +1,23 @@
 """One request: sent where the policy says, its answer relayed; sent again if nothing came yet."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from loadbalancer.asked import Asked
 from loadbalancer.balancer import Balancer
 from loadbalancer.decision_log import DecisionLog, Logged
 from loadbalancer.replicas import Replica
 from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
-from servekit.relay.answers import last_chunks, refusal
+from servekit.relay.answers import last_chunks, refusal, status_of
 from servekit.relay.connection import Connection
 from servekit.relay.framing import ChunkedFraming, Framing
 from servekit.relay.front import Client
 from servekit.relay.heads import RequestHead, ResponseHead, request_head
 from servekit.relay.relaying import Relaying
 from servekit.routing.ledger import InFlight
+
+if TYPE_CHECKING:
+    from loadbalancer.tracing import Traced
 
 # Of an event stream only whole chunks are passed on, so that an error event can follow at any time;
 # a chunk beyond this size is no event, and is passed on as it comes.
@@ -44,6 +48,7 @@ class Exchange(Relaying):
         "_shadow",
         "_spoken",
         "_status",
+        "_traced",
         "_trial",
         "_tried",
         "_ttft_s",
@@ -51,9 +56,16 @@ class Exchange(Relaying):
     )
 
     def __init__(
-        self, balancer: Balancer, client: Client, head: RequestHead, asked: Asked, body: bytes
+        self,
+        balancer: Balancer,
+        client: Client,
+        head: RequestHead,
+        asked: Asked,
+        body: bytes,
+        traced: "Traced | None" = None,
     ) -> None:
         super().__init__(client, head, body)
+        self._traced = traced
         self._balancer = balancer
         self._asked = asked
         self._begun_s = balancer.now()
@@ -92,7 +104,7 @@ class Exchange(Relaying):
     def abandon(self) -> None:
         """The client is gone: the engine must not work on it any longer."""
         self._release("client gone")
-        self._leave()
+        self._leave(client_gone=True)
 
     def time_out(self) -> None:
         """The engine has been silent for too long."""
@@ -237,7 +249,9 @@ class Exchange(Relaying):
         self._try_next()
 
     def _fail(self, error: ServeError) -> None:
-        self._leave()
+        if not self._out:
+            self._status = status_of(error)
+        self._leave(error=type(error).__name__)
         if not self._out:
             self._client.answer(refusal(error))
         elif self._raw or self._decoder is not None:
@@ -280,7 +294,9 @@ class Exchange(Relaying):
         self._held = whole[end:]
         return whole[:end]
 
-    def _leave(self, now_s: float | None = None) -> None:
+    def _leave(
+        self, now_s: float | None = None, *, error: str | None = None, client_gone: bool = False
+    ) -> None:
         """Make room for the next."""
         if self._over:
             return
@@ -292,6 +308,22 @@ class Exchange(Relaying):
             if now_s is None:
                 now_s = self._balancer.now()
             service.admission.leave(len(service.pool) or 1, now_s)
+        if self._traced is not None:
+            self._end_trace(self._traced, error, client_gone=client_gone)
+
+    def _end_trace(self, traced: "Traced", error: str | None, *, client_gone: bool) -> None:
+        traced.end(
+            self._balancer.now(),
+            status=self._status,
+            error=error,
+            client_gone=client_gone,
+            model=self._asked.service.model,
+            # There is none before the first choice.
+            decision=getattr(self, "_decision", None),
+            attempts=len(self._tried) + 1,
+            queue_s=self._waited_s,
+            ttft_s=self._ttft_s,
+        )
 
     def _log(self, log: DecisionLog, outcome: str) -> None:
         log.add(

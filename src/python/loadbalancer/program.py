@@ -1,6 +1,7 @@
 """The one program behind both load balancers: options and environment -> a running server."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import structlog
@@ -17,6 +18,7 @@ import typer
 
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.board import Board, Together, bury
+from loadbalancer.collector import OtelSettings, collector_url
 from loadbalancer.decision_log import DecisionLog
 from loadbalancer.keys import load_keys
 from loadbalancer.reloading import Watched, apply_fleet, watch_all
@@ -33,6 +35,9 @@ from servekit.routing.registry import policy_named
 from servekit.settings.environment import Settings, read_settings
 from servekit.timing.clock import Clock, SystemClock
 from servekit.wire.address import read_address
+
+if TYPE_CHECKING:
+    from loadbalancer.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -54,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         fleet: name or path of a fleet; None where *urls* or a *source* are given.
         source: a DNS name that stands for the replicas.
         admin_port: where /metrics and its like are answered, if not beside the requests.
+        collector: URL that takes spans.
     """
 
     rules: Rules
@@ -68,6 +74,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     source: Source | None = None
     decision_log: Path | None = None
     admin_port: int | None = None
+    collector: str | None = None
 
 
 def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
@@ -100,6 +107,9 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
         decision_log: Annotated[
             Path | None, typer.Option(help="file of decisions, which simulate can replay")
         ] = None,
+        otlp_endpoint: Annotated[
+            str | None, typer.Option(help="URL of an OpenTelemetry collector that gets spans")
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="makes chance repeatable")] = None,
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
@@ -129,6 +139,9 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             source=source,
             decision_log=decision_log,
             admin_port=admin_port,
+            collector=collector_url(
+                otlp_endpoint, read_settings(OtelSettings, os.environ, _warn), _warn
+            ),
         )
         if workers < 1:
             raise SettingInvalid(f"--workers is {workers}; it is at least 1")
@@ -208,6 +221,10 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     together = Together(balancer, place.board, place.worker)
     together.resume()
     server = Server(balancer, clock, rng, together=together, admin=place.admin)
+    tracing = None
+    if plan.collector is not None:
+        tracing = _tracing(plan.collector, place.listening, clock)
+        server.use_tracing(tracing)
     files = _files(plan, balancer, server)
     tasks = [watch_all(files, clock)]
     if plan.source is not None:
@@ -225,6 +242,8 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     running = [loop.create_task(task) for task in tasks]
     await stop.wait()
     await server.stop(plan.drain_s)
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
@@ -238,6 +257,18 @@ def _decision_log(plan: Plan, place: Place, clock: Clock) -> DecisionLog | None:
     if place.board is not None:
         path = path.with_name(f"{path.stem}-{place.worker}{path.suffix}")
     return DecisionLog(path, time.time() - clock.now())
+
+
+def _tracing(collector: str, listening: socket.socket, clock: Clock) -> "Tracing":
+    """Return what makes spans, and hear what the SDK has to say."""
+    # Only here: the SDK is an extra, and takes 25 MiB.
+    from loadbalancer.tracing import SdkLogs, Tracing
+
+    sdk = logging.getLogger("opentelemetry")
+    sdk.addHandler(SdkLogs())
+    sdk.propagate = False
+    host, port = listening.getsockname()[:2]
+    return Tracing(collector, (host, port), time.time() - clock.now())
 
 
 async def _discover(

@@ -2,6 +2,7 @@
 
 import socket
 from random import Random
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -12,6 +13,9 @@ from loadbalancer.keys import KeyRing
 from loadbalancer.polling import Pollers
 from servekit.relay.listening import Listener
 from servekit.timing.clock import Clock
+
+if TYPE_CHECKING:
+    from loadbalancer.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -44,6 +48,10 @@ class Server:
     def use_keys(self, keys: KeyRing) -> None:
         """Admit whoever has one of *keys*, from now on."""
         self._desk.keys = self._admin_desk.keys = keys
+
+    def use_tracing(self, tracing: "Tracing") -> None:
+        """Make a span of each request, from now on."""
+        self._desk.tracing = tracing
 
     async def start(self, listening: socket.socket) -> None:
         """Serve whoever connects to *listening*.
