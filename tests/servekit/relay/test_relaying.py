@@ -1,6 +1,7 @@
 """Bytes between a client and the one engine there is, through a real front on loopback."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -117,6 +118,54 @@ async def test_request_that_met_the_end_of_an_idle_connection_is_sent_again() ->
             assert await asyncio.wait_for(reader.readexactly(len(OK)), LIMIT_S) == OK
 
     assert [got.count(b"GET") for got in engine.got] == [2, 1]
+
+
+async def test_request_that_the_engine_dies_of_is_sent_twice_at_most() -> None:
+    """Once on a connection that was idle, once on a new one; not down all that are idle."""
+    engine = Fragile()
+    async with fronted(engine) as front:
+        await asyncio.gather(*(front.ask(GET) for _ in range(8)))
+        engine.dies = True
+        answer = await front.ask(GET)
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert engine.died == 2
+
+
+class Fragile(Engine):
+    """Answers eight requests together, so that each has a connection; then dies of every one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._all_here = asyncio.Barrier(8)
+        self.dies = False
+        self.died = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        if not self.dies:
+            await self._all_here.wait()
+            writer.write(OK)
+            if not await reader.read(1):
+                return
+        self.died += 1
+        writer.transport.abort()
+
+
+async def test_malformed_chunks_end_the_answer_of_an_old_client() -> None:
+    """It is cut where it cannot be read on, and nothing is raised into the event loop."""
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    # What is too much reads like the size of another chunk, if nobody looks closely.
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n0\r\n\r\n"
+    async with fronted(Engine(chunked)) as front:
+        reader, writer = await front.connect()
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert b"abcdef" not in await asyncio.wait_for(reader.read(), LIMIT_S)
+
+    assert raised == []
 
 
 async def test_answer_to_head_ends_with_its_head() -> None:

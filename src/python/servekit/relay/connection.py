@@ -10,7 +10,10 @@ from servekit.relay.heads import MAX_HEAD_BYTES, ResponseHead, read_response_hea
 
 
 class Sink(Protocol):
-    """Whoever wants an engine's answer."""
+    """Whoever wants an engine's answer.
+
+    `started` and `more` may raise StreamCut, where they cannot make use of it.
+    """
 
     def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
         """The head came, and with it the first *piece* of the body, which may be empty."""
@@ -102,16 +105,16 @@ class Connection(asyncio.Protocol):
                 self._read_head(data)
                 return
             taken = framing.feed(data)
+            if taken != len(data):
+                # Bytes after the end were not asked for: nothing that follows can be trusted.
+                self._keep_alive = False
+                data = data[:taken]
+            sink = self._sink
+            if sink is not None:
+                sink.more(data, framing)
         except StreamCut as error:
             self._break(error)
             return
-        if taken != len(data):
-            # Bytes after the end were not asked for: nothing that follows can be trusted.
-            self._keep_alive = False
-            data = data[:taken]
-        sink = self._sink
-        if sink is not None:
-            sink.more(data, framing)
         if framing.done:
             self._finish()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from servekit.errors.tree import EngineError, EngineTimeout
+from servekit.errors.tree import EngineError, EngineTimeout, RequestInvalid, StreamCut
 from servekit.relay.answers import refusal
 from servekit.relay.connection import Connection
 from servekit.relay.framing import ChunkedBody, Framing
@@ -80,8 +80,16 @@ class Relaying:
             self._write(whole + piece)
 
     def _write_decoded(self, piece: bytes) -> None:
+        """Write what *piece* holds, without its chunks.
+
+        Raises:
+            StreamCut: they are malformed.
+        """
         assert self._decoder is not None
-        self._decoder.feed(piece)
+        try:
+            self._decoder.feed(piece)
+        except RequestInvalid as error:
+            raise StreamCut("the answer's chunks are malformed") from error
         self._write(self._decoder.take())
 
     def _let_go(self) -> None:
@@ -97,7 +105,7 @@ class Relaying:
 class Passing(Relaying):
     """An exchange with the one engine there is: whatever it says is passed on as it comes."""
 
-    __slots__ = ("_host", "_upstream")
+    __slots__ = ("_again", "_host", "_upstream")
 
     def __init__(
         self, host: Host, upstream: Upstream, client: Client, head: RequestHead, body: bytes
@@ -105,10 +113,13 @@ class Passing(Relaying):
         super().__init__(client, head, body)
         self._host = host
         self._upstream = upstream
+        # Whether it was sent again.
+        self._again = False
 
     def start(self) -> None:
         """Send the request."""
-        connection = self._upstream.idle()
+        # What was idle as long as the last connection has gone the same way.
+        connection = None if self._again else self._upstream.idle()
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         else:
@@ -159,10 +170,14 @@ class Passing(Relaying):
         self._client.relayed(keep_alive=self._stays_open)
 
     def broke(self, error: EngineError) -> None:
-        """Send it again where the connection had merely been idle too long; else say what broke."""
+        """Send it again where the connection had merely been idle too long; else say what broke.
+
+        Once: a request that the engine dies of would otherwise go down every idle connection.
+        """
         reused = self._connection is not None and self._connection.used
         self._connection = None
-        if reused and not self._out:
+        if reused and not self._out and not self._again:
+            self._again = True
             self.start()
         else:
             self._fail(error)
