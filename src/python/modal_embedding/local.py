@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import shlex
-import socket
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped, until_stopped
 from servekit.engine.environment import EngineFolders
+from servekit.launch.port import free_port
 from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
@@ -75,13 +75,7 @@ async def _plan(
         folder = cache / "models"
         model = await bring_model(settings, folder, os.environ, clock=clock, report=log.info)
     folders = EngineFolders(PurePosixPath(cache / "vllm"), PurePosixPath(Path.home()))
-    return EnginePlan(command, model, _free_port(), dict(os.environ), folders, arguments)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return EnginePlan(command, model, free_port(), dict(os.environ), folders, arguments)
 
 
 async def _serve(
