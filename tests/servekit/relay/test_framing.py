@@ -1,5 +1,7 @@
 """Where bodies end, however the bytes were cut."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,20 @@ def test_chunk_longer_than_its_size_is_refused() -> None:
     """The bytes in between could hide a request."""
     with pytest.raises(RequestInvalid, match="longer"):
         ChunkedBody(limit=100).feed(b"2\r\nabcd\r\n0\r\n\r\n")
+
+
+def test_small_chunks_take_no_more_memory_than_their_bytes() -> None:
+    """Within the limit of a body nobody can make us hold many times as much."""
+    body = ChunkedBody(limit=1 << 20)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            body.feed(chunk(b"ab") * 1000)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 2 * 200_000 + 64 * 1024
 
 
 def test_body_beyond_the_limit_is_refused_before_it_is_kept() -> None:

@@ -116,14 +116,15 @@ class ChunkedBody:
         self._limit = limit
         self._held: list[bytes] = []
         self._missing = 0  # bytes that must come before it is worth looking again
-        self._pieces: list[bytes] = []
+        # One piece of memory: as objects of their own, chunks of two bytes take 28 times as much.
+        self._decoded = bytearray()
         self._total = 0
         self.done = False
 
     def take(self) -> bytes:
         """Return what was decoded since the last time."""
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
+        taken = bytes(self._decoded)
+        self._decoded.clear()
         return taken
 
     def feed(self, data: bytes) -> bytes:
@@ -151,7 +152,7 @@ class ChunkedBody:
                 break
             if buffer[end : end + 2] != b"\r\n":
                 raise RequestInvalid("a chunk is longer than its size")
-            self._pieces.append(buffer[match.end() : end])
+            self._decoded += buffer[match.end() : end]
             self._total += length
             position = end + 2
         rest = buffer[position:]
