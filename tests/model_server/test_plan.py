@@ -7,8 +7,9 @@ import pytest
 
 from model_server.device import Device
 from model_server.gpus import Gpu
-from model_server.plan import EnginePlan, plan_engine
+from model_server.plan import plan_engine
 from model_server.settings import read_model_server_settings
+from servekit.container.engine_plan import EnginePlan
 from servekit.container.model import Model, ModelFacts
 from servekit.engine.dtype import GpuArch
 

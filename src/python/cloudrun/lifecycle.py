@@ -9,10 +9,11 @@ import structlog
 
 from cloudrun.compile_cache import CompileKey, capture, restore, write_key
 from cloudrun.fetch import FetchRepo, fetch_model
-from cloudrun.plan import EnginePlan, plan_engine
+from cloudrun.plan import plan_engine
 from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
 from servekit.container.engine_defaults import ENGINE_HOME
+from servekit.container.engine_plan import EnginePlan
 from servekit.container.engine_versions import find_versions
 from servekit.container.life import PreparedEngine
 from servekit.container.model import Model, find_model, require_length

@@ -1,15 +1,13 @@
 """What the engine is started with, from the settings and what was found.  Pure."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cloudrun.settings import CloudRunSettings
-from servekit.container.engine_defaults import ENGINE_DEFAULTS, ENGINE_HOME
+from servekit.container.engine_plan import EnginePlan, plan_start
 from servekit.container.model import Model
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import GpuArch, choose_dtype
-from servekit.engine.environment import EngineFolders, engine_environment
 from servekit.engine.retired_flags import translate_retired
 
 # Ours; they mean nothing to the engine.
@@ -30,15 +28,6 @@ _OURS = frozenset(
         "VLLM_TORCH_COMPILE_LEVEL",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class EnginePlan:
-    """One start of the engine."""
-
-    argv: tuple[str, ...]
-    environ: Mapping[str, str]
-    arguments: EngineArguments
 
 
 def plan_engine(
@@ -65,15 +54,5 @@ def plan_engine(
         api_key=settings.vllm_api_key or None,
         extra=translate_retired(settings.extra_args, warn),
     )
-    folders = EngineFolders(PurePosixPath(settings.vllm_cache_root), ENGINE_HOME)
-    given = {name: value for name, value in environ.items() if name not in _OURS}
-    return EnginePlan(
-        argv=(*settings.engine_words, *arguments.argv()),
-        environ=engine_environment({**ENGINE_DEFAULTS, **given, **_hub(settings)}, folders, warn),
-        arguments=arguments,
-    )
-
-
-def _hub(settings: CloudRunSettings) -> dict[str, str]:
-    # The model is here by now, whoever brought it.
-    return {"HF_HOME": settings.hf_home, "HF_HUB_OFFLINE": "1"}
+    cache = PurePosixPath(settings.vllm_cache_root)
+    return plan_start(settings, arguments, environ, ours=_OURS, cache=cache, warn=warn)

@@ -1,16 +1,15 @@
 """What the engine is started with, from the settings and what was found.  Pure."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from model_server.device import Device
 from model_server.settings import MAX_MODEL_LEN, ModelServerSettings
-from servekit.container.engine_defaults import ENGINE_DEFAULTS, ENGINE_HOME
+from servekit.container.engine_defaults import ENGINE_DEFAULTS
+from servekit.container.engine_plan import EnginePlan, plan_start
 from servekit.container.model import Model
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import choose_dtype
-from servekit.engine.environment import EngineFolders, engine_environment
 from servekit.engine.retired_flags import translate_retired
 
 # vLLM would take half of the node's memory for its KV cache; beside 6.4 GB of weights, the seed's
@@ -46,15 +45,6 @@ _OURS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EnginePlan:
-    """One start of the engine."""
-
-    argv: tuple[str, ...]
-    environ: Mapping[str, str]
-    arguments: EngineArguments
-
-
 def plan_engine(
     settings: ModelServerSettings,
     model: Model,
@@ -84,13 +74,14 @@ def plan_engine(
         api_key=settings.vllm_api_key or None,
         extra=translate_retired(settings.extra_args, warn),
     )
-    given = {name: value for name, value in environ.items() if name not in _OURS}
-    defaults = {**ENGINE_DEFAULTS, **({} if on_gpu else _CPU_DEFAULTS)}
-    folders = EngineFolders(cache, ENGINE_HOME)
-    return EnginePlan(
-        argv=(*settings.engine_words, *arguments.argv()),
-        environ=engine_environment({**defaults, **given, **_hub(settings)}, folders, warn),
-        arguments=arguments,
+    return plan_start(
+        settings,
+        arguments,
+        environ,
+        ours=_OURS,
+        cache=cache,
+        warn=warn,
+        defaults={**ENGINE_DEFAULTS, **({} if on_gpu else _CPU_DEFAULTS)},
     )
 
 
@@ -104,8 +95,3 @@ _CPU_DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": _CPU_KV_CACHE_GIB}
 
 def _dtype(model: Model, device: Device) -> str:
     return choose_dtype(model.facts.family, device.gpus[0].arch if device.gpus else None)
-
-
-def _hub(settings: ModelServerSettings) -> dict[str, str]:
-    # The model is here by now, whoever brought it.
-    return {"HF_HOME": settings.hf_home, "HF_HUB_OFFLINE": "1"}

@@ -1,0 +1,45 @@
+"""One start of an engine: its command, and the environment that it is given.  Pure."""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from servekit.container.engine_defaults import ENGINE_DEFAULTS, ENGINE_HOME
+from servekit.container.settings import ContainerSettings
+from servekit.engine.arguments import EngineArguments
+from servekit.engine.environment import EngineFolders, engine_environment
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """One start of the engine."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    arguments: EngineArguments
+
+
+def plan_start(
+    settings: ContainerSettings,
+    arguments: EngineArguments,
+    environ: Mapping[str, str],
+    *,
+    ours: AbstractSet[str],
+    cache: PurePosixPath,
+    warn: Callable[[str], None],
+    defaults: Mapping[str, str] = ENGINE_DEFAULTS,
+) -> EnginePlan:
+    """Return the start of an engine that keeps what it compiles in *cache*.
+
+    Of *environ* it is given all but *ours*, which mean nothing to it.
+    """
+    given = {name: value for name, value in environ.items() if name not in ours}
+    # The model is here by now, whoever brought it.
+    hub = {"HF_HOME": settings.hf_home, "HF_HUB_OFFLINE": "1"}
+    folders = EngineFolders(cache, ENGINE_HOME)
+    return EnginePlan(
+        argv=(*settings.engine_words, *arguments.argv()),
+        environ=engine_environment({**defaults, **given, **hub}, folders, warn),
+        arguments=arguments,
+    )
