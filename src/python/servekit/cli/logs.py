@@ -11,6 +11,8 @@ import sys
 
 import structlog
 
+from servekit.errors.tree import SettingInvalid
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -18,6 +20,9 @@ def configure_logs(level: str = "info") -> None:
     """One JSON object per line; for people, where stderr is a terminal.
 
     *level* is debug, info, warning or error.
+
+    Raises:
+        SettingInvalid: it is another word.
     """
     for_people = sys.stderr.isatty()
     structlog.configure(
@@ -27,9 +32,21 @@ def configure_logs(level: str = "info") -> None:
             structlog.processors.format_exc_info,
             structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(level_number(level)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def level_number(level: str) -> int:
+    """Return what logging calls *level*, in capitals or not.
+
+    Raises:
+        SettingInvalid: it is no level.
+    """
+    number = _LEVELS.get(level.lower())
+    if number is None:
+        raise SettingInvalid(f"log level {level!r} is unknown; there are: {', '.join(_LEVELS)}")
+    return number
 
 
 def announce(event: str, **fields: object) -> None:
