@@ -211,6 +211,52 @@ def test_conversation_that_goes_on_shares_its_blocks() -> None:
     assert len(two.blocks) > 8
 
 
+def test_conversation_of_a_response_is_its_input() -> None:
+    """/v1/responses names it so."""
+    policy = policy_named("prefix", Random(0))
+    body = b'{"model":"m","input":"' + b"lorem ipsum " * 200 + b'"}'
+
+    assert len(route_request(look_at(body), {}, len(body), policy, None).blocks) == 4
+
+
+FIELD = b'\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n--'
+AUDIO = (
+    b'\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n'
+    b"Content-Type: audio/wav\r\n\r\nRIFF\x00\xff\r\n\r\n--\r\n--"
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "model"),
+    [
+        ([FIELD % (b"model", b"whisper"), AUDIO], "whisper"),
+        ([AUDIO, FIELD % (b"language", b"de"), FIELD % (b"model", b"a/b")], "a/b"),
+        ([AUDIO, FIELD % (b"model_name", b"no"), FIELD % (b"supermodel", b"no")], ""),
+        ([b"\r\ncontent-disposition:form-data;name=model\r\n\r\nbare\r\n--"], "bare"),
+    ],
+)
+def test_form_names_its_model(fields: list[bytes], model: str) -> None:
+    """Audio comes in a form, with the model before or behind it."""
+    body = b"--B" + b"B".join(fields) + b"B--\r\n"
+
+    assert look_at(body).model == model
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--",
+        b"--B",
+        b"--B\r\n" + b"\r\n--B" * 100,
+        b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\n\xff\r\n--B--',
+    ],
+)
+def test_form_that_is_none_is_refused(body: bytes) -> None:
+    """Nor is a hostile one read for long."""
+    with pytest.raises(RequestInvalid):
+        look_at(body)
+
+
 def test_session_is_a_header_or_a_cookie() -> None:
     """The header wins."""
     policy = policy_named("session", Random(0))
@@ -222,7 +268,7 @@ def test_session_is_a_header_or_a_cookie() -> None:
     assert route_request(seen, named, 0, policy, None).session == "xyz"
 
 
-@given(st.binary(max_size=60))
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(b"--B\r\n".__add__))
 def test_any_body_is_looked_at_or_refused(body: bytes) -> None:
     """Nothing else is raised."""
     try:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from loadbalancer.forms import is_form, model_in_form
 from loadbalancer.replicas import Service
 from servekit.errors.tree import RequestInvalid
 from servekit.routing.policy import Policy
@@ -16,11 +17,20 @@ SESSION_COOKIE = "session_id"
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """The fields of a body that matter; the prompt's are left as they were written."""
+    """The fields of a body that matter; the prompt's are left as they were written.
+
+    Attributes:
+        input: what /v1/responses calls the conversation.
+    """
 
     model: str = ""
     prompt: msgspec.Raw = msgspec.Raw()
     messages: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def conversation(self) -> memoryview:
+        return memoryview(self.messages) or memoryview(self.prompt) or memoryview(self.input)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -38,13 +48,16 @@ def look_at(body: bytes) -> Seen:
     """Return what matters of *body*.
 
     Raises:
-        RequestInvalid: it is not a JSON object, or its model is not a string.
+        RequestInvalid: it is neither a JSON object nor a form, or its model is not a string.
     """
     try:
         return _decode(body)
     except msgspec.ValidationError as error:
         raise RequestInvalid(f"the request does not fit the endpoint: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Looked at only now: nearly all bodies are JSON.
+        if is_form(body):
+            return Seen(model_in_form(body))
         raise RequestInvalid(f"the body is not JSON: {error}") from error
 
 
@@ -56,7 +69,7 @@ def route_request(
     session = None
     if policy.reads_prompt or (shadow is not None and shadow.reads_prompt):
         # The whole conversation, as it was written: two that begin alike are alike in their bytes.
-        blocks = prompt_blocks(memoryview(seen.messages) or memoryview(seen.prompt))
+        blocks = prompt_blocks(seen.conversation)
     if policy.reads_session or (shadow is not None and shadow.reads_session):
         session = _session(fields)
     return RouteRequest(seen.model, size // BYTES_PER_TOKEN, blocks, session=session)
