@@ -18,6 +18,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 import build_notifier
+from servekit.launch.port import free_port
 from tests.build_notifier.events import BUILD_ID, build, message
 from tests.build_notifier.google_stand_ins import (
     HttpStandIn,
@@ -76,12 +77,6 @@ class Function:
                 return refusal.code
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     # Google's clients take seconds to import on a busy machine.
     deadline = time.monotonic() + 40
@@ -95,7 +90,7 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def _serving(**environ: str) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     command = (sys.executable, "-m", "functions_framework", "--source", str(SOURCE))
     target = ("--target", "handle_build_notification", "--signature-type", "cloudevent")
     process = subprocess.Popen(  # noqa: S603

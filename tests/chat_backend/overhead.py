@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tests.chat_backend.services import MODEL, free_port
+from servekit.launch.port import free_port
+from tests.chat_backend.services import MODEL
 from tests.support.programs import program
 
 REQUESTS, WARM_UP = 1000, 100

@@ -51,10 +51,3 @@ async def backend(engine_url: str, **settings: Any) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await serving
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port

@@ -9,9 +9,10 @@ import pytest
 
 from chat_backend.failures import failure_of
 from servekit.errors.tree import EngineRefused, EngineTimeout, ServeError, StreamCut
+from servekit.launch.port import free_port
 from servekit.wire.sse import SseDecoder
 from simulator.servers import ReplicaServer
-from tests.chat_backend.services import backend, free_port, simulated_engine
+from tests.chat_backend.services import backend, simulated_engine
 
 
 async def told(http: aiohttp.ClientSession, url: str, **request: Any) -> tuple[int, str, Any]:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from servekit.launch.port import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 FLAT_FOLDER = REPOSITORY / "src/python/cog_predictor/flat"
@@ -87,7 +88,7 @@ async def cog_server(
 
     *environ* goes over the variables that the server would have.
     """
-    port = _free_port()
+    port = free_port()
     stub = "COG_TRAIN_TYPE_STUB" if train else "COG_PREDICT_TYPE_STUB"
     variables = {
         **_environ(folder),
@@ -173,9 +174,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

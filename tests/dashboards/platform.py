@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.chat_backend.services import free_port
+from servekit.launch.port import free_port
 from tests.kubernetes.manifests import read
 from tests.support.dcgm import dcgm_exporter
 from tests.support.programs import program

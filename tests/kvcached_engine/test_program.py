@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kvcached_engine.segment import SHARED_MEMORY
+from servekit.launch.port import free_port
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
 GIVE_UP_S = 30.0
@@ -47,12 +47,6 @@ class Program:
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
         return self.ended()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(fault: str, **environ: str) -> Program:

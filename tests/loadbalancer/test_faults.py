@@ -20,6 +20,7 @@ from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.reloading import apply_fleet
 from loadbalancer.serving import Server
 from servekit.fleet.fleet import Fleet, Model, Replica
+from servekit.launch.port import free_port
 from servekit.relay.listening import listen
 from servekit.timing.clock import SystemClock
 from tests.loadbalancer.engine import post
@@ -62,12 +63,6 @@ def start(port: int) -> "subprocess.Popen[bytes]":
                 return engine
         time.sleep(0.02)
     raise AssertionError("the engine did not start")
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.chat_backend.services import free_port
+from servekit.launch.port import free_port
 from tests.support.waiting import until
 
 IMAGE = Path("src/docker/chat").resolve()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat_backend.services import backend, free_port, simulated_engine
+from servekit.launch.port import free_port
+from tests.chat_backend.services import backend, simulated_engine
 from tests.support.waiting import until
 from tests.typescript.proxy import has_nginx, nginx
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from servekit.launch.port import free_port
 from simulator.servers import ReplicaServer
-from tests.chat_backend.services import backend, free_port, simulated_engine
+from tests.chat_backend.services import backend, simulated_engine
 from tests.support.waiting import until
 from tests.typescript.proxy import IMAGE, NGINX_MISSING, has_nginx, nginx
 
