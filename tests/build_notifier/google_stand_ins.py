@@ -2,12 +2,11 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -18,6 +17,8 @@ from google.cloud.logging_v2.types import (
     WriteLogEntriesRequest,
     WriteLogEntriesResponse,
 )
+
+from tests.support.loopback import Quiet, http_server
 
 SERVICE = "google.logging.v2.LoggingServiceV2"
 
@@ -117,10 +118,7 @@ def logging_stand_in() -> Iterator[LoggingStandIn]:
 def http_stand_in() -> Iterator[HttpStandIn]:
     stand_in = HttpStandIn()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Quiet."""
-
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             stand_in.posted.append((self.path, json.loads(body)))
@@ -131,13 +129,5 @@ def http_stand_in() -> Iterator[HttpStandIn]:
             self.end_headers()
             self.wfile.write(answer)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with http_server(Handler) as stand_in.url:
         yield stand_in
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

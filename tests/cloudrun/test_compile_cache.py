@@ -3,9 +3,8 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -22,6 +21,7 @@ from cloudrun.compile_cache import (
 )
 from cloudrun.stores import FolderStore, open_store
 from servekit.errors.tree import CacheRefused, SettingInvalid, WeightsUnreachable
+from tests.support.loopback import Quiet, http_server
 
 KEY = CompileKey(
     gpu_arch="8.9",
@@ -155,10 +155,7 @@ def bucket(status: int = 200) -> Iterator[str]:
     """A stand-in for Cloud Storage's JSON API."""
     objects: dict[str, bytes] = {}
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Quiet."""
-
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             if path == "/storage/v1/b/caches/o":
@@ -181,15 +178,8 @@ def bucket(status: int = 200) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_server(Handler) as url:
+        yield url
 
 
 def _bucket_store(url: str) -> Store:

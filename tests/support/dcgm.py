@@ -6,8 +6,9 @@ says of each field is made up; which fields there are is the exporter's configur
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.loopback import Quiet, http_server
 
 # In the fields' own units: percent, MiB, degrees Celsius, watts, MHz.
 HOT = {
@@ -41,19 +42,12 @@ def dcgm_exporter(fields: str) -> Iterator[str]:
     """Serve /metrics on a free port; give host:port."""
     body = exposition(fields).encode()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/metrics" else 404)
             self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+    with http_server(Handler) as url:
+        yield url.removeprefix("http://")

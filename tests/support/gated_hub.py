@@ -10,8 +10,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+from tests.support.loopback import Quiet, http_server
 from tests.support.model_archive import model_files
 
 MODEL = "acme/tiny-1b"
@@ -42,24 +43,13 @@ class Hub:
 def hub(token: str, files: Mapping[str, bytes] | None = None, port: int = 0) -> Iterator[Hub]:
     """Serve on loopback."""
     running = Hub("", token, files or hub_files())
-    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(running))
-    running.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with http_server(_handler(running), port) as running.url:
         yield running
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _handler(running: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Quiet."""
 
         def do_GET(self) -> None:
             running.asked.append(f"{self.command} {self.path}")
