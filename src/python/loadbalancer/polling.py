@@ -20,6 +20,8 @@ TIMEOUT_S = 1.0
 JITTER = 0.2
 # A replica that is away is asked less often than one whose load matters.
 AWAY_S = 1.0
+# LoRA adapters are loaded while an engine serves; whoever has loaded one waits for it.
+ASK_AGAIN_S = 5.0
 
 log = structlog.get_logger()
 
@@ -33,6 +35,10 @@ class Poller:
         self._clock = clock
         self._rng = rng
         self._up: bool | None = None
+        # A fleet says what its replicas serve; others are asked.
+        self._asks = not replica.models
+        self._asked_at_s = float("-inf")
+        self._models_status = 200
         self.polled = asyncio.Event()
 
     async def run(self) -> None:
@@ -45,7 +51,7 @@ class Poller:
         """Poll; return whether the replica is up."""
         replica = self._replica
         try:
-            if not replica.models:
+            if self._asks and self._is_time_to_ask():
                 await self._learn_models()
             up = await self._poll()
             why = "" if up else "/health says that it does not serve"
@@ -63,11 +69,22 @@ class Poller:
         self.polled.set()
         return up
 
+    def _is_time_to_ask(self) -> bool:
+        """Whether it may serve other models than it last said, as after a restart."""
+        replica, since_s = self._replica, self._clock.now() - self._asked_at_s
+        return not replica.models or not replica.health.reachable or since_s >= ASK_AGAIN_S
+
     async def _learn_models(self) -> None:
-        status, body = await self._replica.upstream.fetch("/v1/models", TIMEOUT_S)
+        replica = self._replica
+        status, body = await replica.upstream.fetch("/v1/models", TIMEOUT_S)
+        if status != self._models_status:
+            self._models_status = status
+            if status != 200:
+                log.warning("replica hides its models", replica=replica.name, status=status)
         if status == 200:
+            self._asked_at_s = self._clock.now()
             cards = read_models(body).data
-            self._balancer.serves(self._replica, tuple(card.id for card in cards))
+            self._balancer.serves(replica, tuple(card.id for card in cards))
 
     async def _poll(self) -> bool:
         """Read the load.  A replica without metrics is asked whether it is healthy."""
