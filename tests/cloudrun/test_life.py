@@ -6,10 +6,10 @@ from pathlib import Path
 import aiohttp
 
 from tests.cloudrun.container import container
+from tests.support.container_program import STREAM
 from tests.support.gated_hub import MODEL, hub
 
 TOKEN = "hf_thisTokenOpensTheModelThatIsGated"  # noqa: S105  (the stand-in's)
-STREAM = {"model": MODEL, "prompt": "hi", "stream": True, "max_tokens": 30}
 
 
 def _files_with(text: str, folder: Path) -> list[Path]:
@@ -29,10 +29,9 @@ async def test_from_the_gated_hub_to_the_drain(tmp_path: Path) -> None:
 
     serving = {"FAKE_STEP_S": "0.15", "FAKE_STEP_OF_STREAM_S": "0.1"}
     async with container(tmp_path, **serving) as running, aiohttp.ClientSession() as session:
-        early = f"http://127.0.0.1:{await running.port()}/health"
-        async with session.get(early) as answer:
-            assert answer.status == 503
-            assert "stage" in await answer.json()
+        status, _, body = await running.get("/health")
+        assert status == 503
+        assert "stage" in json.loads(body)
         url = await running.url()
         completion = {**STREAM, "stream": False}
         async with session.post(f"{url}/v1/completions", json=completion) as answer:

@@ -5,10 +5,13 @@ import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import aiohttp
 
 from tests.support import fake_vllm
 from tests.support.model_archive import write_model
@@ -16,6 +19,8 @@ from tests.support.model_archive import write_model
 ENGINE = Path(str(fake_vllm.__file__))
 MODEL = "acme/tiny-1b"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+STREAM = {"model": MODEL, "prompt": "hi", "stream": True, "max_tokens": 30}
 
 # Far more than any start of the fake engine takes, on a machine that is busy with other tests.
 PATIENCE_S = 30.0
@@ -84,6 +89,27 @@ class Container:
         await self.announced("ready")
         return f"http://127.0.0.1:{await self.port()}"
 
+    async def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of its answer, which may be that it is not ready."""
+        url = f"http://127.0.0.1:{await self.port()}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status, dict(answer.headers), await answer.read()
+
+    async def json(self, path: str) -> Any:
+        """Return what its answer says."""
+        return json.loads((await self.get(path))[2])
+
+    async def stream(self, began: Callable[[], object] = lambda: None) -> bytes:
+        """Return a whole stream of completions; *began* is called at its first line."""
+        url = f"http://127.0.0.1:{await self.port()}/v1/completions"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, json=STREAM) as answer,
+        ):
+            first = await answer.content.readline()
+            began()
+            return first + await answer.read()
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -93,6 +119,12 @@ class Container:
             code = await self.process.wait()
             await asyncio.gather(*self._readers)
         return code
+
+    async def refused(self) -> str:
+        """Return the one line with which it refuses what was set: exit code 2, no traceback."""
+        assert await self.ended() == 2
+        assert not any("Traceback" in line for line in self.log)
+        return self.log[-1]
 
     def _find(self, event: str) -> dict[str, object] | None:
         return next((told for told in self.events if told["event"] == event), None)
