@@ -1,10 +1,23 @@
 """Work that is done until somebody asks to stop."""
 
 import asyncio
+import resource
 
 import pytest
 
-from servekit.cli.server import until_stopped
+from servekit.cli.server import MOST_OPEN_FILES, allow_open_files, until_stopped
+
+
+def test_as_many_files_may_be_open_as_the_host_permits() -> None:
+    """What it allows without being asked is too few for a thousand clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, most) - 1, hard))
+    try:
+        allow_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_work_that_is_done_is_not_waited_for() -> None:

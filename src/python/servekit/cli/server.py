@@ -1,15 +1,32 @@
 """Run a server, or any work, until it is asked to stop."""
 
 import asyncio
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 
 import uvloop
 
 
+# What a container runtime allows; beyond it, programs that walk through all of them become slow.
+MOST_OPEN_FILES = 1048576
+
+
+def allow_open_files() -> None:
+    """Let this process and its children open as many files as the host permits.
+
+    A login shell and systemd permit 1,024 until one asks: that is some 500 clients of a relay.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def run_until_stopped(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run *serve* on uvloop.  SIGTERM and SIGINT set the event that it is given; it then drains
-    and returns."""
+    and returns.  As many files may be open as the host permits."""
+    allow_open_files()
     uvloop.run(_serve(serve))
 
 
