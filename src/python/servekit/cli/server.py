@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-
 # What a container runtime allows; beyond it, programs that walk through all of them become slow.
 MOST_OPEN_FILES = 1048576
 
