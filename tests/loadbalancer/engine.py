@@ -110,6 +110,17 @@ class Engine:
         writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
+@dataclass
+class Held(Engine):
+    """Answers nobody until *go* is set."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def _complete(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.go.wait()
+        await super()._complete(reader, writer)
+
+
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.loadbalancer.engine import Engine, post, talk
 from tests.loadbalancer.started import Started, command, started
 from tests.support.waiting import until
@@ -160,15 +162,34 @@ async def test_sigterm_lets_streams_finish() -> None:
     assert code == 0
 
 
-async def test_wrong_plan_ends_the_program_at_once(tmp_path: Path) -> None:
+FLEET = """
+models: [{name: m, short_name: m, policy: best}]
+replicas: [{name: r, model: m, gpus: [0], port: 1}]
+"""
+TWICE = "http://127.0.0.1:1,http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--fleet", "none.yaml"), b"error: fleet "),
+        (("--fleet", "fleet.yaml"), b"error: model 'm': policy 'best' is unknown"),
+        (("--endpoints", TWICE), b"error: endpoint '127.0.0.1:1' is given twice"),
+        (("--policy", "best"), b"error: policy 'best' is unknown"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_wrong_plan_ends_the_program_at_once(
+    tmp_path: Path, options: tuple[str, str], says: bytes, workers: str
+) -> None:
     """Workers are not started to fail of it again and again: one line, and exit code 2."""
+    (tmp_path / "fleet.yaml").write_text(FLEET)
     process = await asyncio.create_subprocess_exec(
-        *command("--workers", "2", "--fleet", str(tmp_path / "none.yaml")),
-        stderr=asyncio.subprocess.PIPE,
+        *command("--workers", workers, *options), stderr=asyncio.subprocess.PIPE, cwd=tmp_path
     )
     async with asyncio.timeout(60.0):
         _, said = await process.communicate()
 
     assert process.returncode == 2
-    assert said.startswith(b"error: fleet ")
+    assert said.startswith(says)
     assert len(said.splitlines()) == 1

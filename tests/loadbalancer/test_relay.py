@@ -6,7 +6,17 @@ import json
 import pytest
 
 from loadbalancer.health import HealthRules
-from tests.loadbalancer.engine import EVENT, WHOLE, Engine, chunk, post, request, running, talk
+from tests.loadbalancer.engine import (
+    EVENT,
+    WHOLE,
+    Engine,
+    Held,
+    chunk,
+    post,
+    request,
+    running,
+    talk,
+)
 from tests.support.waiting import until
 
 STREAM = b'{"model":"m","prompt":"x","stream":true}'
@@ -204,6 +214,40 @@ async def test_refusal_of_every_replica_reaches_the_client() -> None:
 
     assert status(answer) == 429
     assert b"retry-after: 7\r\n" in answer
+
+
+async def test_fleet_that_is_full_says_when_it_is_not() -> None:
+    """Nobody is asked before; and another balancer could not do better."""
+    full = Engine("429")
+    async with running(full) as (_, port):
+        await post(port)
+        answer = await post(port)
+        ready = await talk(port, b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+
+    assert status(answer) == 503
+    assert b"retry-after: 7\r\n" in answer
+    assert b"is full" in answer
+    assert status(ready) == 200
+    assert len(full.bodies) == 1
+
+
+async def test_request_that_engines_die_of_is_not_sent_for_ever() -> None:
+    """Connections that had been idle are no proof of innocence, however many there are."""
+    engines = Held(), Held()
+    async with running(*engines) as (balancer, port):
+        warm = [asyncio.create_task(post(port)) for _ in range(20)]
+        await until(lambda: sum(len(engine.bodies) for engine in engines) == 20)
+        for engine in engines:
+            engine.go.set()
+        await asyncio.gather(*warm)
+        for engine in engines:
+            engine.script = "die"
+        answer = await post(port)
+        idle = [replica.upstream.idle() for replica in balancer.replicas.values()]
+
+    assert status(answer) == 502
+    assert all(idle)
+    assert sum(len(engine.bodies) for engine in engines) == 20 + 3
 
 
 async def test_client_errors_do_not_eject() -> None:

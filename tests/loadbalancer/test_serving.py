@@ -12,7 +12,8 @@ from loadbalancer.keys import read_keys
 from loadbalancer.reloading import Watched, apply_fleet
 from servekit.errors.tree import FleetInvalid
 from servekit.fleet.fleet import Fleet, Model, Replica
-from tests.loadbalancer.engine import Engine, post, running, talk
+from tests.loadbalancer.engine import Engine, Held, post, running, talk
+from tests.support.waiting import until
 
 
 def fleet_of(*engines: Engine) -> Fleet:
@@ -90,6 +91,39 @@ async def test_request_that_waited_too_long_is_told_when_to_come_back() -> None:
         assert b"retry-after: " in answer
         admission: Admission = balancer.services["m"].admission
         assert admission.waiting == 0
+
+
+async def test_who_waits_for_a_model_that_leaves_is_told() -> None:
+    """Nobody serves it any more, and nobody will let the request in."""
+    engine = Engine("stall")
+    async with running(engine, most_in_flight=1) as (balancer, port):
+        under_way = asyncio.create_task(post(port))
+        await until(lambda: len(engine.bodies) == 1)
+        waits = asyncio.create_task(post(port))
+        await until(lambda: balancer.services["m"].admission.waiting == 1)
+        balancer.remove("r0")
+        answer = await waits
+        under_way.cancel()
+        await asyncio.gather(under_way, return_exceptions=True)
+
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"no replica serves it any more" in answer
+
+
+async def test_request_that_fails_after_its_model_left_is_answered() -> None:
+    """There is nobody to send it to again."""
+    engines = Held("die"), Held("die")
+    async with running(*engines) as (balancer, port):
+        under_way = asyncio.create_task(post(port))
+        await until(lambda: any(engine.bodies for engine in engines))
+        for name in ("r0", "r1"):
+            balancer.remove(name)
+        for engine in engines:
+            engine.go.set()
+        answer = await under_way
+
+    # By whether the connection had been used before, it counts as a failure or is sent again.
+    assert answer[9:12] in (b"502", b"503")
 
 
 async def test_request_without_the_key_is_refused() -> None:

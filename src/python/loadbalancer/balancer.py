@@ -52,7 +52,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     shadow: str | None = None
     poll_s: float = 0.2
     connect_timeout_s: float = 2.0
-    answer_timeout_s: float = 300.0
+    # A long answer that is not streamed is all silence: 32K tokens at 20/s.
+    answer_timeout_s: float = 1800.0
     max_body_bytes: int = 32 * 1024 * 1024
     health: HealthRules = HealthRules()
     most_in_flight: int = 0
@@ -150,7 +151,11 @@ class Balancer:
         for model in served - self.services.keys():
             self.services[model] = self._new_service(model)
         for model in self.services.keys() - served:
-            del self.services[model]
+            gone = self.services.pop(model)
+            gone.replicas = ()
+            # Who is sent again, finds nobody; who waits, need not.
+            gone.refresh(self.now())
+            gone.admission.dismiss("no replica serves it any more")
         for model, service in self.services.items():
             service.replicas = tuple(r for r in self.replicas.values() if model in r.models)
         self.refresh()
@@ -191,9 +196,7 @@ class Balancer:
         """
         pool = asked.service.pool.without(tried) if tried else asked.service.pool
         if not pool:
-            raise ReplicaMissing(
-                f"model {asked.service.model!r} has no healthy replica; try again later"
-            )
+            raise asked.service.missing(now_s)
         if self._shared is not None:
             self._shared.refresh(pool)
         return asked.policy.choose(asked.route, pool, now_s)

@@ -103,7 +103,9 @@ class FrontDesk:
         """Ready where at least one replica can take a request, and we are not leaving."""
         if self._balancer.draining:
             return refuse(503, "the load balancer is draining")
-        if not any(service.pool for service in self._balancer.services.values()):
+        # One that is full is still one: more balancers would not make it less so.
+        replicas = self._balancer.replicas.values()
+        if not any(replica.models and replica.health.reachable for replica in replicas):
             return refuse(503, "no replica is healthy")
         return json_answer({"status": "ready"})
 

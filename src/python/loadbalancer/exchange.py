@@ -44,6 +44,7 @@ class Exchange(Relaying):
         "_pending",
         "_raw",
         "_replica",
+        "_resent",
         "_sent_s",
         "_shadow",
         "_spoken",
@@ -72,6 +73,8 @@ class Exchange(Relaying):
         self._tried: tuple[str, ...] = ()
         self._waited_s: float | None = None
         self._over = False
+        # Whether it was sent again because a connection had been idle too long.
+        self._resent = False
         # Whether the engine answered with a fault of its own.
         self._faulty = False
         self._in_flight: InFlight | None = None
@@ -95,6 +98,8 @@ class Exchange(Relaying):
         """There is room for the request."""
         self._waited_s = waited_s
         self._balancer.telemetry.queue_s.observe(waited_s)
+        if waited_s:
+            self._client.wait_anew()
         self._try_next()
 
     def turned_away(self, why: str) -> None:
@@ -128,7 +133,8 @@ class Exchange(Relaying):
             return
         self._decision = decision
         replica = self._replica = balancer.replicas[decision.replica]
-        connection = replica.upstream.idle()
+        # Where one idle connection was dead, the others may be: no third guess.
+        connection = None if self._resent else replica.upstream.idle()
         # The request first, the books after it: nobody else decides in between.
         if connection is not None:
             self._send(connection)
@@ -206,8 +212,9 @@ class Exchange(Relaying):
         self._connection = None
         fresh = not self._out
         self._release("failed")
-        if reused and fresh and not self._spoken:
+        if reused and fresh and not self._spoken and not self._resent:
             # It was idle and the engine had just closed it: no fault, and no attempt either.
+            self._resent = True
             self._try_next()
             return
         self._balancer.failed(self._replica)
@@ -243,6 +250,7 @@ class Exchange(Relaying):
 
     def _retry(self, why: str) -> None:
         self._balancer.telemetry.retries[why] += 1
+        self._client.wait_anew()
         self._tried = (*self._tried, self._replica.name)
         self._pending, self._held, self._spoken, self._raw = None, b"", False, True
         self._ttft_s, self._status, self._answer_bytes = None, None, None

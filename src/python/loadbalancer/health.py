@@ -85,6 +85,10 @@ class Health:
         """Whether it asked to be left alone."""
         return now_s < self._rest_until_s
 
+    def rest_s(self, now_s: float) -> float:
+        """Return for how long yet it asked to be left alone, in seconds."""
+        return max(0.0, self._rest_until_s - now_s)
+
     def poll_succeeded(self) -> bool:
         """It answered a poll; return whether it had been away."""
         away = not self.reachable

@@ -21,7 +21,7 @@ from loadbalancer.board import Board, Together, bury
 from loadbalancer.collector import OtelSettings, collector_url
 from loadbalancer.decision_log import DecisionLog
 from loadbalancer.keys import load_keys
-from loadbalancer.reloading import Watched, apply_fleet, watch_all
+from loadbalancer.reloading import Watched, apply_fleet, check_fleet, watch_all
 from loadbalancer.serving import Server
 from loadbalancer.source import Source, read_source
 from loadbalancer.supervising import Supervisor
@@ -93,7 +93,7 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
         policy: Annotated[str, typer.Option(help="routing policy")] = policy,
         shadow: Annotated[str | None, typer.Option(help="policy to compare with")] = None,
         drain_s: Annotated[float, typer.Option(help="seconds to finish what runs")] = 30.0,
-        answer_timeout_s: Annotated[float, typer.Option(help="longest silence")] = 300.0,
+        answer_timeout_s: Annotated[float, typer.Option(help="longest silence")] = 1800.0,
         api_keys: Annotated[
             Path | None, typer.Option(help="file of SHA-256 digests, one key a line")
         ] = None,
@@ -193,10 +193,9 @@ def _check(plan: Plan) -> None:
     """
     for name in filter(None, (plan.rules.policy, plan.rules.shadow)):
         policy_named(name, Random(0))
-    for url in plan.urls:
-        read_address(url)
+    _named(plan.urls)
     if plan.fleet is not None:
-        load_fleet(plan.fleet)
+        check_fleet(load_fleet(plan.fleet))
     if plan.api_keys is not None:
         load_keys(plan.api_keys)
 
@@ -233,12 +232,13 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
         tasks.append(decisions.run(clock))
     if place.board is not None:
         tasks.append(_end_with(os.getppid(), stop, clock))
+    loop = asyncio.get_running_loop()
+    # Before anybody knows that we listen, and may send it.
+    loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
     await server.start(place.listening)
     if place.announced:
         admin = {} if place.admin is None else {"admin_url": _url_of(place.admin)}
         announce("ready", url=_url_of(place.listening), policy=plan.rules.policy, **admin)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
     running = [loop.create_task(task) for task in tasks]
     await stop.wait()
     await server.stop(plan.drain_s)
@@ -305,8 +305,8 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
     """
     files: list[Watched] = []
     fleet, keys = plan.fleet, plan.api_keys
-    for url in plan.urls:
-        balancer.add(read_address(url).authority, url)
+    for name, url in _named(plan.urls).items():
+        balancer.add(name, url)
     if fleet is not None:
 
         def reread_fleet() -> None:
@@ -323,6 +323,21 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
         reread_keys()
         files.append(Watched(keys, reread_keys))
     return files
+
+
+def _named(urls: tuple[str, ...]) -> dict[str, str]:
+    """Return *urls* by the names that their replicas get.
+
+    Raises:
+        SettingInvalid: one is none, or is given twice.
+    """
+    named: dict[str, str] = {}
+    for url in urls:
+        name = read_address(url).authority
+        if name in named:
+            raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
+        named[name] = url
+    return named
 
 
 def _urls(endpoints: str | None) -> tuple[str, ...]:

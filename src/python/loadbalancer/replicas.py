@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from loadbalancer.admission import Admission
 from loadbalancer.health import Health
+from servekit.errors.tree import ReplicaMissing
 from servekit.relay.upstream import Upstream
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import Policy
@@ -41,6 +42,16 @@ class Service:
     shadow: Policy | None = None
     replicas: tuple[Replica, ...] = ()
     pool: Pool = field(default_factory=lambda: Pool(()))
+
+    def missing(self, now_s: float) -> ReplicaMissing:
+        """Return why nobody can be asked."""
+        rests_s = [r.health.rest_s(now_s) for r in self.replicas if r.health.reachable]
+        if not any(rests_s):
+            return ReplicaMissing(f"model {self.model!r} has no healthy replica; try again later")
+        return ReplicaMissing(
+            f"every replica of model {self.model!r} is full; try again after Retry-After",
+            retry_after_s=min(rests_s),
+        )
 
     def refresh(self, now_s: float) -> None:
         """Build the pool of the healthy replicas anew, where it has changed."""

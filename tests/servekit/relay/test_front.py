@@ -178,3 +178,19 @@ def test_only_who_knows_of_it_is_told_to_continue() -> None:
             b"Content-Length: 2\r\n\r\n" % version
         )
         assert wire.written == told
+
+
+def test_silence_of_an_engine_begins_when_it_has_the_request() -> None:
+    """Not while the request waited for room, or was tried elsewhere."""
+    front, _, house = visited()
+    front.data_received(POST)
+    house.clock.advance(299.0)
+    front.wait_anew()
+
+    house.clock.advance(299.0)
+    front.check(house.now())
+    assert house.exchange.happened == ["started"]
+
+    house.clock.advance(2.0)
+    front.check(house.now())
+    assert house.exchange.happened == ["started", "timed out"]

@@ -26,7 +26,7 @@
         StreamCut           the stream broke after its first byte
         EngineExited        the process is gone
         EngineNotReady      not serving in the time it was given
-        ReplicaMissing      no healthy replica of the model
+        ReplicaMissing      no healthy replica of the model, or none with room
         MetricsInvalid      /metrics is not a Prometheus exposition
 
 A message has the fact, the value and the remedy, in one line.
@@ -146,7 +146,15 @@ class EngineNotReady(EngineError):
 
 
 class ReplicaMissing(EngineError):
-    """The model has no healthy replica."""
+    """The model has no healthy replica, or none that takes requests now.
+
+    Attributes:
+        retry_after_s: when one does; None where nobody can know.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class MetricsInvalid(EngineError):

@@ -1,5 +1,7 @@
 """Answers of our own, and the status of every error.  Pure."""
 
+from math import ceil
+
 import msgspec
 
 from servekit.errors.tree import (
@@ -78,8 +80,10 @@ def status_of(error: ServeError) -> int:
 
 def refusal(error: ServeError) -> Answer:
     """Return *error* as an answer, in OpenAI's envelope."""
-    status = status_of(error)
-    return refuse(status, str(error))
+    answer = refuse(status_of(error), str(error))
+    if isinstance(error, ReplicaMissing) and error.retry_after_s is not None:
+        return msgspec.structs.replace(answer, retry_after_s=ceil(error.retry_after_s))
+    return answer
 
 
 def refuse(status: int, message: str) -> Answer:

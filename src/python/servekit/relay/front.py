@@ -89,6 +89,9 @@ class Client(Protocol):
     def cut(self) -> None:
         """Close at once: the answer cannot be completed."""
 
+    def wait_anew(self) -> None:
+        """Only now does the engine have the request: its silence begins."""
+
 
 class Host(Protocol):
     """Who decides what becomes of a request."""
@@ -332,6 +335,9 @@ class Front(asyncio.Protocol):
     def cut(self) -> None:
         self._exchange = None
         self.transport.abort()
+
+    def wait_anew(self) -> None:
+        self._deadline_s = self._now() + self._limits.answer_timeout_s
 
     # Answers.
 
