@@ -1,8 +1,11 @@
 """Log levels: as people write them."""
 
+import os
+import sys
+
 import pytest
 
-from servekit.cli.logs import level_number
+from servekit.cli.logs import announce, level_number
 from servekit.errors.tree import SettingInvalid
 
 
@@ -16,3 +19,15 @@ def test_other_word_is_a_setting_to_mend() -> None:
     """With the words that there are."""
     with pytest.raises(SettingInvalid, match="'loud' is unknown; there are: debug, info"):
         level_number("loud")
+
+
+def test_server_that_nobody_listens_to_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever started it may have gone; its clients have not."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    with os.fdopen(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        announce("ready")
+        announce("done")
+        broken.flush()

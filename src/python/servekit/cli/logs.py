@@ -7,6 +7,7 @@ A prompt, a token or a key is never a field.
 """
 
 import json
+import os
 import sys
 
 import structlog
@@ -50,5 +51,12 @@ def level_number(level: str) -> int:
 
 
 def announce(event: str, **fields: object) -> None:
-    """Print one JSON object on stdout, for whoever started us: `{"event": "ready", "url": …}`."""
-    print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201
+    """Print one JSON object on stdout, for whoever started us: `{"event": "ready", "url": …}`.
+
+    Where nobody reads it any more we go on all the same.
+    """
+    try:
+        print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        # What is left in the buffer must not be flushed again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
