@@ -77,10 +77,16 @@ def _solve(start: float, growth: float, root: float, length_s: float) -> float:
 
 
 def _positive(text: str, number: str) -> float:
-    try:
-        value = float(number)
-    except ValueError:
-        value = 0.0
-    if not (value > 0 and math.isfinite(value)):
+    value = above_zero(number)
+    if value is None:
         raise SettingInvalid(f"arrivals {text!r}: {number!r} is no number above 0")
     return value
+
+
+def above_zero(text: str) -> float | None:
+    """Return the finite number above 0 that *text* is; None if it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value > 0 and math.isfinite(value) else None

@@ -1,6 +1,5 @@
 """A workload's name or file -> a schedule.  Reads files; all choices are seeded."""
 
-import math
 import random
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.arrivals import read_arrivals
+from bench.arrivals import above_zero, read_arrivals
 from bench.decision_trace import is_decision_log, read_decisions
 from bench.schedule import Call, Schedule, Shape, in_order, read_schedule
 from bench.trace_files import read_trace
@@ -113,11 +112,8 @@ def read_shares(models: Iterable[str]) -> dict[str, float]:
 
 
 def _share(model: str, text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not (share > 0 and math.isfinite(share)):
+    share = above_zero(text)
+    if share is None:
         raise SettingInvalid(f"--model {model!r}: {text!r} is no share above 0; write NAME=2")
     return share
 
