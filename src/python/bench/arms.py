@@ -5,11 +5,10 @@ from pathlib import Path
 
 import msgspec
 
+from bench.asking import ask
 from bench.processes import Program, require_module
-from servekit.client.client import Client
 from servekit.errors.tree import EngineUnreachable, RequestInvalid, SettingInvalid
-from servekit.timing.clock import SystemClock
-from servekit.wire.openai import ModelList
+from servekit.wire.openai import ModelCard, read_models
 
 # The ports of the seeds' two environments.
 ENVIRONMENTS = {"baseline": "http://127.0.0.1:8080", "managed": "http://127.0.0.1:8081"}
@@ -112,27 +111,30 @@ def _log(folder: Path, number: int, program: str) -> Path:
 
 
 async def models_at(url: str, api_key: str = "") -> tuple[str, ...]:
-    """Return the models that the upstream at *url* serves.
+    """Return the names of the models that the upstream at *url* serves.
 
     Raises:
         EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+        RequestInvalid: what answers is no list of models.
     """
-    client = Client(url, SystemClock(), timeout_s=10.0, api_key=api_key)
-    try:
-        status, body = await client.get("/v1/models")
-    finally:
-        await client.aclose()
+    return tuple(card.id for card in await model_cards(url, api_key))
+
+
+async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
+    """Return what the upstream at *url* says of the models that it serves.
+
+    Raises:
+        EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+        RequestInvalid: what answers is no list of models.
+    """
+    status, body = await ask(url, "/v1/models", api_key)
     if status == 0:
         raise EngineUnreachable(
             f"{url} cannot be reached ({body.decode()}); start it, or give another --url"
         )
     if status != 200:
         raise EngineUnreachable(f"{url}/v1/models answered {status}; is it an OpenAI API?")
-    return tuple(card.id for card in _model_list(body, url).data)
-
-
-def _model_list(body: bytes, url: str) -> ModelList:
     try:
-        return msgspec.json.decode(body, type=ModelList)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return read_models(body).data
+    except RequestInvalid as error:
         raise RequestInvalid(f"{url}/v1/models: no list of models: {error}") from error

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 
-from bench.arms import models_at
+from bench.arms import model_cards
 from bench.prompts import FIRST_TOKEN
 from servekit.client.client import COMPLETIONS, Client
 from servekit.client.outcome import Fault
@@ -16,7 +16,7 @@ from servekit.errors.tree import EngineRefused, EngineUnreachable, SettingInvali
 from servekit.metrics.engine_load import read_engine_load
 from servekit.metrics.exposition import samples
 from servekit.timing.clock import SystemClock
-from servekit.wire.openai import CompletionRequest, ModelList, StreamOptions
+from servekit.wire.openai import CompletionRequest, StreamOptions
 
 _encode = msgspec.json.Encoder().encode
 
@@ -188,16 +188,11 @@ async def open_engine(url: str, seed: int, model: str | None = None) -> LiveEngi
         EngineUnreachable: nobody answers there, or it names no length.
         SettingInvalid: it does not serve *model*.
     """
-    names = await models_at(url)
+    cards = await model_cards(url)
+    names = [card.id for card in cards]
     chosen = model or names[0]
     if chosen not in names:
         raise SettingInvalid(f"--model {chosen!r}: {url} serves {', '.join(names)}")
-    client = Client(url, SystemClock(), timeout_s=10.0)
-    try:
-        _, body = await client.get("/v1/models")
-    finally:
-        await client.aclose()
-    cards = msgspec.json.decode(body, type=ModelList).data
     length = next((card.max_model_len for card in cards if card.id == chosen), None)
     if length is None:
         raise EngineUnreachable(f"{url}/v1/models names no max_model_len; is it vLLM?")

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from servekit.client.client import Client
+from bench.asking import ask
 from servekit.errors.tree import EngineError, MetricsInvalid, SettingInvalid
 from servekit.metrics.exposition import samples
-from servekit.timing.clock import SystemClock
 
 _CACHE_CONFIG = "vllm:cache_config_info"
-_TIMEOUT_S = 10.0
 
 
 class EngineMismatch(EngineError):
@@ -129,11 +127,7 @@ async def check(expected: Expected, urls: Sequence[str], witness: Witness) -> li
 
 async def engine_facts(url: str) -> EngineFacts:
     """Return what the engine at *url* says on /version and /metrics."""
-    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
-    try:
-        _, version = await client.get("/version")
-    finally:
-        await client.aclose()
+    _, version = await ask(url, "/version")
     return EngineFacts(
         url=url,
         version=read_version(version),
@@ -142,11 +136,7 @@ async def engine_facts(url: str) -> EngineFacts:
 
 
 async def _metrics_of(url: str) -> str:
-    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
-    try:
-        status, body = await client.get("/metrics")
-    finally:
-        await client.aclose()
+    status, body = await ask(url, "/metrics")
     return body.decode("utf-8", "replace") if status == 200 else ""
 
 
