@@ -46,6 +46,14 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
+def stands_alone(page: str) -> None:
+    """Nothing in it is fetched, and every tag is closed."""
+    assert not re.search(r"(src|href)=|url\(|@import|<script", page)
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+
+
 def evidence(later_s: float = 0.0, burden: Burden = BURDEN, partial: bool = False) -> Evidence:
     baseline = [
         msgspec.structs.replace(at(a_record(served_by="r<1>"), p.number, n / 5), model="a&b")
@@ -72,10 +80,7 @@ def test_the_page_needs_no_network_and_is_well_formed() -> None:
     """No address in it is fetched, every tag is closed, and names from outside are escaped."""
     page = report_html(evidence(0.01))
 
-    assert not re.search(r"(src|href)=|url\(|@import|<script", page)
-    balance = Balance()
-    balance.feed(page)
-    assert balance.open == []
+    stands_alone(page)
     assert "a&amp;b" in page
     assert "&lt;script&gt;" in page
     assert page.count("<svg") >= 7
@@ -170,9 +175,7 @@ def test_a_2x2_shows_its_effects_first() -> None:
         )
     )
 
-    balance = Balance()
-    balance.feed(page)
-    assert balance.open == []
+    stands_alone(page)
     assert "00: plain &amp; old" in page
     assert page.index("Effects") < page.index("Distributions")
     ttft = page[page.index("<td>TTFT mean (ms)") :]
@@ -192,10 +195,7 @@ def test_a_run_has_a_page_of_its_own() -> None:
         )
     )
 
-    assert not re.search(r"(src|href)=|url\(|@import|<script", page)
-    balance = Balance()
-    balance.feed(page)
-    assert balance.open == []
+    stands_alone(page)
     assert "<h1>a&lt;b answered" in page
     assert "stopped early" in page
     assert "p99, sent" in page
