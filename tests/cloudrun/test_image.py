@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.images.docker import Container, daemon_answers, docker, inspect, running
+from tests.images.docker import Container, base_image, docker, inspect, running
 from tests.images.secrets import secrets_in
 from tests.support.gated_hub import MODEL, hub
 
@@ -31,15 +31,7 @@ PATIENCE_S = 400.0
 
 @pytest.fixture(scope="session")
 def base() -> str:
-    if not daemon_answers():
-        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
-    made = subprocess.run(  # noqa: S603
-        (ROOT / "build-support/images/base", "engine"),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return made.stdout.strip()
+    return base_image("engine")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """What the docker suite shares: the engine's base image with a model, and the table in the end."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.images.docker import daemon_answers, docker
+from tests.images.docker import base_image, docker
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,11 +25,7 @@ def table(pytestconfig: pytest.Config) -> list[str]:
 @pytest.fixture(scope="session")
 def engine_base() -> str:
     """The name of the local base image with the real vLLM; it is made where it is missing."""
-    if not daemon_answers():
-        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
-    script = ROOT / "build-support/images/base"
-    made = subprocess.run((script, "engine"), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
-    return made.stdout.strip()
+    return base_image("engine")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,12 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 def docker(*args: str, check: bool = True) -> str:
@@ -24,9 +29,22 @@ def inspect(kind: str, name: str) -> dict[str, Any]:
     return found[0]
 
 
-def daemon_answers() -> bool:
+def need_daemon() -> None:
+    """Skip the test that asks where no daemon answers."""
     run = subprocess.run(("docker", "version"), capture_output=True, check=False)  # noqa: S607
-    return run.returncode == 0
+    if run.returncode != 0:
+        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
+
+
+def base_image(kind: str) -> str:
+    """Return the name of the local base image of *kind*; it is made where it is missing.
+
+    Skips the test that asks where no daemon answers.
+    """
+    need_daemon()
+    script = ROOT / "build-support/images/base"
+    made = subprocess.run((script, kind), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    return made.stdout.strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.images.cases import NEED_CUDA, NEED_NODE, PROGRAMS, SERVERS, Server
-from tests.images.docker import Container, daemon_answers, docker, inspect, private_network, running
+from tests.images.docker import Container, docker, inspect, need_daemon, private_network, running
 from tests.images.secrets import secrets_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -23,8 +23,7 @@ NODE_MISSING = "npm is not on the PATH, so there is no image with a page; instal
 
 @pytest.fixture(scope="session", autouse=True)
 def daemon() -> None:
-    if not daemon_answers():
-        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
+    need_daemon()
 
 
 @pytest.fixture(scope="session")

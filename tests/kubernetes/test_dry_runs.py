@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.docker import daemon_answers, docker
+from tests.images.docker import base_image, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -16,11 +16,7 @@ SCRIPTS = (ROOT / "src/kubernetes/cluster").resolve()
 @pytest.fixture(scope="module")
 def debian() -> str:
     """The name of a local image that debootstrap made; it is made where it is missing."""
-    if not daemon_answers():
-        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
-    script = ROOT / "build-support/images/base"
-    made = subprocess.run((script, "python"), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
-    return made.stdout.strip()
+    return base_image("python")
 
 
 @pytest.mark.parametrize(

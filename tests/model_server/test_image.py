@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.images.docker import daemon_answers
+from tests.images.docker import need_daemon
 from tests.support.gated_hub import MODEL, hub, hub_files
 from tests.support.model_archive import safetensors
 
@@ -22,8 +22,7 @@ READ_ONLY = ("--read-only", "--tmpfs", "/tmp:exec")  # noqa: S108
 
 @pytest.fixture(scope="session", autouse=True)
 def daemon() -> None:
-    if not daemon_answers():
-        pytest.skip("no Docker daemon answers; build-support/images/dockerd starts one")
+    need_daemon()
 
 
 def _run(*options: str, command: Sequence[str] = (), **environ: str) -> tuple[int, str]:
