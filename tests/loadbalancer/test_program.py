@@ -83,11 +83,12 @@ async def test_admin_has_a_port_of_its_own() -> None:
         here = [await get(balancer.port, path) for path in ("/metrics", "/status", "/replicas")]
         there = [await get(balancer.admin_port, p) for p in ("/metrics", "/status", "/replicas")]
         relayed = await post(balancer.admin_port)
+        beside = await talk(balancer.admin_port, b"POST /tokenize HTTP/1.1\r\nhost: x\r\n\r\n")
         health = await get(balancer.port, "/health")
 
     assert served.startswith(b"HTTP/1.1 200")
     assert health.startswith(b"HTTP/1.1 200")
-    assert all(answer.startswith(b"HTTP/1.1 404") for answer in [*here, relayed])
+    assert all(answer.startswith(b"HTTP/1.1 404") for answer in [*here, relayed, beside])
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in there)
 
 

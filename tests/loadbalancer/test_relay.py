@@ -318,3 +318,71 @@ async def test_server_errors_eject() -> None:
 
         assert [status(answer) for answer in answers].count(500) == 3
         assert balancer.replicas["r0"].health.ejections == 1
+
+
+def to(path: bytes, body: bytes = b'{"model":"m"}', method: bytes = b"POST") -> bytes:
+    """Return a request to *path*."""
+    whole = request(body, b"connection: close\r\n")
+    return whole.replace(b"POST /v1/completions", method + b" " + path, 1)
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/embeddings", b"/v1/responses?a=b.c%20", b"/tokenize", b"/v2/rerank", b"/pooling"]
+)
+async def test_whatever_asks_a_model_is_relayed(path: bytes) -> None:
+    """Not only what OpenAI has, and with its query."""
+    engine = Engine()
+    async with running(engine) as (_, port):
+        answer = await talk(port, to(path))
+
+    assert status(answer) == 200
+    assert engine.heads[0].startswith(b"POST " + path + b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/sleep",
+        b"/collective_rpc",
+        b"/invocations",
+        b"/v1/../collective_rpc",
+        b"/v1/./../sleep",
+        b"/v1/%2e%2e/sleep",
+        b"/v1",
+        b"//v1/completions",
+    ],
+)
+async def test_what_rules_an_engine_is_not_relayed(path: bytes) -> None:
+    """Nor what somebody on the way might read as such."""
+    engine = Engine()
+    async with running(engine) as (_, port):
+        answer = await talk(port, to(path))
+
+    assert status(answer) == 404
+    assert engine.bodies == []
+
+
+async def test_other_method_is_told_which_one_there_is() -> None:
+    """In the header that clients look at."""
+    async with running(Engine()) as (_, port):
+        relayed = await talk(port, to(b"/v1/completions", method=b"PUT"))
+        own = await talk(port, to(b"/health"))
+
+    assert (status(relayed), status(own)) == (405, 405)
+    assert b"allow: POST\r\n" in relayed
+    assert b"allow: GET, HEAD\r\n" in own
+
+
+async def test_models_are_listed_as_openai_lists_them() -> None:
+    """Clients that are strict want every field."""
+    async with running(Engine()) as (_, port):
+        listed = json.loads(body(await talk(port, to(b"/v1/models", b"", b"GET"))))
+
+    (card,) = listed["data"]
+    assert {key: type(value) for key, value in card.items()} == {
+        "id": str,
+        "object": str,
+        "created": int,
+        "owned_by": str,
+        "replicas": int,
+    }

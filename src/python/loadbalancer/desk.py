@@ -1,5 +1,6 @@
 """What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
 
+import time
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from loadbalancer.exchange import Exchange
 from loadbalancer.exposition import exposition
 from loadbalancer.keys import KeyRing
 from servekit.errors.tree import ServeError
-from servekit.relay.answers import Answer, json_answer, refuse, status_of
+from servekit.relay.answers import Answer, json_answer, not_allowed, refuse, status_of
 from servekit.relay.front import Client, Limits
 from servekit.relay.heads import RequestHead
 
@@ -24,6 +25,23 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 OPEN = frozenset([b"/health", b"/readyz", b"/status"])
 # They tell how the fleet is doing, and go to a port of their own where one is asked for.
 ADMIN = frozenset([b"/metrics", b"/decisions", b"/replicas", b"/status"])
+# Of what vLLM answers outside /v1, the endpoints that ask a model something.  The rest changes or
+# tells how one engine works.
+RELAYED = frozenset(
+    b"/" + name
+    for name in (
+        b"classify",
+        b"detokenize",
+        b"generative_scoring",
+        b"inference/v1/generate",
+        b"pooling",
+        b"rerank",
+        b"score",
+        b"tokenize",
+        b"v2/embed",
+        b"v2/rerank",
+    )
+)
 
 
 class FrontDesk:
@@ -43,6 +61,8 @@ class FrontDesk:
         self.now = balancer.now
         self.keys = KeyRing()
         self.tracing: Tracing | None = None
+        # When a model was made nobody here knows; strict clients want a time.
+        self._created_s = int(time.time())
         self._page = (resources.files("loadbalancer") / "status.html").read_bytes()
         routes = {
             b"/health": self._health,
@@ -62,11 +82,11 @@ class FrontDesk:
     def admit(self, head: RequestHead) -> Answer | None:
         path = head.path
         known = path in self._routes
-        if not known and not path.startswith(b"/v1/"):
+        if not known and not _is_relayed(path):
             return refuse(404, "there is no such endpoint; see /health, /metrics and /v1/models")
         taken = ("GET", "HEAD") if known else ("POST",)
         if head.method not in taken:
-            return refuse(405, f"{path.decode()} takes {taken[0]} only")
+            return not_allowed(f"{path.decode()} takes {taken[0]} only", taken)
         if path not in OPEN and not self.keys.admits(head.fields.get(b"authorization", b"")):
             return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
         return None
@@ -114,7 +134,13 @@ class FrontDesk:
 
     def _models(self) -> Answer:
         cards = [
-            {"id": model, "object": "model", "owned_by": "servekit", "replicas": len(service.pool)}
+            {
+                "id": model,
+                "object": "model",
+                "created": self._created_s,
+                "owned_by": "servekit",
+                "replicas": len(service.pool),
+            }
             for model, service in self._balancer.services.items()
             if service.pool
         ]
@@ -134,6 +160,17 @@ class FrontDesk:
         return json_answer(self._together.snapshot().lately)
 
 
+def _is_relayed(path: bytes) -> bool:
+    """Whether an engine may be asked for *path*.
+
+    None of vLLM's has a dot or an escape in it; with them, whatever cleans up paths on the way to
+    an engine would turn /v1/../sleep into something else.
+    """
+    if path.startswith(b"/v1/"):
+        return b"." not in path and b"%" not in path
+    return path in RELAYED
+
+
 class AdminDesk:
     """Answers on the port for those who look after the load balancer, and relays nothing."""
 
@@ -147,7 +184,7 @@ class AdminDesk:
     draining = False
 
     def admit(self, head: RequestHead) -> Answer | None:
-        if head.path.startswith(b"/v1/"):
+        if head.path.startswith(b"/v1/") or head.path in RELAYED:
             return refuse(404, "requests are taken on the other port")
         return self._desk.admit(head)
 

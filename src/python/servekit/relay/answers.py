@@ -51,12 +51,17 @@ RETRY_AFTER_S = 1
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A whole answer."""
+    """A whole answer.
+
+    Attributes:
+        allowed: the methods that the endpoint takes, where the request had another.
+    """
 
     status: int
     body: bytes
     content_type: str = JSON
     retry_after_s: int | None = None
+    allowed: tuple[str, ...] = ()
 
     def encode(self, *, keep_alive: bool, bodiless: bool = False) -> bytes:
         """Return it as bytes; *bodiless* where the request was a HEAD."""
@@ -66,6 +71,8 @@ class Answer(msgspec.Struct, frozen=True):
         )
         if self.retry_after_s is not None:
             head += f"retry-after: {self.retry_after_s}\r\n"
+        if self.allowed:
+            head += f"allow: {', '.join(self.allowed)}\r\n"
         if self.status == 401:
             head += "www-authenticate: Bearer\r\n"
         if not keep_alive:
@@ -90,6 +97,11 @@ def refuse(status: int, message: str) -> Answer:
     """Return an error answer."""
     retry_after_s = RETRY_AFTER_S if status in (429, 503) else None
     return Answer(status, error_envelope(status, message), JSON, retry_after_s)
+
+
+def not_allowed(message: str, allowed: tuple[str, ...]) -> Answer:
+    """Return the answer to a method that an endpoint does not take (RFC 9110, section 15.5.6)."""
+    return msgspec.structs.replace(refuse(405, message), allowed=allowed)
 
 
 def json_answer(value: object, status: int = 200) -> Answer:
