@@ -74,7 +74,7 @@ def _balancer(deployment: Deployment) -> dict[str, Any]:
         "image": f"${{{variable}:-{environment.image}:latest}}",
         "environment": {
             "VLLM_ENDPOINTS": deployment.endpoints,
-            "METRICS_POLL_INTERVAL": "${METRICS_POLL_INTERVAL:-1}",
+            "METRICS_POLL_INTERVAL": "${METRICS_POLL_INTERVAL:-0.2}",
         },
         "healthcheck": {
             "test": ["CMD", "/app/bin/python", "-c", look],

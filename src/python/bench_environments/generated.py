@@ -67,6 +67,6 @@ def env_example(environment: Environment) -> str:
         "# 0.0.0.0 lets other machines in: nothing here asks who they are.\n"
         "# BIND_ADDRESS=127.0.0.1\n"
         "# Seconds between two looks at the engines' metrics.\n"
-        "# METRICS_POLL_INTERVAL=1\n"
+        "# METRICS_POLL_INTERVAL=0.2\n"
         f"# {environment.name.upper()}_LB_IMAGE={environment.image}:latest\n" + images
     )
