@@ -2,7 +2,6 @@
 writes a captured export."""
 
 import json
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bench.prompts import PromptBook
 from bench.schedule import Call, Schedule
 from bench.setting import Setting
 from servekit.errors.tree import EngineError, SettingInvalid
+from tests.support.python_program import python_program
 
 # As the captured run was asked: see the README beside the capture.
 SCHEDULE = Schedule(
@@ -101,17 +101,10 @@ folder = pathlib.Path(argv[argv.index("--artifact-dir") + 1])
 """
 
 
-def a_program(folder: Path, source: str) -> str:
-    program = folder / "aiperf-stand-in"
-    program.write_text(f"#!{sys.executable}\n{source}")
-    program.chmod(0o755)
-    return str(program)
-
-
 def test_aiperf_is_run_on_the_schedule_and_read_back(tmp_path: Path) -> None:
     """With the input that was written for it, on a fixed schedule, and never a hub."""
     golden = resources.files("tests.golden") / "aiperf_0.13.0" / "profile_export.jsonl"
-    program = a_program(tmp_path, COPIES.format(golden=str(golden)))
+    program = python_program(tmp_path / "aiperf-stand-in", COPIES.format(golden=str(golden)))
     folder = tmp_path / "out"
 
     arm = Arm(name="aiperf", url="http://127.0.0.1:1")
@@ -136,7 +129,7 @@ def test_aiperf_is_run_on_the_schedule_and_read_back(tmp_path: Path) -> None:
 )
 def test_an_aiperf_that_fails_is_an_error(tmp_path: Path, source: str, message: str) -> None:
     """With what it said last."""
-    program = a_program(tmp_path, source)
+    program = python_program(tmp_path / "aiperf-stand-in", source)
     arm = Arm(name="aiperf", url="http://127.0.0.1:1")
 
     with pytest.raises(EngineError, match=message):

@@ -1,6 +1,5 @@
 """Plots as PNG, with a program that stands for the browser."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from bench.charts import Plot
 from bench.pictures import draw, find_browser
 from servekit.errors.tree import EngineError, SettingInvalid
+from tests.support.python_program import python_program
 
 PLOT = Plot("ttft", "TTFT <ms>", '<svg viewBox="0 0 380 190"></svg>')
 
@@ -19,16 +19,9 @@ open(options["--screenshot"], "wb").write(options["--window-size"].encode() + b"
 """
 
 
-def a_browser(folder: Path, source: str) -> str:
-    program = folder / "browser"
-    program.write_text(f"#!{sys.executable}\n{source}")
-    program.chmod(0o755)
-    return str(program)
-
-
 def test_each_plot_is_drawn_with_title_and_legend(tmp_path: Path) -> None:
     """In a window of the plot's own shape; names from outside are escaped."""
-    browser = a_browser(tmp_path, DRAWS)
+    browser = python_program(tmp_path / "browser", DRAWS)
 
     ((plot, picture),) = draw([PLOT], '<div class="legend">a, b</div>', browser)
 
@@ -41,7 +34,7 @@ def test_each_plot_is_drawn_with_title_and_legend(tmp_path: Path) -> None:
 
 def test_a_browser_that_draws_nothing_is_an_error(tmp_path: Path) -> None:
     """With the last line that it said."""
-    browser = a_browser(tmp_path, "import sys; sys.exit('no display')")
+    browser = python_program(tmp_path / "browser", "import sys; sys.exit('no display')")
 
     with pytest.raises(EngineError, match=r"drew no ttft.png: no display"):
         list(draw([PLOT], "", browser))
@@ -55,6 +48,6 @@ def test_without_a_browser_the_message_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_browser_that_is_named_is_taken(tmp_path: Path) -> None:
     """Wherever it is."""
-    browser = a_browser(tmp_path, DRAWS)
+    browser = python_program(tmp_path / "browser", DRAWS)
 
     assert find_browser(browser) == browser

@@ -17,6 +17,7 @@ from tests.cog_predictor.fake_engine import SLOW_TOKEN_S
 from tests.support.file_server import file_server
 from tests.support.model_archive import model_files, tar, write_model
 from tests.support.waiting import until
+from tests.support.web_server import web_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -168,22 +169,19 @@ async def test_an_asynchronous_prediction_reports_to_its_webhook(server: CogServ
 
     app = web.Application()
     app.router.add_post("/hook", hook)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
     body = {
         "input": {"prompt": "hi", "max_tokens": 2},
-        "webhook": f"http://{host}:{port}/hook",
         "webhook_events_filter": ["completed"],
     }
 
-    async with server.session.post(
-        f"{server.url}/predictions", json=body, headers={"Prefer": "respond-async"}
-    ) as answer:
-        assert answer.status == 202
-    await until(lambda: any(item["status"] == "succeeded" for item in received))
-    await runner.cleanup()
+    async with web_server(app) as hooked:
+        async with server.session.post(
+            f"{server.url}/predictions",
+            json={**body, "webhook": f"{hooked}/hook"},
+            headers={"Prefer": "respond-async"},
+        ) as answer:
+            assert answer.status == 202
+        await until(lambda: any(item["status"] == "succeeded" for item in received))
 
     assert "".join(received[-1]["output"]) == "hi hi "
     assert received[-1]["metrics"]["output_token_count"] == 2

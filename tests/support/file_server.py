@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from tests.support.web_server import web_server
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -87,16 +89,10 @@ class FileServer:
 async def file_server(files: dict[str, bytes] | None = None) -> AsyncIterator[FileServer]:
     """Run a file server on a free port."""
     app = web.Application()
-    runner = web.AppRunner(app, access_log=None)
     server = FileServer("", dict(files or {}))
     app.router.add_get("/{path:.*}", server.answer)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}"
-    try:
-        yield server
-    finally:
-        server.ending.set()
-        await runner.cleanup()
+    async with web_server(app) as server.url:
+        try:
+            yield server
+        finally:
+            server.ending.set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from tests.support.model_archive import model_files
+from tests.support.web_server import web_server
 
 SHA = "c0ffee" * 6 + "c0ff"
 FILES = {**model_files(), "model.gguf": b"unused", "original/params.json": b"{}"}
@@ -63,12 +64,5 @@ async def hub_server() -> AsyncIterator[Hub]:
     hub = Hub()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", hub.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    hub.url = f"http://{host}:{port}"
-    try:
+    async with web_server(app) as hub.url:
         yield hub
-    finally:
-        await runner.cleanup()

@@ -19,6 +19,7 @@ import numpy as np
 from aiohttp import web
 
 from modal_embedding.vectors import Vector, normalised, to_base64
+from tests.support.web_server import web_server
 
 SIZE = 16
 
@@ -125,14 +126,8 @@ def _error(status: int, message: str) -> web.Response:
 async def stand_in_engine(port: int = 0, **options: Any) -> AsyncIterator[StandInEngine]:
     """Run an engine on a free port."""
     engine = StandInEngine(**options)
-    runner = web.AppRunner(engine.application(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with web_server(engine.application(), port) as engine.url:
         yield engine
-    finally:
-        await runner.cleanup()
 
 
 async def _serve(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import stat
 import sys
 import tarfile
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from servekit.weights.source import HubRepo, parse_source
 from tests.support.clock import FakeClock
 from tests.support.file_server import Fault, FileServer, file_server
 from tests.support.model_archive import model_files, tar, tar_of, write_model
+from tests.support.python_program import python_program
 from tests.support.waiting import until
 
 ARCHIVE = tar(model_files())
@@ -398,10 +398,7 @@ async def test_a_cancelled_fetch_ends_before_it_lets_go(run: Run) -> None:
 
 def _pget(folder: Path, script: str) -> str:
     """A program that takes pget's arguments, and notes them."""
-    program = folder / "pget"
-    program.write_text(f"#!{sys.executable}\nimport sys, urllib.request\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return str(program)
+    return python_program(folder / "pget", f"import sys, urllib.request\n{script}")
 
 
 async def test_pget_downloads_where_it_is_installed(run: Run, tmp_path: Path) -> None:
