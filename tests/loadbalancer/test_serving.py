@@ -179,3 +179,18 @@ async def test_replicas_are_shown_with_what_is_known_of_them() -> None:
     assert replica["load"]["waiting"] is None
     assert b"text/html" in page
     assert b"://" not in page
+
+
+async def test_what_is_refused_is_counted_by_status() -> None:
+    """Of what never reached a replica no replica's counts can tell."""
+    async with running(Engine("stall"), most_in_flight=1, most_waiting=0) as (balancer, port):
+        stuck = asyncio.create_task(post(port))
+        await until(lambda: balancer.services["m"].admission.in_flight == 1)
+        await post(port)
+        await post(port, b"{}")
+        await post(port, b'{"model":"none"}')
+        await talk(port, b"GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        stuck.cancel()
+        await asyncio.gather(stuck, return_exceptions=True)
+
+        assert balancer.telemetry.refusals == {503: 1, 400: 1, 404: 2}

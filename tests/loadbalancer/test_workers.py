@@ -69,12 +69,14 @@ async def test_workers_are_added_up() -> None:
         replica = balancer.add("r", "http://127.0.0.1:1", ("m",))
         balancer.ledger.begin(replica.account)
         balancer.telemetry.requests["r", "done"] += 10 + number
+        balancer.telemetry.refusals[503] += 1
         balancer.telemetry.ttft_s.observe(0.1)
         Together(balancer, board, number).post()
 
     text = exposition(Together(workers[0], board, 0).snapshot()).decode()
 
     assert 'servekit_lb_requests_total{outcome="done",replica="r"} 21.0' in text
+    assert 'servekit_lb_refusals_total{status="503"} 2.0' in text
     assert 'servekit_lb_in_flight{replica="r"} 2.0' in text
     assert "servekit_lb_ttft_seconds_count 2.0" in text
     assert 'servekit_lb_breaker{replica="r"} 0.0' in text
@@ -88,6 +90,7 @@ async def test_successor_counts_on_from_what_the_dead_left() -> None:
     )
     dead.ledger.begin(dead.add("r", "http://127.0.0.1:1", ("m",)).account)
     dead.telemetry.requests["r", "done"] += 7
+    dead.telemetry.refusals[404] += 3
     Together(dead, board, 0).post()
     other.add("r", "http://127.0.0.1:1", ("m",))
 
@@ -98,6 +101,7 @@ async def test_successor_counts_on_from_what_the_dead_left() -> None:
     assert meanwhile.requests == {("r", "done"): 7}
     assert meanwhile.replicas["r"].in_flight == 0
     assert successor.telemetry.requests["r", "done"] == 7
+    assert successor.telemetry.refusals == {404: 3}
 
 
 def test_pause_before_the_next_life_grows_to_a_limit() -> None:

@@ -80,6 +80,28 @@ class FrontDesk:
         return self._balancer.draining
 
     def admit(self, head: RequestHead) -> Answer | None:
+        refused = self._refusal(head)
+        if refused is not None:
+            self._balancer.telemetry.refusals[refused.status] += 1
+        return refused
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+        route = self._routes.get(head.path)
+        if route is not None:
+            return route()
+        traced = None if self.tracing is None else self.tracing.begin(head, self.now())
+        try:
+            asked = self._balancer.read(head.fields, body)
+        except ServeError as error:
+            status = status_of(error)
+            self._balancer.telemetry.refusals[status] += 1
+            if traced is not None:
+                traced.end(self.now(), status=status, error=type(error).__name__)
+            raise
+        sent = head if traced is None else traced.head
+        return Exchange(self._balancer, client, sent, asked, body, traced)
+
+    def _refusal(self, head: RequestHead) -> Answer | None:
         path = head.path
         known = path in self._routes
         if not known and not _is_relayed(path):
@@ -90,25 +112,6 @@ class FrontDesk:
         if path not in OPEN and not self.keys.admits(head.fields.get(b"authorization", b"")):
             return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
         return None
-
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
-        route = self._routes.get(head.path)
-        if route is not None:
-            return route()
-        if self.tracing is not None:
-            return self._serve_traced(self.tracing, client, head, body)
-        return Exchange(self._balancer, client, head, self._balancer.read(head.fields, body), body)
-
-    def _serve_traced(
-        self, tracing: "Tracing", client: Client, head: RequestHead, body: bytes
-    ) -> Exchange:
-        traced = tracing.begin(head, self.now())
-        try:
-            asked = self._balancer.read(head.fields, body)
-        except ServeError as error:
-            traced.end(self.now(), status=status_of(error), error=type(error).__name__)
-            raise
-        return Exchange(self._balancer, client, traced.head, asked, body, traced)
 
     def _health(self) -> Answer:
         """The seed's answer: always 200, with how many endpoints are healthy."""

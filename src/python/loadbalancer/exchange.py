@@ -259,6 +259,7 @@ class Exchange(Relaying):
     def _fail(self, error: ServeError) -> None:
         if not self._out:
             self._status = status_of(error)
+            self._balancer.telemetry.refusals[self._status] += 1
         self._leave(error=type(error).__name__)
         if not self._out:
             self._client.answer(refusal(error))

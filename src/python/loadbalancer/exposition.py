@@ -43,6 +43,8 @@ class _Collected:
         yield _counter("shadow", "what the shadow policy chose", ("policy", "choice"), seen.shadow)
         retries = {(why,): count for why, count in seen.retries.items()}
         yield _counter("retries", "requests sent again", ("why",), retries)
+        refusals = {(str(status),): count for status, count in seen.refusals.items()}
+        yield _counter("refusals", "errors answered here", ("status",), refusals)
         yield from self._replicas()
 
     def _replicas(self) -> Iterable[Metric]:

@@ -65,6 +65,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     decisions: dict[tuple[str, str], int]
     shadow: dict[tuple[str, str], int]
     retries: dict[str, int]
+    refusals: dict[int, int]
     ejections: dict[str, int]
     waiting: dict[str, int]
     replicas: dict[str, ReplicaSeen]
@@ -87,6 +88,7 @@ def snapshot(balancer: Balancer) -> Snapshot:
         decisions=dict(seen.decisions),
         shadow=dict(seen.shadow),
         retries=dict(seen.retries),
+        refusals=dict(seen.refusals),
         ejections=dict(seen.ejections),
         waiting={model: s.admission.waiting for model, s in balancer.services.items()},
         replicas={
@@ -116,6 +118,7 @@ def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
         decisions=_sums([s.decisions for s in snapshots]),
         shadow=_sums([s.shadow for s in snapshots]),
         retries=_sums([s.retries for s in snapshots]),
+        refusals=_sums([s.refusals for s in snapshots]),
         ejections=_sums([s.ejections for s in snapshots]),
         waiting=_sums([s.waiting for s in snapshots]),
         replicas=_replicas(snapshots),
@@ -137,6 +140,7 @@ def resume(telemetry: Telemetry, before: Snapshot) -> None:
     telemetry.decisions.update(before.decisions)
     telemetry.shadow.update(before.shadow)
     telemetry.retries.update(before.retries)
+    telemetry.refusals.update(before.refusals)
     telemetry.ejections.update(before.ejections)
 
 

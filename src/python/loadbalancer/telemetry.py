@@ -28,7 +28,11 @@ class Histogram:
 
 
 class Telemetry:
-    """What happened since the start."""
+    """What happened since the start.
+
+    Attributes:
+        refusals: errors that we answered with ourselves, by status.
+    """
 
     def __init__(self) -> None:
         self.overhead_s = Histogram(OVERHEAD_BOUNDS_S)
@@ -40,4 +44,5 @@ class Telemetry:
         self.decisions: Counter[tuple[str, str]] = Counter()
         self.shadow: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
+        self.refusals: Counter[int] = Counter()
         self.ejections: Counter[str] = Counter()
