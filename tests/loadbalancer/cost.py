@@ -1,0 +1,133 @@
+"""What the load balancer's own code costs, without sockets: `python -m tests.loadbalancer.cost`.
+
+CPU per request and per chunk of a stream, the best of some rounds: it says the same on a machine
+that does other things besides.  The kernel and uvloop come on top; docs/benchmarks/loadbalancer.md
+has the sum.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from random import Random
+
+import uvloop
+
+from loadbalancer.balancer import Balancer, Rules
+from loadbalancer.board import Together
+from loadbalancer.desk import FrontDesk
+from servekit.relay.connection import Connection
+from servekit.relay.front import Front
+from servekit.relay.upstream import Upstream
+from servekit.timing.clock import SystemClock
+from servekit.wire.address import read_address
+from tests.loadbalancer.engine import EVENT, WHOLE, chunk, request, whole
+
+CLIENTS = 64
+TURNS = 60
+ROUNDS = 15
+CHUNKS = 50
+
+# As a client and vLLM's server write them.
+REQUEST = request(
+    b'{"model":"m","prompt":"hello there, this is a prompt","max_tokens":16}',
+    b"content-type: application/json\r\nuser-agent: x\r\naccept: */*\r\n",
+)
+ANSWER = whole(
+    WHOLE,
+    lines=b"date: Sat, 21 Nov 2026 10:00:00 GMT\r\nserver: uvicorn\r\n"
+    b"content-type: application/json\r\n",
+)
+STREAM = (
+    b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 10:00:00 GMT\r\nserver: uvicorn\r\n"
+    b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+EVENT_CHUNK, LAST_CHUNK = chunk(EVENT), b"0\r\n\r\n"
+
+
+class Wire(asyncio.Transport):
+    """Takes whatever is written."""
+
+    def write(self, data: object) -> None:
+        pass
+
+    def writelines(self, pieces: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Warm(Upstream):
+    """Always has an idle connection, and keeps those that it gave."""
+
+    def __init__(self, given: list[Connection]) -> None:
+        super().__init__(read_address("http://127.0.0.1:9"), 1.0)
+        self._given = given
+        self._spare: list[Connection] = []
+
+    def idle(self) -> Connection:
+        if self._spare:
+            connection = self._spare.pop()
+        else:
+            connection = Connection(self._spare.append)
+            connection.connection_made(Wire())
+        self._given.append(connection)
+        return connection
+
+
+def house(policy: str, given: list[Connection]) -> list[Front]:
+    """Return the clients of a load balancer over two engines, whose connections come to *given*."""
+    balancer = Balancer(Rules(policy=policy), Random(0), SystemClock().now)
+    for name in ("r0", "r1"):
+        balancer.add(name, "http://127.0.0.1:9", ("m",)).upstream = Warm(given)
+    desk = FrontDesk(balancer, Together(balancer))
+    fronts = [Front(desk, set()) for _ in range(CLIENTS)]
+    for front in fronts:
+        front.connection_made(Wire())
+    return fronts
+
+
+def ask(fronts: list[Front], given: list[Connection]) -> list[Connection]:
+    """Let every client send a request; return the connections on which the engines have them."""
+    given.clear()
+    for front in fronts:
+        front.data_received(REQUEST)
+    return list(given)
+
+
+def answer_all(fronts: list[Front], given: list[Connection]) -> int:
+    """Have every client answered; return how many were."""
+    for connection in ask(fronts, given):
+        connection.data_received(ANSWER)
+    return CLIENTS
+
+
+def stream_all(fronts: list[Front], given: list[Connection]) -> int:
+    """Have every client answered by a stream; return how many chunks were relayed."""
+    connections = ask(fronts, given)
+    for piece in (STREAM, *(EVENT_CHUNK for _ in range(CHUNKS)), LAST_CHUNK):
+        for connection in connections:
+            connection.data_received(piece)
+    return CLIENTS * CHUNKS
+
+
+def seconds(policy: str, work: Callable[[list[Front], list[Connection]], int]) -> float:
+    """Return the CPU time of one unit of *work*, the best of some rounds."""
+    given: list[Connection] = []
+    fronts = house(policy, given)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begun_s = time.process_time()
+        units = sum(work(fronts, given) for _ in range(TURNS))
+        best = min(best, (time.process_time() - begun_s) / units)
+    return best
+
+
+async def main() -> None:
+    for policy in ("round-robin", "least-inflight", "queue", "prefix", "latency"):
+        whole_us, chunk_us = (1e6 * seconds(policy, work) for work in (answer_all, stream_all))
+        print(f"{policy:16}{whole_us:8.2f} us a request{chunk_us:8.2f} us a chunk")  # noqa: T201
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
