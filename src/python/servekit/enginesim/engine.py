@@ -202,6 +202,7 @@ class Engine:
             preemptions=counters.preemptions,
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens + decoded * done,
+            kv_tokens=total * self.config.block_size,
         )
 
     def emitted(self, sequence: Sequence) -> int:

@@ -129,8 +129,9 @@ class World:
             self._retry(trip, decision.replica)
         account = self._ledger.account(decision.replica)
         trip.account, trip.replica = account, replica
-        trip.held = self._ledger.begin(account, trip.arrival.prompt_tokens)
+        # In the load balancer's order: what a policy finds does not include the request itself.
         self._policy.sent(trip.route, account, now)
+        trip.held = self._ledger.begin(account, trip.arrival.prompt_tokens)
         replica.trips[trip.number] = trip
         profile = replica.engine.profile
         way_s = profile.frontend_s + profile.frontend_token_s * trip.arrival.prompt_tokens
@@ -333,8 +334,8 @@ class World:
                 self._send(trip, now)
 
     def _restart(self, replica: Replica, now: float) -> None:
-        del now
         replica.up = True
+        self._ledger.returned(replica.setup.name, now)
         self._policy.forget(replica.setup.name)
 
     def _remove(self, replica: Replica, now: float) -> None:
