@@ -121,6 +121,24 @@ async def test_replicas_join_and_leave_with_the_answer() -> None:
     assert len(changes) == 2
 
 
+async def test_model_is_known_while_all_its_replicas_are_replaced() -> None:
+    """Those that have joined are asked first what they serve; nobody is told that it is gone."""
+    zone = Zone({(NAME, "A"): ["10.0.0.1"]})
+    balancer = empty_balancer()
+    async with serving(zone) as resolver:
+        discovery = Discovery(Source(NAME, 8000), resolver_of(resolver), balancer, lambda: None)
+        await discovery.once()
+        balancer.serves(balancer.replicas["10.0.0.1:8000"], ("m",))
+        before = balancer.services["m"]
+        zone.records[NAME, "A"] = ["10.0.0.2"]
+        await discovery.once()
+        meanwhile = balancer.services.get("m")
+        balancer.serves(balancer.replicas["10.0.0.2:8000"], ("m",))
+
+    assert meanwhile is before
+    assert [account.name for account in balancer.services["m"].pool] == ["10.0.0.2:8000"]
+
+
 @pytest.mark.parametrize("what", ["fails", "knows no such name", "has no address"])
 async def test_answer_that_does_not_come_changes_nothing(what: str) -> None:
     """The last one holds, and the next good one counts again."""

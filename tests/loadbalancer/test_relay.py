@@ -284,11 +284,12 @@ async def test_silent_engine_is_a_timeout() -> None:
 async def test_no_engine_is_503_and_not_ready() -> None:
     """/readyz tells whoever routes to us; /health keeps the seed's 200."""
     async with running() as (_, port):
+        asked = await post(port)
         close = b"HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         ready = await talk(port, b"GET /readyz " + close)
         health = await talk(port, b"GET /health " + close)
 
-    assert status(ready) == 503
+    assert (status(asked), status(ready)) == (503, 503)
     assert status(health) == 200
     assert json.loads(body(health))["healthy_endpoints"] == 0
 
@@ -386,3 +387,12 @@ async def test_models_are_listed_as_openai_lists_them() -> None:
         "owned_by": str,
         "replicas": int,
     }
+
+
+async def test_name_of_any_length_is_refused_in_few_words() -> None:
+    """Nobody wants a megabyte back."""
+    async with running(Engine()) as (_, port):
+        answer = await post(port, b'{"model":"' + b"a" * 1_000_000 + b'"}')
+
+    assert status(answer) == 404
+    assert len(answer) < 1000

@@ -41,6 +41,23 @@ async def test_reload_replaces_replicas_without_losing_a_request() -> None:
     assert len(new.bodies) >= 5
 
 
+async def test_reload_of_every_replica_leaves_the_queue_standing() -> None:
+    """Between the old ones and the new ones there is no moment without any."""
+    old, new = Held("whole"), Engine()
+    async with running(old, new, most_in_flight=1) as (balancer, port):
+        apply_fleet(balancer, fleet_of(old))
+        under_way = asyncio.create_task(post(port))
+        await until(lambda: len(old.bodies) == 1)
+        waiting = [asyncio.create_task(post(port)) for _ in range(5)]
+        await until(lambda: balancer.services["m"].admission.waiting == 5)
+        apply_fleet(balancer, fleet_of(new))
+        old.go.set()
+        answers = await asyncio.gather(under_way, *waiting)
+
+    assert {answer[:12] for answer in answers} == {b"HTTP/1.1 200"}
+    assert (len(old.bodies), len(new.bodies)) == (1, 5)
+
+
 async def test_fleet_with_a_policy_nobody_wrote_changes_nothing() -> None:
     """Not even the replicas that were named before it: all of a fleet holds, or nothing."""
     standing, other = Engine(), Engine()

@@ -1,7 +1,8 @@
 """What a load balancer knows and decides; the sockets are elsewhere."""
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from random import Random
 
 import msgspec
@@ -30,6 +31,8 @@ from servekit.routing.registry import policy_named
 from servekit.wire.address import read_address
 
 DECISIONS_KEPT = 200
+# A name that is longer is no model's, and need not be sent back whole.
+MOST_NAME_SHOWN = 200
 # A refusal without Retry-After: long enough for a few requests of a full batch to end.
 DEFAULT_REST_S = 0.25
 
@@ -88,8 +91,19 @@ class Balancer:
         # A name that nobody knows is found out at start, not at the first request.
         policy_named(rules.policy, rng)
         self._asked_for: dict[tuple[str, str], Policy] = {}
+        self._changing = False
 
     # Membership.
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Add and remove replicas as one: who waits for a model does not see it without any."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+            self._arrange()
 
     def add(self, name: str, url: str, models: tuple[str, ...] = ()) -> Replica:
         """Add a replica.  It serves nothing until its models are known.
@@ -111,8 +125,7 @@ class Balancer:
         replica = self.replicas.pop(name)
         self.ledger.close(name)
         replica.upstream.close()
-        for service in self.services.values():
-            service.policy.forget(name)
+        self._forget(name)
         self._arrange()
 
     def serves(self, replica: Replica, models: tuple[str, ...]) -> None:
@@ -143,14 +156,26 @@ class Balancer:
     def came_back(self, replica: Replica) -> None:
         """*replica* was away, and has probably been restarted."""
         self.ledger.returned(replica.name, self.now())
+        self._forget(replica.name)
+
+    def _forget(self, name: str) -> None:
+        """What policies learnt of a replica is no longer so."""
         for service in self.services.values():
-            service.policy.forget(replica.name)
+            service.policy.forget(name)
+            if service.shadow is not None:
+                service.shadow.forget(name)
+        for policy in self._asked_for.values():
+            policy.forget(name)
 
     def _arrange(self) -> None:
+        if self._changing:
+            return
         served = {model for replica in self.replicas.values() for model in replica.models}
         for model in served - self.services.keys():
             self.services[model] = self._new_service(model)
-        for model in self.services.keys() - served:
+        # A replica that has not said yet what it serves may serve what nobody else does now.
+        all_known = all(replica.models for replica in self.replicas.values())
+        for model in self.services.keys() - served if all_known else ():
             gone = self.services.pop(model)
             gone.replicas = ()
             # Who is sent again, finds nobody; who waits, need not.
@@ -282,10 +307,15 @@ class Balancer:
     def _unknown(self, model: str) -> RequestInvalid | ModelUnknown | ReplicaMissing:
         if not model:
             return RequestInvalid("the request names no model; set 'model'")
+        named = repr(model[:MOST_NAME_SHOWN])
+        if not self.replicas:
+            return ReplicaMissing(
+                f"model {named} has no replica, nor has any other; try again later"
+            )
         if any(not replica.models for replica in self.replicas.values()):
             return ReplicaMissing(
-                f"model {model!r} is not known yet: a replica has not said what it serves; "
+                f"model {named} is not known yet: a replica has not said what it serves; "
                 "try again later"
             )
         known = ", ".join(sorted(self.services)) or "none"
-        return ModelUnknown(f"The model {model!r} does not exist; there are: {known}")
+        return ModelUnknown(f"The model {named} does not exist; there are: {known}")

@@ -126,10 +126,11 @@ class Discovery:
         wanted = {address.authority: address for address in found}
         standing = self._balancer.replicas.keys()
         gone, new = standing - wanted.keys(), wanted.keys() - standing
-        for name in gone:
-            self._balancer.remove(name)
-        for name in sorted(new):
-            self._balancer.add(name, wanted[name].url)
+        with self._balancer.changing():
+            for name in gone:
+                self._balancer.remove(name)
+            for name in sorted(new):
+                self._balancer.add(name, wanted[name].url)
         if gone or new:
             log.info("replicas changed", joined=sorted(new), left=sorted(gone))
             self._changed()

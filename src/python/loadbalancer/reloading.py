@@ -77,6 +77,13 @@ def apply_fleet(balancer: Balancer, fleet: Fleet) -> None:
         ConfigError: the fleet cannot be had; then nothing has changed.
     """
     check_fleet(fleet)
+    with balancer.changing():
+        _follow(balancer, fleet)
+    for model in fleet.models:
+        balancer.set_policy(model.name, model.policy or balancer.rules.policy)
+
+
+def _follow(balancer: Balancer, fleet: Fleet) -> None:
     wanted = {replica.name: replica for replica in fleet.replicas}
     for name, replica in list(balancer.replicas.items()):
         planned = wanted.get(name)
@@ -88,8 +95,6 @@ def apply_fleet(balancer: Balancer, fleet: Fleet) -> None:
             balancer.add(name, planned.url, (planned.model,))
         else:
             balancer.serves(standing, (planned.model,))
-    for model in fleet.models:
-        balancer.set_policy(model.name, model.policy or balancer.rules.policy)
 
 
 async def watch_all(files: list[Watched], clock: Clock) -> None:
