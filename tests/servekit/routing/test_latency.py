@@ -80,6 +80,16 @@ def test_paces_stay_around_one(seen: list[tuple[str, float, float, bool]]) -> No
     assert paces.of("stranger") == 1.0
 
 
+def test_paces_stand_a_prediction_that_always_errs() -> None:
+    """What all replicas share drifts for ever and must not over- or underflow."""
+    paces = Paces()
+    for _ in range(50_000):
+        paces.observe("a", 60.0, 0.001)
+        paces.observe("b", 60.0, 0.001)
+
+    assert math.isclose(paces.of("a"), paces.of("b"), rel_tol=0.05)
+
+
 def test_slower_replica_is_known_by_its_pace() -> None:
     """Twice as slow as the other, after as many answers of each."""
     model, paces = TtftModel(), Paces()

@@ -58,6 +58,8 @@ def test_requests_of_others_are_what_the_engine_holds_beyond_ours() -> None:
     ledger.polled("a", EngineLoad(running=4, waiting=1), now_s=0.0)
 
     assert account.strangers(0.0) == 2
+    assert account.held(0.0) == 5
+    assert account.held(9.0) == 3
 
 
 def test_speed_is_tokens_per_second_and_running_request() -> None:

@@ -1,6 +1,7 @@
 """What every policy promises, and what each one is for."""
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -151,6 +152,21 @@ def test_queue_avoids_a_long_prompt_that_is_being_read() -> None:
     assert picks("queue", pool, 20) == {"r0": 20}
 
 
+def test_full_caches_do_not_send_everything_to_the_slowest() -> None:
+    """Fast replicas fill theirs first; the slow one still gets what it can drain."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    for account, tokens, usage in zip(pool, (100, 300), (0.5, 0.95), strict=True):
+        for _ in range(4):
+            ledger.begin(account)
+        for at_s, generated in ((0.0, 0), (1.0, tokens)):
+            load = EngineLoad(running=4, kv_usage=usage, generation_tokens=generated)
+            ledger.polled(account.name, load, at_s)
+
+    for name in ("queue", "prefix"):
+        assert picks(name, pool, 20, now_s=1.0) == {"r1": 20}
+
+
 def test_p2c_looks_at_two_of_a_thousand() -> None:
     """The cost of a choice does not grow with the fleet."""
     decision = policy_named("p2c", Random(0)).choose(ASK, pool_of(Ledger(1.0), 1000), 0.0)
@@ -280,6 +296,68 @@ def test_prefix_remembers_as_much_as_the_engine_says_it_keeps() -> None:
         assert forgotten is not None
         assert known is not None
         assert known < forgotten
+
+
+def busy_pool(ledger: Ledger) -> Pool:
+    """Two replicas that take ten steps a second, each with ten requests of 5,000 tokens."""
+    pool = pool_of(ledger, 2)
+    for account in pool:
+        for _ in range(10):
+            ledger.begin(account, prompt_tokens=5000)
+        for at_s, tokens in ((0.0, 0), (1.0, 100)):
+            load = EngineLoad(running=10, generation_tokens=tokens)
+            ledger.polled(account.name, load, at_s)
+    return pool
+
+
+def test_latency_sends_a_few_at_a_time_where_every_step_reads_a_prompt() -> None:
+    """Two hundred prompts a second and ten steps: one follows the other, for a while."""
+    pool = busy_pool(Ledger(1.0))
+    policy = policy_named("latency", Random(0))
+    ask = RouteRequest(prompt_tokens=10)
+    chosen = []
+    for number in range(2000):
+        now_s = 1.0 + number / 200
+        decision = policy.choose(ask, pool, now_s)
+        account = pool.named(decision.replica)
+        assert account is not None
+        policy.sent(ask, account, now_s)
+        chosen.append(decision.replica)
+
+    follows = sum(one == other for one, other in pairwise(chosen[-1000:]))
+    assert follows > 750
+    assert 400 < chosen[-1000:].count("r0") < 600
+
+
+def test_latency_does_not_gather_at_the_price_of_a_cached_prompt() -> None:
+    """Who has read the prompt gets it, whoever got the one before."""
+    pool = busy_pool(Ledger(1.0))
+    policy = policy_named("latency", Random(0))
+    policy.sent(conversation(60), pool[1], 1.0)
+    for number in range(400):
+        policy.sent(RouteRequest(prompt_tokens=10), pool[number // 4 % 2], 1.0 + number / 200)
+    policy.sent(RouteRequest(prompt_tokens=10), pool[0], 3.01)
+
+    reasons = [policy.choose(conversation(60), pool, 3.02) for _ in range(50)]
+
+    assert sum(decision.replica == "r1" for decision in reasons) > 40
+    assert policy.choose(RouteRequest(prompt_tokens=10), pool, 3.02).reason == "together"
+
+
+def test_latency_gives_a_slow_starter_a_share_of_a_busy_fleet() -> None:
+    """It is faster than the others there, and gets more as time passes, not all and not nothing."""
+    ledger = Ledger(1.0)
+    pool = pool_of(ledger, 2)
+    for _ in range(10):
+        ledger.begin(pool[1], prompt_tokens=100)
+    ledger.returned("r0", now_s=100.0)
+    policy = policy_named("latency", Random(0))
+
+    def share(now_s: float) -> float:
+        ask = RouteRequest(prompt_tokens=1000)
+        return sum(policy.choose(ask, pool, now_s).replica == "r0" for _ in range(1000)) / 1000
+
+    assert 0.15 < share(100.0) < 0.4 < share(107.0) < share(111.0)
 
 
 @pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue", "prefix", "session", "latency"])

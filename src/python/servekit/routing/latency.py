@@ -9,6 +9,8 @@ The model is shared because a busy replica's own answers say little: it holds as
 before, so that what a further request costs cannot be told from its waits, which are late besides.
 What replicas hold differs, and that shows it.  Before anything is learnt the weights are those
 measured on one H200, and every pace is the same.
+
+Where engines read prompts nearly all the time, requests are sent a few at a time (gathering.py).
 """
 
 import math
@@ -17,6 +19,7 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
+from servekit.routing.gathering import WITHIN, Gathering
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import looked_at, lowest
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
@@ -57,13 +60,19 @@ class TtftModel:
         v = _PRIOR_VARIANCE
         self._covariance = (v, 0.0, 0.0, 0.0, v, 0.0, 0.0, v, 0.0, v)
 
+    def weights(self) -> tuple[float, float, float, float]:
+        """Return seconds: for being asked, per unread token, per queued token, per request held."""
+        a, b, c, d = self._weights
+        return a, b * _TOKENS, c * _TOKENS, d * _REQUESTS
+
     def predict(self, unread: int, queued: int, held: int) -> float:
         """Return seconds, never below 0."""
         a, b, c, d = self._weights
         seconds = a + (b * unread + c * queued) * _TOKENS + d * held * _REQUESTS
         return max(0.0, seconds)
 
-    def learn(self, unread: int, queued: int, held: int, ttft_s: float) -> None:
+    def learn(self, unread: int, queued: int, held: int, ttft_s: float) -> float:
+        """Return what would have been predicted."""
         x, y, z = unread * _TOKENS, queued * _TOKENS, held * _REQUESTS
         p, q, r, s, t, u, v, k, m, n = self._covariance
         a, b, c, d = self._weights
@@ -73,7 +82,8 @@ class TtftModel:
         gc = r + u * x + k * y + m * z
         gd = s + v * x + m * y + n * z
         spread = FORGETTING + ga + gb * x + gc * y + gd * z
-        step = (ttft_s - a - b * x - c * y - d * z) / spread
+        predicted_s = a + b * x + c * y + d * z
+        step = (ttft_s - predicted_s) / spread
         self._weights = (a + ga * step, b + gb * step, c + gc * step, d + gd * step)
         f = 1.0 / FORGETTING if max(p, t, k, n) < _MOST_VARIANCE else 1.0
         ha, hb, hc, hd = ga / spread, gb / spread, gc / spread, gd / spread
@@ -83,6 +93,7 @@ class TtftModel:
             (k - gc * hc) * f, (m - gc * hd) * f,
             (n - gd * hd) * f,
         )  # fmt: skip
+        return max(0.0, predicted_s)
 
 
 # How far one answer moves a replica's pace: half of its weight is gone after 34 more.
@@ -95,18 +106,23 @@ class Paces:
     """How many times as long as the typical replica each one takes.
 
     Kept as logarithms around their mean: only the weights say how long the typical one takes.
+
+    Attributes:
+        factors: by replica, `typical` times what `of` says; strangers are not there.
     """
 
-    __slots__ = ("_logs", "_mean")
+    __slots__ = ("_logs", "_mean", "factors", "typical")
 
     def __init__(self) -> None:
         self._logs: dict[str, float] = {}
         self._mean = 0.0
+        # The exponentials of both, which are read more often than they change.
+        self.factors: dict[str, float] = {}
+        self.typical = 1.0
 
     def of(self, replica: str) -> float:
         """Return the factor; 1.0 for a stranger."""
-        known = self._logs.get(replica)
-        return 1.0 if known is None else math.exp(known - self._mean)
+        return self.factors.get(replica, self.typical) / self.typical
 
     def observe(self, replica: str, expected_s: float, ttft_s: float) -> None:
         """*replica* took *ttft_s* where *expected_s* was predicted."""
@@ -114,14 +130,25 @@ class Paces:
             return
         surprise = math.log(ttft_s / expected_s)
         step = _PACE_GAIN * max(-_MOST_SURPRISE, min(_MOST_SURPRISE, surprise))
-        self._logs[replica] = self._logs.get(replica, self._mean) + step
-        self._mean += step / len(self._logs)
+        known = self._logs[replica] = self._logs.get(replica, self._mean) + step
+        self.factors[replica] = math.exp(known)
+        self._move(self._mean + step / len(self._logs))
 
     def forget(self, replica: str) -> None:
         """*replica* is a stranger again; the others keep their places."""
         if self._logs.pop(replica, None) is not None:
+            del self.factors[replica]
             logs = self._logs.values()
-            self._mean = sum(logs) / len(logs) if logs else 0.0
+            self._move(sum(logs) / len(logs) if logs else 0.0)
+
+    def _move(self, mean: float) -> None:
+        # All may drift the same way for ever; exponentials would not stand it.
+        if abs(mean) > 1.0:
+            self._logs = {name: known - mean for name, known in self._logs.items()}
+            self.factors = {name: math.exp(known) for name, known in self._logs.items()}
+            mean = 0.0
+        self._mean = mean
+        self.typical = math.exp(mean)
 
 
 class Latency:
@@ -136,17 +163,18 @@ class Latency:
         self._index = PrefixIndex()
         self._model = TtftModel()
         self._paces = Paces()
+        self._gathering = Gathering()
         # What a request found when it was sent, until its first byte says how long that took.
         self._found: dict[int, tuple[RouteRequest, int, int, int]] = {}
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        hits = self._index.hits(request.blocks) if request.blocks else _NO_HITS
-        scores = [
-            (a.name, self._score(request, hits, a, now_s)) for a in looked_at(pool, self._rng)
-        ]
+        scores = self._scores(request, pool, now_s)
         if self._rng.random() < EXPLORED:
             name, _ = scores[int(self._rng.random() * len(scores))]
             return Decision(name, self.name, "explore", tuple(scores))
+        joined = self._gathering.open(len(pool))
+        if joined is not None and _is_near(joined, scores):
+            return Decision(joined, self.name, "together", tuple(scores))
         return lowest(self.name, scores, self._rng)
 
     def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
@@ -157,37 +185,60 @@ class Latency:
             self._index.add(name, blocks, blocks_held(account, request.block_tokens))
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
-        held = account.ours + account.strangers(now_s)
-        self._found[id(request)] = (request, unread, account.prefilling, held)
+        self._found[id(request)] = (request, unread, account.prefilling, account.held(now_s))
+        self._gathering.sent(account, now_s)
 
     def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
         found = self._found.pop(id(request), None)
         if found is not None:
             _, unread, queued, held = found
             pace = self._paces.of(account.name)
-            expected_s = pace * self._model.predict(unread, queued, held)
-            self._paces.observe(account.name, expected_s, ttft_s)
-            self._model.learn(unread, queued, held, ttft_s / pace)
+            predicted_s = self._model.learn(unread, queued, held, ttft_s / pace)
+            self._paces.observe(account.name, pace * predicted_s, ttft_s)
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
         self._paces.forget(replica)
 
-    def _score(
-        self, request: RouteRequest, hits: Mapping[str, int], account: Account, now_s: float
-    ) -> float:
+    def _scores(self, request: RouteRequest, pool: Pool, now_s: float) -> list[tuple[str, float]]:
+        """Return the seconds that each replica would take; written for speed, as `learn` is.
+
+        Who starts slowly counts as slower for all but a share of the requests: seconds differ so
+        little between replicas that four times as many would always be the most.
+        """
+        hits = self._index.hits(request.blocks) if request.blocks else _NO_HITS
+        asked, per_unread, per_queued, per_held = self._model.weights()
         unread = request.prompt_tokens
-        if hits:
-            unread = _unread(request, hits.get(account.name, 0))
-        held = account.ours + account.strangers(now_s)
-        ttft_s = self._model.predict(unread, account.prefilling, held)
-        return ttft_s * self._paces.of(account.name) * account.handicap(now_s)
+        factors, typical = self._paces.factors, self._paces.typical
+        scores: list[tuple[str, float]] = []
+        for account in looked_at(pool, self._rng):
+            name = account.name
+            if hits:
+                unread = _unread(request, hits.get(name, 0))
+            seconds = asked + per_unread * unread + per_queued * account.prefilling
+            seconds += per_held * account.held(now_s)
+            slower = factors.get(name, typical) / typical
+            handicap = account.handicap(now_s)
+            if handicap > 1.0 and self._rng.random() * handicap > 1.0:
+                slower *= handicap
+            scores.append((name, seconds * slower if seconds > 0.0 else 0.0))
+        return scores
 
 
 # Requests that never get a first byte must not be remembered for ever.
 _MOST_UNANSWERED = 10_000
 
 _NO_HITS: Mapping[str, int] = {}
+
+
+def _is_near(name: str, scores: list[tuple[str, float]]) -> bool:
+    """Whether *name* is among *scores*, and hardly worse than the best of them."""
+    score, best = None, math.inf
+    for other, seconds in scores:
+        if other == name:
+            score = seconds
+        best = min(best, seconds)
+    return score is not None and score <= WITHIN * best
 
 
 def _unread(request: RouteRequest, hit_blocks: int) -> int:

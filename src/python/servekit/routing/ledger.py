@@ -37,6 +37,7 @@ class Account:
 
     __slots__ = (
         "_back_at_s",
+        "_others",
         "_polled_at_s",
         "_stale_after_s",
         "_strangers",
@@ -57,7 +58,9 @@ class Account:
         self.last_load: EngineLoad | None = None
         self._polled_at_s = float("-inf")
         self._stale_after_s = stale_after_s
+        # Others' requests, as a running mean, and in whole ones.
         self._strangers = 0.0
+        self._others = 0
         self._back_at_s = float("-inf")
 
     @property
@@ -77,14 +80,18 @@ class Account:
 
     def handicap(self, now_s: float) -> float:
         """Return what its work counts for: more than 1 while it starts slowly after an absence."""
-        elapsed = (now_s - self._back_at_s) / SLOW_START_S
-        return 1.0 if elapsed >= 1.0 else 1.0 + (SLOW_START_FACTOR - 1.0) * (1.0 - elapsed)
+        left = 1.0 - (now_s - self._back_at_s) / SLOW_START_S
+        return 1.0 if left <= 0.0 else 1.0 + (SLOW_START_FACTOR - 1.0) * left
 
     def strangers(self, now_s: float) -> int:
         """Return how many requests the engine holds that are not ours, by its last polls."""
+        return self._others if now_s - self._polled_at_s <= self._stale_after_s else 0
+
+    def held(self, now_s: float) -> int:
+        """Return how many requests the engine holds: ours, and others' by its last polls."""
         if now_s - self._polled_at_s > self._stale_after_s:
-            return 0
-        return max(0, round(self._strangers))
+            return self.in_flight + self.elsewhere
+        return self.in_flight + self.elsewhere + self._others
 
     def _record(self, load: EngineLoad, now_s: float) -> None:
         speed = _tokens_per_s(self.last_load, load, now_s - self._polled_at_s)
@@ -95,6 +102,7 @@ class Account:
         others = held - self.ours
         weight = _STRANGERS_EWMA if self.load(now_s) is not None else 1.0
         self._strangers += weight * (others - self._strangers)
+        self._others = max(0, round(self._strangers))
         self.last_load = load
         self._polled_at_s = now_s
 
@@ -124,24 +132,24 @@ class InFlight:
 class Pool(Sequence[Account]):
     """The replicas that a request may go to: built when that changes, not per request."""
 
-    __slots__ = ("_accounts", "_by_name")
+    __slots__ = ("_by_name", "accounts")
 
     def __init__(self, accounts: Iterable[Account]) -> None:
-        self._accounts = tuple(accounts)
-        self._by_name = {account.name: account for account in self._accounts}
+        self.accounts = tuple(accounts)
+        self._by_name = {account.name: account for account in self.accounts}
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        return len(self.accounts)
 
     def __iter__(self) -> Iterator[Account]:
-        return iter(self._accounts)
+        return iter(self.accounts)
 
     @overload
     def __getitem__(self, index: int) -> Account: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Account, ...]: ...
     def __getitem__(self, index: int | slice) -> Account | tuple[Account, ...]:
-        return self._accounts[index]
+        return self.accounts[index]
 
     def named(self, name: str) -> Account | None:
         """Return the account called *name*; None where it is no candidate."""
@@ -150,7 +158,7 @@ class Pool(Sequence[Account]):
     def without(self, names: Iterable[str]) -> "Pool":
         """Return the pool that is left without *names*."""
         gone = frozenset(names)
-        return Pool(account for account in self._accounts if account.name not in gone)
+        return Pool(account for account in self.accounts if account.name not in gone)
 
 
 class Ledger:

@@ -5,6 +5,7 @@ by prefix alone sends everyone who shares a system prompt to one replica.  Both 
 first token, so they are added up: the tokens that must still be read, and the work that is queued.
 """
 
+from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
@@ -63,14 +64,14 @@ class Prefix:
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
 
-    def _compared(self, pool: Pool, hits: dict[str, int]) -> list[Account]:
+    def _compared(self, pool: Pool, hits: dict[str, int]) -> Sequence[Account]:
         accounts = looked_at(pool, self._rng)
         if len(accounts) == len(pool):
             return accounts
         names = {account.name for account in accounts}
         longest = sorted(hits, key=hits.__getitem__, reverse=True)[:MOST_HOLDERS]
         known = (pool.named(name) for name in longest if name not in names)
-        return accounts + [account for account in known if account is not None]
+        return [*accounts, *(account for account in known if account is not None)]
 
     def _unread(self, request: RouteRequest, hits: dict[str, int], name: str, busy: bool) -> float:
         """Return the prompt tokens that *name* must still read, in requests' work."""

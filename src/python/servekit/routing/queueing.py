@@ -4,6 +4,8 @@ A replica's score is the work it holds over the speed at which it drains it.  Wo
 requests in flight, which we count and which is never late; what others hold, by the last poll;
 and the prompts that are still to be read, because a long prompt holds up everyone behind it.
 `num_requests_waiting` by itself says little: on a real engine it still reads 1 when hundreds run.
+How full the KV cache is says less: the fast replicas of an unequal fleet fill theirs first, and
+whoever shuns them then sends everything to the slowest.
 """
 
 from collections.abc import Sequence
@@ -18,11 +20,6 @@ from servekit.routing.request import RouteRequest
 # Reading this many prompt tokens costs an engine about as much as one more request in its batch:
 # on an H200 2,000 tokens take 45 ms, and one of 100 sequences takes its share of 600 steps of 7 ms.
 TOKENS_LIKE_A_REQUEST = 2000.0
-
-# A batch slows down, and then preempts, as its KV cache fills; above this share every further
-# request is likely to wait.
-KV_TIGHT = 0.9
-KV_TIGHT_FACTOR = 4.0
 
 
 class Queue(Unlearning):
@@ -52,10 +49,7 @@ def queue_score(account: Account, typical: float, now_s: float) -> float:
 
     Never None: a replica whose poll is stale is judged by what we sent it ourselves.
     """
-    work = 1.0 + account.ours + account.strangers(now_s)
+    work = 1.0 + account.held(now_s)
     work += account.prefilling / TOKENS_LIKE_A_REQUEST
     work *= account.handicap(now_s)
-    load = account.load(now_s)
-    if load is not None and load.kv_usage is not None and load.kv_usage > KV_TIGHT:
-        work *= KV_TIGHT_FACTOR
     return work if account.tokens_per_s is None else work * typical / account.tokens_per_s
