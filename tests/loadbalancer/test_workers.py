@@ -1,5 +1,6 @@
 """Several workers that decide as one."""
 
+import copy
 import os
 from random import Random
 
@@ -8,7 +9,7 @@ from loadbalancer.board import ROOM_BYTES, Board, Together, bury
 from loadbalancer.exposition import exposition
 from loadbalancer.supervising import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 from loadbalancer.workers import SharedCounts
-from servekit.routing.ledger import Ledger, Pool
+from servekit.routing.ledger import InFlight, Ledger, Pool
 
 
 def test_worker_sees_what_another_process_has_in_flight() -> None:
@@ -46,6 +47,51 @@ def test_successor_of_a_worker_starts_from_nothing() -> None:
     shared.refresh(Pool([account]))
 
     assert account.elsewhere == 0
+
+
+async def test_limit_holds_for_all_workers_together() -> None:
+    """What one has let in, another has no room for; it is let in once there is."""
+    one = SharedCounts(workers=2)
+    other = copy.copy(one)
+    other.become(1)
+    here, there = Worker(one), Worker(other)
+    guests = [Guest(here), Guest(here), Guest(there)]
+    for guest in guests:
+        guest.worker.room.enter(guest, replicas=1, now_s=5.0)
+    assert [guest.held is not None for guest in guests] == [True, True, False]
+
+    assert guests[0].held is not None
+    here.balancer.ended(guests[0].held)
+    there.balancer.sweep()
+
+    assert guests[2].held is not None
+
+
+class Worker:
+    """One of those that share a limit of two requests for the one replica."""
+
+    def __init__(self, shared: SharedCounts) -> None:
+        rules = Rules(policy="queue", most_in_flight=2)
+        self.shared = shared
+        self.balancer = Balancer(rules, Random(0), lambda: 5.0, shared)
+        self.account = self.balancer.add("r", "http://127.0.0.1:1", ("m",)).account
+        self.room = self.balancer.services["m"].admission
+
+
+class Guest:
+    """Is at the replica from when it is let in."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.held: InFlight | None = None
+
+    def admitted(self, waited_s: float) -> None:
+        del waited_s
+        self.held = self.worker.balancer.ledger.begin(self.worker.account)
+        self.worker.shared.publish(self.worker.account)
+
+    def turned_away(self, why: str) -> None:
+        raise AssertionError(why)
 
 
 def test_post_is_what_was_posted_last_and_whole() -> None:

@@ -4,6 +4,7 @@ Engines queue too, but whoever waits in an engine's queue cannot go elsewhere an
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -24,10 +25,28 @@ class Admission:
         in_flight: requests that were let in and have not left.
     """
 
-    __slots__ = ("_letting_in", "_most_waiting", "_per_replica", "_wait_s", "_waiting", "in_flight")
+    __slots__ = (
+        "_elsewhere",
+        "_letting_in",
+        "_most_waiting",
+        "_per_replica",
+        "_wait_s",
+        "_waiting",
+        "in_flight",
+    )
 
-    def __init__(self, per_replica: int, most_waiting: int, wait_s: float) -> None:
-        """*per_replica* requests are let in for each replica there is; 0 is no limit."""
+    def __init__(
+        self,
+        per_replica: int,
+        most_waiting: int,
+        wait_s: float,
+        elsewhere: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """*per_replica* requests are let in for each replica there is; 0 is no limit.
+
+        *elsewhere* says how many other workers have let in.
+        """
+        self._elsewhere = elsewhere
         self._per_replica = per_replica
         self._most_waiting = most_waiting
         self._wait_s = wait_s
@@ -85,4 +104,6 @@ class Admission:
             waiter.turned_away(f"no room within {self._wait_s:g} s; try again later")
 
     def _has_room(self, replicas: int) -> bool:
-        return self._per_replica == 0 or self.in_flight < self._per_replica * replicas
+        if self._per_replica == 0:
+            return True
+        return self.in_flight + self._elsewhere() < self._per_replica * replicas

@@ -186,13 +186,26 @@ class Balancer:
         self.refresh()
 
     def _new_service(self, model: str) -> Service:
-        shadow = self.rules.shadow
+        rules = self.rules
         return Service(
             model,
-            policy_named(self.rules.policy, self._rng),
-            Admission(self.rules.most_in_flight, self.rules.most_waiting, self.rules.wait_s),
-            policy_named(shadow, self._rng) if shadow else None,
+            policy_named(rules.policy, self._rng),
+            Admission(
+                rules.most_in_flight,
+                rules.most_waiting,
+                rules.wait_s,
+                lambda: self._elsewhere(model),
+            ),
+            policy_named(rules.shadow, self._rng) if rules.shadow else None,
         )
+
+    def _elsewhere(self, model: str) -> int:
+        """Return how many requests other workers have at the replicas of *model*."""
+        service = self.services.get(model)
+        if self._shared is None or service is None:
+            return 0
+        self._shared.refresh(service.pool)
+        return sum(account.elsewhere for account in service.pool)
 
     # Requests.
 
