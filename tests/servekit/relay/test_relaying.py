@@ -120,6 +120,19 @@ async def test_request_that_met_the_end_of_an_idle_connection_is_sent_again() ->
     assert [got.count(b"GET") for got in engine.got] == [2, 1]
 
 
+async def test_connections_that_a_burst_has_left_are_closed() -> None:
+    """Each is a file that is open here and at the engine; the next request finds them out."""
+    engine = Engine(*[OK] * 8)
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    upstream = Upstream(Address("127.0.0.1", port), 2.0, idle_limit_s=0.0)
+
+    await asyncio.gather(*(upstream.fetch("/", LIMIT_S) for _ in range(8)))
+    await until(lambda: engine.closed == 8)
+
+    server.close()
+
+
 async def test_request_that_the_engine_dies_of_is_sent_twice_at_most() -> None:
     """Once on a connection that was idle, once on a new one; not down all that are idle."""
     engine = Fragile()

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import deque
 
 from servekit.errors.tree import EngineError, EngineTimeout, EngineUnreachable
 from servekit.relay.connection import Connection
@@ -24,7 +25,8 @@ class Upstream:
         self.address = address
         self._idle_limit_s = idle_limit_s
         self._connect_timeout_s = connect_timeout_s
-        self._idle: list[Connection] = []
+        # The one used last is used first, so that those at the front have been idle longest.
+        self._idle: deque[Connection] = deque()
         self._tls = ssl.create_default_context() if address.secure else None
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -33,9 +35,7 @@ class Upstream:
         """Return a connection that can be used at once; None where there is none."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.open:
-                continue
-            if self._loop.time() - connection.idle_since_s < self._idle_limit_s:
+            if self._is_usable(connection):
                 return connection
             connection.abandon()
         return None
@@ -95,6 +95,13 @@ class Upstream:
             return
         connection.idle_since_s = self._loop.time()
         self._idle.append(connection)
+        # What a burst has left behind would otherwise be kept for the next one.
+        while self._idle and not self._is_usable(self._idle[0]):
+            self._idle.popleft().abandon()
+
+    def _is_usable(self, connection: Connection) -> bool:
+        idle_s = self._loop.time() - connection.idle_since_s
+        return connection.open and idle_s < self._idle_limit_s
 
 
 class _Collected:
