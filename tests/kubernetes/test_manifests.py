@@ -1,4 +1,4 @@
-"""The manifests: valid for Kubernetes, closed by default, and in step with the fleet file."""
+"""The manifests: valid for Kubernetes, closed by default, and in step with what they name."""
 
 import re
 import shutil
@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from chat_backend.chat_settings import ChatSettings
+from loadbalancer.source import Source, read_source
 from model_server.settings import ModelServerSettings
-from servekit.fleet.fleet import load_fleet
 from servekit.settings.environment import read_settings
 from tests.kubernetes.manifests import (
     KUBECTL_MISSING,
@@ -218,23 +218,30 @@ def test_one_gpu_is_not_waited_for_by_two() -> None:
     assert deployment["spec"]["replicas"] == 1
 
 
-def test_the_fleet_file_and_the_manifests_agree() -> None:
-    """Model, context, memory, replicas and their addresses are said once, and checked here."""
-    fleet = load_fleet(str(ROOT / "loadbalancer/fleet.yaml"))
+def test_the_load_balancer_finds_every_pod_of_the_model_server() -> None:
+    """By the headless Service of the StatefulSet, whose names lead to pods: at the pods' own port,
+    and long before they are ready."""
     found = manifests("platform/replicated")
-    settings = one(found, "ConfigMap", "model-server")["data"]
+    pods = dict(pod_specs(found))
+    option, source = pods["managed-lb"]["containers"][0]["args"]
+    (port,) = pods["llama-model-server"]["containers"][0]["ports"]
+    servers = one(found, "StatefulSet", "llama-model-server")["spec"]
+    service = one(found, "Service", servers["serviceName"])["spec"]
+
+    assert option == "--discover"
+    assert read_source(source) == Source(servers["serviceName"], port["containerPort"])
+    assert service["clusterIP"] == "None"
+    assert service["publishNotReadyAddresses"]
+    assert service["selector"] == servers["template"]["metadata"]["labels"]
+
+
+def test_autoscaling_is_bounded_by_itself_alone() -> None:
+    """It begins where the StatefulSet does, and nothing else lists replicas."""
+    found = manifests("platform/replicated")
     scaled = one(found, "ScaledObject", "llama-model-server")["spec"]
     servers = one(found, "StatefulSet", "llama-model-server")["spec"]
 
-    (model,) = fleet.models
-    assert settings["SERVED_MODEL_NAME"] == model.name
-    assert int(settings["MAX_MODEL_LEN"]) == model.max_model_len
-    assert float(settings["GPU_MEMORY_UTILIZATION"]) == model.gpu_memory_utilization
-    assert len(fleet.replicas) == servers["replicas"] == scaled["maxReplicaCount"]
-    assert [replica.url for replica in fleet.replicas] == [
-        f"http://llama-model-server-{number}.{servers['serviceName']}:8000"
-        for number in range(len(fleet.replicas))
-    ]
+    assert scaled["minReplicaCount"] <= servers["replicas"] <= scaled["maxReplicaCount"]
 
 
 def test_the_backend_asks_the_load_balancer_where_there_is_one() -> None:
