@@ -33,6 +33,7 @@ class Engine:
         script: what /v1/completions does: `whole`, `stream`, `die` before the head, `die-silent`
             after the head, `die-mid-stream`, `die-mid-chunk`, `stall`, `endless`, or a status.
         bodies: the request bodies that came.
+        key: what it asks for under /v1, as vLLM does with --api-key.
         left: set once a client went away before the answer's end.
     """
 
@@ -42,6 +43,7 @@ class Engine:
     heads: list[bytes] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
+    key: bytes = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -56,7 +58,9 @@ class Engine:
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         path = head.split(b" ")[1]
-        if path == b"/v1/models":
+        if path == b"/v1/models" and b"Bearer " + self.key not in head and self.key:
+            writer.write(whole(b'{"error":"Unauthorized"}', 401))
+        elif path == b"/v1/models":
             writer.write(whole(MODELS))
         elif path == b"/metrics":
             writer.write(whole(METRICS))
@@ -134,6 +138,7 @@ async def running(
     *engines: Engine,
     keys: KeyRing | None = None,
     tracing: "Tracing | None" = None,
+    engine_key: str = "",
     drain_s: float = 0.2,
     **rules: Any,
 ) -> AsyncIterator[tuple[Balancer, int]]:
@@ -141,7 +146,9 @@ async def running(
     servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0) for engine in engines]
     clock = SystemClock()
     usual = Rules(policy="round-robin", poll_s=0.05)
-    balancer = Balancer(msgspec.structs.replace(usual, **rules), Random(0), clock.now)
+    balancer = Balancer(
+        msgspec.structs.replace(usual, **rules), Random(0), clock.now, engine_key=engine_key
+    )
     for number, (engine, server) in enumerate(zip(engines, servers, strict=True)):
         port = server.sockets[0].getsockname()[1]
         engine.url = f"http://127.0.0.1:{port}"

@@ -194,3 +194,18 @@ async def test_wrong_plan_ends_the_program_at_once(
     assert process.returncode == 2
     assert said.startswith(says)
     assert len(said.splitlines()) == 1
+
+
+async def test_key_that_no_header_can_hold_is_refused_unseen() -> None:
+    """A secret read from a file often ends its line."""
+    process = await asyncio.create_subprocess_exec(
+        *command("--endpoints", "http://127.0.0.1:1"),
+        env={**os.environ, "VLLM_API_KEY": "secret\n"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60.0):
+        _, said = await process.communicate()
+
+    assert process.returncode == 2
+    assert said.startswith(b"error: VLLM_API_KEY ")
+    assert b"secret" not in said

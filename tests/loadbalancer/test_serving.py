@@ -156,6 +156,30 @@ async def test_request_without_the_key_is_refused() -> None:
     assert len(engine.bodies) == 1
 
 
+async def test_engines_with_a_key_are_asked_with_it() -> None:
+    """For what they serve, and for whoever has shown a key of ours, which ends here."""
+    engine = Engine(key=b"theirs")
+    ring = read_keys(hashlib.sha256(b"ours").hexdigest(), "keys")
+    async with running(engine, keys=ring, engine_key="theirs") as (balancer, port):
+        await until(lambda: "m" in balancer.services)
+        answer = await post(port, lines=b"Authorization: Bearer ours\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"authorization: Bearer theirs\r\n" in engine.heads[0]
+    assert b"ours" not in engine.heads[0]
+
+
+async def test_engines_key_is_lent_to_nobody_who_has_none() -> None:
+    """Where everybody is let in, the engines themselves must ask."""
+    engine = Engine(key=b"theirs")
+    async with running(engine, engine_key="theirs") as (balancer, port):
+        await until(lambda: "m" in balancer.services)
+        await post(port, lines=b"authorization: Bearer guess\r\n")
+
+    assert b"authorization: Bearer guess\r\n" in engine.heads[0]
+    assert b"theirs" not in engine.heads[0]
+
+
 async def test_keys_guard_everything_that_tells_something() -> None:
     """Health does not, and the page is empty until it has a key; new keys count at once."""
     paths = ["/v1/models", "/metrics", "/replicas", "/decisions"]

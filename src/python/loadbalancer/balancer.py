@@ -74,9 +74,12 @@ class Balancer:
         now: Callable[[], float],
         shared: SharedCounts | None = None,
         decision_log: DecisionLog | None = None,
+        engine_key: str = "",
     ) -> None:
-        """*shared* are the counts of this and other workers, where there are any."""
+        """*shared* are the counts of this and other workers, where there are any; *engine_key* is
+        what the engines ask for, if anything."""
         self.rules = rules
+        self.engine_key = engine_key
         self._shared = shared
         self.decision_log = decision_log
         self.now = now
@@ -113,7 +116,7 @@ class Balancer:
         """
         if name in self.replicas:
             raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
-        upstream = Upstream(read_address(url), self.rules.connect_timeout_s)
+        upstream = Upstream(read_address(url), self.rules.connect_timeout_s, key=self.engine_key)
         replica = Replica(name, upstream, self.ledger.account(name), Health(self.rules.health))
         self.replicas[name] = replica
         if models:

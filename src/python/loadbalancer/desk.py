@@ -14,7 +14,7 @@ from loadbalancer.keys import KeyRing
 from servekit.errors.tree import ServeError
 from servekit.relay.answers import Answer, json_answer, not_allowed, refuse, status_of
 from servekit.relay.front import Client, Limits
-from servekit.relay.heads import RequestHead
+from servekit.relay.heads import RequestHead, with_key
 
 if TYPE_CHECKING:
     from loadbalancer.tracing import Tracing
@@ -89,6 +89,9 @@ class FrontDesk:
         route = self._routes.get(head.path)
         if route is not None:
             return route()
+        if self.keys and self._balancer.engine_key:
+            # Only of whoever has shown a key: without any, the engines' would be anybody's.
+            head = with_key(head, self._balancer.engine_key)
         traced = None if self.tracing is None else self.tracing.begin(head, self.now())
         try:
             asked = self._balancer.read(head.fields, body)

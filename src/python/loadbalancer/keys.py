@@ -17,6 +17,10 @@ class KeyRing:
     def __init__(self, digests: Iterable[str] = ()) -> None:
         self._digests = tuple(digests)
 
+    def __bool__(self) -> bool:
+        """Whether anybody is kept out."""
+        return bool(self._digests)
+
     def admits(self, authorization: bytes) -> bool:
         """Whether *authorization*, the header's value, carries one of the keys.
 

@@ -50,6 +50,7 @@ class BalancerSettings(Settings, frozen=True, kw_only=True):
     vllm_endpoints: tuple[str, ...] = ()
     metrics_poll_interval: float = 0.2
     log_level: str = "info"
+    vllm_api_key: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         source: a DNS name that stands for the replicas.
         admin_port: where /metrics and its like are answered, if not beside the requests.
         collector: URL that takes spans.
+        engine_key: what the engines ask for, if anything.
     """
 
     rules: Rules
@@ -75,6 +77,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     decision_log: Path | None = None
     admin_port: int | None = None
     collector: str | None = None
+    engine_key: str = ""
 
 
 def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
@@ -139,6 +142,7 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             source=source,
             decision_log=decision_log,
             admin_port=admin_port,
+            engine_key=_header_value("VLLM_API_KEY", settings.vllm_api_key),
             collector=collector_url(
                 otlp_endpoint, read_settings(OtelSettings, os.environ, _warn), _warn
             ),
@@ -216,7 +220,9 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     clock = SystemClock()
     rng = Random(plan.seed)
     decisions = _decision_log(plan, place, clock)
-    balancer = Balancer(plan.rules, rng, clock.now, place.counts, decisions)
+    balancer = Balancer(
+        plan.rules, rng, clock.now, place.counts, decisions, engine_key=plan.engine_key
+    )
     together = Together(balancer, place.board, place.worker)
     together.resume()
     server = Server(balancer, clock, rng, together=together, admin=place.admin)
@@ -342,6 +348,17 @@ def _named(urls: tuple[str, ...]) -> dict[str, str]:
 
 def _urls(endpoints: str | None) -> tuple[str, ...]:
     return tuple(url.strip() for url in (endpoints or "").split(",") if url.strip())
+
+
+def _header_value(name: str, value: str) -> str:
+    """Return *value*, of the variable *name*, if it can stand in a header.
+
+    Raises:
+        SettingInvalid: it cannot; the message does not show it, for it is a secret.
+    """
+    if value.isascii() and value.isprintable():
+        return value
+    raise SettingInvalid(f"{name} holds what no header can; is there a line end in it?")
 
 
 def _warn(message: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from servekit.errors.tree import RequestInvalid, StreamCut
-from servekit.relay.heads import read_request_head, read_response_head
+from servekit.relay.heads import read_request_head, read_response_head, with_key
 
 GOOD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 
@@ -82,6 +82,15 @@ def test_client_of_http_1_0_is_not_kept() -> None:
     head = read_request_head(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
 
     assert not head.keep_alive
+
+
+def test_key_takes_the_place_of_every_other() -> None:
+    """However often and in whatever letters the client has sent one."""
+    head = read_request_head(
+        b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a\r\nA: b\r\nAUTHORIZATION: c\r\n\r\n"
+    )
+
+    assert with_key(head, "k").passed_on == b"A: b\r\nauthorization: Bearer k\r\n"
 
 
 @given(st.binary(max_size=200))

@@ -24,6 +24,7 @@ _REQUEST = re.compile(
     rb"([A-Z]{1,16}) " + _ABSOLUTE + rb"(/[\x21-\x7e]*+) HTTP/1\.([01])\r\n" + _FIELDS
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*+)?\r\n" + _FIELDS)
+_AUTHORIZATION = re.compile(rb"^authorization:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 # More digits than any body has bytes.
 _MOST_DIGITS = 15
 
@@ -160,6 +161,17 @@ def request_head(head: RequestHead, address: Address, length: int) -> bytes:
     if length or head.method == "POST":
         return b"%bcontent-length: %d\r\n\r\n" % (lines, length)
     return lines + b"\r\n"
+
+
+def with_key(head: RequestHead, key: str) -> RequestHead:
+    """Return *head* with *key* in place of what its client is known by."""
+    passed_on = _AUTHORIZATION.sub(b"", head.passed_on) + bearer(key)
+    return msgspec.structs.replace(head, passed_on=passed_on)
+
+
+def bearer(key: str) -> bytes:
+    """Return the header line that carries *key*."""
+    return b"authorization: Bearer %b\r\n" % key.encode("latin-1")
 
 
 def answer_head(

@@ -7,7 +7,7 @@ from collections import deque
 from servekit.errors.tree import EngineError, EngineTimeout, EngineUnreachable
 from servekit.relay.connection import Connection
 from servekit.relay.framing import ChunkedBody, Framing
-from servekit.relay.heads import ResponseHead
+from servekit.relay.heads import ResponseHead, bearer
 from servekit.wire.address import Address
 
 # uvicorn, under vLLM, closes a connection that was idle for 5 s; one that is reused at that very
@@ -19,10 +19,17 @@ class Upstream:
     """The connections to one engine."""
 
     def __init__(
-        self, address: Address, connect_timeout_s: float, *, idle_limit_s: float = IDLE_LIMIT_S
+        self,
+        address: Address,
+        connect_timeout_s: float,
+        *,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        key: str = "",
     ) -> None:
-        """*idle_limit_s*: for how long a connection that nobody used may be used again."""
+        """*idle_limit_s*: for how long a connection that nobody used may be used again; *key*: what
+        the engine asks for, if anything."""
         self.address = address
+        self._authorization = bearer(key).decode("latin-1") if key else ""
         self._idle_limit_s = idle_limit_s
         self._connect_timeout_s = connect_timeout_s
         # The one used last is used first, so that those at the front have been idle longest.
@@ -69,10 +76,13 @@ class Upstream:
         """
         collected = _Collected(self._loop)
         connection = self.idle() or await self.connect()
-        head = f"GET {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n\r\n"
+        head = (
+            f"GET {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
+            f"{self._authorization}\r\n"
+        )
         try:
             async with asyncio.timeout(timeout_s):
-                connection.send(head.encode(), b"", collected)
+                connection.send(head.encode("latin-1"), b"", collected)
                 return await collected.answer
         except TimeoutError as error:
             raise EngineTimeout(
