@@ -177,11 +177,14 @@ TWICE = "http://127.0.0.1:1,http://127.0.0.1:1"
         (("--fleet", "fleet.yaml"), b"error: model 'm': policy 'best' is unknown"),
         (("--endpoints", TWICE), b"error: endpoint '127.0.0.1:1' is given twice"),
         (("--policy", "best"), b"error: policy 'best' is unknown"),
+        (("--shadow", "best"), b"error: policy 'best' is unknown"),
+        (("--fleet", "h100", "--endpoints", TWICE), b"error: --fleet and --endpoints are given"),
+        (("--endpoints", ","), b"error: --endpoints is empty"),
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_wrong_plan_ends_the_program_at_once(
-    tmp_path: Path, options: tuple[str, str], says: bytes, workers: str
+    tmp_path: Path, options: tuple[str, ...], says: bytes, workers: str
 ) -> None:
     """Workers are not started to fail of it again and again: one line, and exit code 2."""
     (tmp_path / "fleet.yaml").write_text(FLEET)

@@ -31,7 +31,7 @@ from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
 from servekit.relay.listening import listen
-from servekit.routing.registry import policy_named
+from servekit.routing.registry import POLICY_NAMES, policy_named
 from servekit.settings.environment import Settings, read_settings
 from servekit.timing.clock import Clock, SystemClock
 from servekit.wire.address import read_address
@@ -93,15 +93,22 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
         ] = None,
         host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
         port: Annotated[int, typer.Option(help="port; 0 is a free one")] = port,
-        policy: Annotated[str, typer.Option(help="routing policy")] = policy,
+        policy: Annotated[
+            str, typer.Option(help=f"who gets a request: {', '.join(POLICY_NAMES)}")
+        ] = policy,
         shadow: Annotated[str | None, typer.Option(help="policy to compare with")] = None,
-        drain_s: Annotated[float, typer.Option(help="seconds to finish what runs")] = 30.0,
-        answer_timeout_s: Annotated[float, typer.Option(help="longest silence")] = 1800.0,
+        drain_s: Annotated[
+            float, typer.Option(min=0.0, help="seconds to finish what runs, once asked to stop")
+        ] = 30.0,
+        answer_timeout_s: Annotated[
+            float, typer.Option(min=0.1, help="longest silence of an engine, in seconds")
+        ] = 1800.0,
         api_keys: Annotated[
             Path | None, typer.Option(help="file of SHA-256 digests, one key a line")
         ] = None,
         most_in_flight: Annotated[
-            int, typer.Option(help="requests per replica before others wait here; 0 is no limit")
+            int,
+            typer.Option(min=0, help="requests per replica before others wait here; 0 is no limit"),
         ] = 0,
         workers: Annotated[int, typer.Option(help="processes that share the port")] = 1,
         admin_port: Annotated[
@@ -117,7 +124,7 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
         configure_logs(settings.log_level)
-        if settings.metrics_poll_interval <= 0:
+        if not 0 < settings.metrics_poll_interval < float("inf"):
             raise SettingInvalid("METRICS_POLL_INTERVAL is not above 0; give it in seconds")
         rules = Rules(
             policy=policy,
@@ -126,6 +133,7 @@ def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
             answer_timeout_s=answer_timeout_s,
             most_in_flight=most_in_flight,
         )
+        _require_one(**{"--fleet": fleet, "--endpoints": endpoints, "--discover": discover})
         source = read_source(discover) if discover else None
         given = fleet or source
         urls = _urls(endpoints) or (() if given else settings.vllm_endpoints)
@@ -344,6 +352,19 @@ def _named(urls: tuple[str, ...]) -> dict[str, str]:
             raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
         named[name] = url
     return named
+
+
+def _require_one(**sources: str | None) -> None:
+    """Refuse to guess where the replicas are.
+
+    Raises:
+        SettingInvalid: they are said to be in several places.
+    """
+    given = [option for option, value in sources.items() if value is not None]
+    if len(given) > 1:
+        raise SettingInvalid(f"{' and '.join(given)} are given; say once where the replicas are")
+    if given and not (sources[given[0]] or "").strip(", "):
+        raise SettingInvalid(f"{given[0]} is empty; say where the replicas are, or leave it out")
 
 
 def _urls(endpoints: str | None) -> tuple[str, ...]:
