@@ -90,6 +90,18 @@ def test_paces_stand_a_prediction_that_always_errs() -> None:
     assert math.isclose(paces.of("a"), paces.of("b"), rel_tol=0.05)
 
 
+def test_late_answers_move_a_pace_less() -> None:
+    """A hundred answers that were all sent before the first of them came are worth a few."""
+    prompt, late = Paces(), Paces()
+    for _ in range(100):
+        for paces, missed in ((prompt, 1.0), (late, 100.0)):
+            paces.observe("a", 1.0, 2.0, missed)
+            paces.observe("b", 1.0, 1.0, missed)
+
+    assert prompt.of("a") / prompt.of("b") > 3.0
+    assert 1.0 < late.of("a") / late.of("b") < 1.1
+
+
 def test_slower_replica_is_known_by_its_pace() -> None:
     """Twice as slow as the other, after as many answers of each."""
     model, paces = TtftModel(), Paces()

@@ -299,20 +299,22 @@ def test_prefix_remembers_as_much_as_the_engine_says_it_keeps() -> None:
 
 
 def busy_pool(ledger: Ledger) -> Pool:
-    """Two replicas that take ten steps a second, each with ten requests of 5,000 tokens."""
+    """Two replicas that take 80 steps a second, each with ten requests of 5,000 tokens."""
     pool = pool_of(ledger, 2)
     for account in pool:
         for _ in range(10):
             ledger.begin(account, prompt_tokens=5000)
-        for at_s, tokens in ((0.0, 0), (1.0, 100)):
-            load = EngineLoad(running=10, generation_tokens=tokens)
+        for at_s, tokens in ((0.0, 0), (1.0, 800)):
+            load = EngineLoad(
+                running=10, waiting=0, kv_usage=0.5, kv_tokens=10**8, generation_tokens=tokens
+            )
             ledger.polled(account.name, load, at_s)
     return pool
 
 
 def test_latency_sends_a_few_at_a_time_where_every_step_reads_a_prompt() -> None:
-    """Two hundred prompts a second and ten steps: one follows the other, for a while."""
-    pool = busy_pool(Ledger(1.0))
+    """Two hundred prompts a second and eighty steps: one follows the other, for a while."""
+    pool = busy_pool(Ledger(period_s=100.0))
     policy = policy_named("latency", Random(0))
     ask = RouteRequest(prompt_tokens=10)
     chosen = []
@@ -331,7 +333,7 @@ def test_latency_sends_a_few_at_a_time_where_every_step_reads_a_prompt() -> None
 
 def test_latency_does_not_gather_at_the_price_of_a_cached_prompt() -> None:
     """Who has read the prompt gets it, whoever got the one before."""
-    pool = busy_pool(Ledger(1.0))
+    pool = busy_pool(Ledger(period_s=100.0))
     policy = policy_named("latency", Random(0))
     policy.sent(conversation(60), pool[1], 1.0)
     for number in range(400):

@@ -100,6 +100,10 @@ class TtftModel:
 _PACE_GAIN = 0.02
 # An answer that took e times as long as expected says as much as one that took a hundred times.
 _MOST_SURPRISE = 1.0
+# An answer speaks of the time when its request was sent.  Where more answers than this have come
+# since, as many will come that know nothing of what this one changes, so that it changes less:
+# else a queue of seconds makes paces swing.
+_PROMPT = 4.0
 
 
 class Paces:
@@ -124,12 +128,14 @@ class Paces:
         """Return the factor; 1.0 for a stranger."""
         return self.factors.get(replica, self.typical) / self.typical
 
-    def observe(self, replica: str, expected_s: float, ttft_s: float) -> None:
-        """*replica* took *ttft_s* where *expected_s* was predicted."""
+    def observe(self, replica: str, expected_s: float, ttft_s: float, missed: float = 0.0) -> None:
+        """*replica* took *ttft_s* where *expected_s* was predicted, *missed* answers of it ago."""
         if expected_s <= 0.0 or ttft_s <= 0.0:
             return
         surprise = math.log(ttft_s / expected_s)
         step = _PACE_GAIN * max(-_MOST_SURPRISE, min(_MOST_SURPRISE, surprise))
+        if missed > _PROMPT:
+            step *= _PROMPT / missed
         known = self._logs[replica] = self._logs.get(replica, self._mean) + step
         self.factors[replica] = math.exp(known)
         self._move(self._mean + step / len(self._logs))
@@ -165,14 +171,15 @@ class Latency:
         self._paces = Paces()
         self._gathering = Gathering()
         # What a request found when it was sent, until its first byte says how long that took.
-        self._found: dict[int, tuple[RouteRequest, int, int, int]] = {}
+        self._found: dict[int, tuple[RouteRequest, int, int, int, int]] = {}
+        self._answers = 0
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
         scores = self._scores(request, pool, now_s)
         if self._rng.random() < EXPLORED:
             name, _ = scores[int(self._rng.random() * len(scores))]
             return Decision(name, self.name, "explore", tuple(scores))
-        joined = self._gathering.open(len(pool))
+        joined = self._gathering.open(request.prompt_tokens, len(pool), now_s)
         if joined is not None and _is_near(joined, scores):
             return Decision(joined, self.name, "together", tuple(scores))
         return lowest(self.name, scores, self._rng)
@@ -185,16 +192,20 @@ class Latency:
             self._index.add(name, blocks, blocks_held(account, request.block_tokens))
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
-        self._found[id(request)] = (request, unread, account.prefilling, account.held(now_s))
+        held = account.held(now_s)
+        self._found[id(request)] = (request, unread, account.prefilling, held, self._answers)
         self._gathering.sent(account, now_s)
 
     def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
         found = self._found.pop(id(request), None)
+        self._answers += 1
         if found is not None:
-            _, unread, queued, held = found
-            pace = self._paces.of(account.name)
+            _, unread, queued, held, answers = found
+            paces = self._paces
+            pace = paces.of(account.name)
             predicted_s = self._model.learn(unread, queued, held, ttft_s / pace)
-            self._paces.observe(account.name, pace * predicted_s, ttft_s)
+            missed = (self._answers - answers) / (len(paces.factors) or 1)
+            paces.observe(account.name, pace * predicted_s, ttft_s, missed)
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)

@@ -1,0 +1,252 @@
+"""Policies over many situations, loads and seeds, in virtual time.
+
+    python -m tests.servekit.routing.compare
+
+prints the tables of docs/benchmarks/loadbalancer.md.  The last column compares the last policy with
+the best of the others, seed by seed.
+"""
+
+import random
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from importlib import resources
+from itertools import product
+from statistics import fmean
+
+from bench.schedule import BLOCK_TOKENS
+from bench.trace_files import TraceRow, read_trace
+from servekit.enginesim.calibration import calibration_for
+from servekit.fleetsim.outcome import Outcome
+from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
+from servekit.fleetsim.world import World
+from servekit.routing.registry import policy_named
+
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+CONTEXT = 32_768
+
+# Of saturation: quiet, busy, and two that cannot last.
+LOADS = (0.6, 0.9, 1.1, 1.2)
+REQUESTS_PER_REPLICA = 1_500
+
+Lengths = Callable[[random.Random], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a user may have.
+
+    Attributes:
+        gpus: one replica each.
+        saturation: requests per second beyond which queues only grow; `--saturation` finds it.
+        lengths: prompt and output tokens of one request; None for the Mooncake trace.
+        burst: coefficient of variation of the gaps between requests; 1 is Poisson.
+        late: the share of the run for which the last replica is not there yet.
+        length: runs have so many times the usual number of requests.
+    """
+
+    name: str
+    gpus: tuple[str, ...]
+    saturation: float
+    lengths: Lengths | None
+    burst: float = 1.0
+    late: float = 0.0
+    length: float = 1.0
+
+
+def _alike(rng: random.Random) -> tuple[int, int]:
+    return _normal(rng, 512, 128), _normal(rng, 256, 64)
+
+
+def _long_and_short(rng: random.Random) -> tuple[int, int]:
+    """One prompt in ten is a document."""
+    if rng.random() < 0.1:
+        return _normal(rng, 8_000, 2_000), _normal(rng, 256, 64)
+    return _normal(rng, 256, 64), _normal(rng, 256, 64)
+
+
+def _any_answer(rng: random.Random) -> tuple[int, int]:
+    """Answers as unequal as people's questions."""
+    return _normal(rng, 512, 128), min(4_000, max(1, round(rng.lognormvariate(5.0, 1.0))))
+
+
+def _short_answer(rng: random.Random) -> tuple[int, int]:
+    """Classification: what an engine does is reading."""
+    return _normal(rng, 512, 128), _normal(rng, 16, 4)
+
+
+def _normal(rng: random.Random, mean: float, deviation: float) -> int:
+    return max(1, round(rng.gauss(mean, deviation)))
+
+
+H, A = "h100", "a100-80gb"
+SITUATIONS = (
+    Situation("equal", (H,) * 4, 133.0, _alike),
+    Situation("uneven", (H, H, H, A), 115.0, _alike),
+    Situation("eight", (H,) * 8, 266.0, _alike),
+    Situation("eight, two slower", (H,) * 6 + (A,) * 2, 231.0, _alike),
+    Situation("one joins late", (H,) * 4, 133.0, _alike, late=0.3),
+    Situation("bursts", (H,) * 4, 133.0, _alike, burst=4.0),
+    Situation("long and short", (H,) * 4, 80.0, _long_and_short),
+    Situation("unequal answers", (H,) * 4, 129.0, _any_answer),
+    Situation("short answers", (H,) * 4, 303.0, _short_answer),
+    Situation("shared prefixes", (H,) * 4, 29.6, None),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """TTFT in ms, E2E in s."""
+
+    ttft_p50: float
+    ttft_p99: float
+    e2e_mean: float
+    e2e_p99: float
+
+
+# What is in a cell, and which of them the last column compares.
+TABLES = (("ttft_p50", "ttft_p99", ".0f"), ("e2e_mean", "e2e_p99", ".2f"))
+
+
+def arrivals(situation: Situation, load: float, seed: int) -> list[Arrival]:
+    """Return the requests of one run; the same for every policy."""
+    rng = random.Random(seed)
+    number = _requests(situation)
+    rate = situation.saturation * load
+    if situation.lengths is None:
+        return list(_traced(rate, seed, number))
+    shape = 1.0 / situation.burst**2
+    made, now_s = [], 0.0
+    for _ in range(number):
+        now_s += rng.gammavariate(shape, 1.0 / (rate * shape))
+        prompt, output = situation.lengths(rng)
+        made.append(Arrival(now_s, MODEL, prompt, output))
+    return made
+
+
+def _requests(situation: Situation) -> int:
+    return round(REQUESTS_PER_REPLICA * len(situation.gpus) * situation.length)
+
+
+def _traced(rate: float, seed: int, number: int) -> Iterator[Arrival]:
+    """The trace, begun elsewhere by each seed, and sped up to *rate*."""
+    source = resources.files("bench.traces") / "mooncake_conversation.jsonl"
+    rows = read_trace(source.read_text(), "mooncake")
+    rng = random.Random(seed)
+    first = rng.randrange(len(rows))
+    turned = rows[first:] + rows[:first]
+    length_s = rows[-1].at_s + 3.0
+    speed = rate * length_s / len(rows)
+    # The trace counts in steps of 3 s, in which everybody would come at once.
+    times = sorted(
+        ((row.at_s - rows[first].at_s) % length_s + 3.0 * rng.random()) / speed for row in turned
+    )
+    for at_s, row in list(zip(times, turned, strict=True))[:number]:
+        yield _asked(at_s, row)
+
+
+def _asked(at_s: float, row: TraceRow) -> Arrival:
+    blocks = row.blocks[: row.prompt_tokens // BLOCK_TOKENS]
+    return Arrival(at_s, MODEL, row.prompt_tokens, row.output_tokens, blocks, str(row.blocks[1:2]))
+
+
+def world(situation: Situation, load: float, seed: int) -> Scenario:
+    """Return the fleet of *situation*."""
+    setups = tuple(
+        ReplicaSetup(f"r{number}", MODEL, calibration_for(MODEL, gpu=gpu), CONTEXT)
+        for number, gpu in enumerate(situation.gpus)
+    )
+    length_s = _requests(situation) / (situation.saturation * load)
+    late = (Failure(setups[-1].name, 0.0, situation.late * length_s),) if situation.late else ()
+    return Scenario(setups, failures=late, seed=seed)
+
+
+def served(situation: Situation, load: float, seed: int, policy: str) -> Outcome:
+    """Serve one run."""
+    scenario = world(situation, load, seed)
+    run = World(scenario, lambda rng: policy_named(policy, rng))
+    return run.run(arrivals(situation, load, seed))
+
+
+def figures(situation: Situation, load: float, seed: int, policy: str) -> Figures:
+    """Return what one run was like."""
+    outcome = served(situation, load, seed, policy)
+    assert outcome.failed == 0, f"{situation.name}: {outcome.failed} requests failed"
+    p50, p99 = outcome.ttft_quantiles((0.5, 0.99))
+    (e2e_p99,) = outcome.e2e_quantiles((0.99,))
+    return Figures(1e3 * p50, 1e3 * p99, fmean(outcome.e2e_s), e2e_p99)
+
+
+def saturation(situation: Situation) -> float:
+    """Return the requests per second that end in the middle half of a long flood."""
+    flood = replace(situation, saturation=3.0 * situation.saturation, late=0.0, length=5)
+    outcome = served(flood, 1.0, 1, "least-inflight")
+    ends = sorted(a + e for a, e in zip(outcome.at_s, outcome.e2e_s, strict=True))
+    quarter = len(ends) // 4
+    return 2 * quarter / (ends[3 * quarter] - ends[quarter])
+
+
+Job = tuple[Situation, float, int, str]
+
+
+def tables(
+    situations: Sequence[Situation], loads: Sequence[float], seeds: Sequence[int], names: list[str]
+) -> Iterator[str]:
+    """Yield the lines of a table for TTFT and one for E2E."""
+    jobs: list[Job] = list(product(situations, loads, seeds, names))
+    with ProcessPoolExecutor() as pool:
+        found = dict(zip(jobs, pool.map(_figures, jobs, chunksize=4), strict=True))
+    for first, second, digits in TABLES:
+        yield f"| {first} / {second} | " + " | ".join(names) + " | of the best other |"
+        yield "|---" * (len(names) + 2) + "|"
+        for situation, load in product(situations, loads):
+            runs = {n: [found[situation, load, seed, n] for seed in seeds] for n in names}
+            head = f"{situation.name}, {load:.0%}"
+            cells = [_cell(runs[n], first, second, digits) for n in names]
+            compared = f"{_ratio(runs, first)}; {_ratio(runs, second)}"
+            yield "| " + " | ".join((head, *cells, compared)) + " |"
+        yield ""
+
+
+def _figures(job: Job) -> Figures:
+    return figures(*job)
+
+
+def _cell(runs: Sequence[Figures], first: str, second: str, digits: str) -> str:
+    means = (fmean(getattr(run, key) for run in runs) for key in (first, second))
+    return " / ".join(format(mean, digits) for mean in means)
+
+
+def _ratio(runs: dict[str, list[Figures]], key: str) -> str:
+    """Return by how much the last policy differs from the best of the others, in per cent: the
+    mean, and the least and the most of the seeds."""
+    values = {name: [getattr(run, key) for run in of] for name, of in runs.items()}
+    *others, ours = values.values()
+    best = min(others, key=fmean)
+    changes = [100.0 * (a / b - 1.0) for a, b in zip(ours, best, strict=True)]
+    mean = 100.0 * (fmean(ours) / fmean(best) - 1.0)
+    return f"{mean:+.0f} ({min(changes):+.0f} to {max(changes):+.0f})"
+
+
+def main() -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--policies", default="least-inflight,queue,prefix,latency")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--loads", default=",".join(map(str, LOADS)))
+    parser.add_argument("--only", default="", help="situations whose name contains this")
+    parser.add_argument("--saturation", action="store_true")
+    asked = parser.parse_args()
+    situations = [one for one in SITUATIONS if asked.only in one.name]
+    if asked.saturation:
+        for one in situations:
+            print(f"{one.name}: {saturation(one):.1f} requests/s")  # noqa: T201
+        return
+    loads = [float(load) for load in asked.loads.split(",")]
+    seeds = range(1, asked.seeds + 1)
+    for line in tables(situations, loads, seeds, asked.policies.split(",")):
+        print(line)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
