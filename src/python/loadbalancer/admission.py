@@ -81,7 +81,7 @@ class Admission:
         """Let in whom there is room for."""
         # Who is let in may leave at once, where no replica is left to ask.  Letting in the next one
         # from there would nest them, a thousand deep.
-        if self._letting_in:
+        if not self._waiting or self._letting_in:
             return
         self._letting_in = True
         try:

@@ -89,7 +89,7 @@ class FrontDesk:
         route = self._routes.get(head.path)
         if route is not None:
             return route()
-        if self.keys and self._balancer.engine_key:
+        if self._balancer.engine_key and self.keys:
             # Only of whoever has shown a key: without any, the engines' would be anybody's.
             head = with_key(head, self._balancer.engine_key)
         traced = None if self.tracing is None else self.tracing.begin(head, self.now())

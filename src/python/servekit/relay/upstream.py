@@ -42,7 +42,8 @@ class Upstream:
         """Return a connection that can be used at once; None where there is none."""
         while self._idle:
             connection = self._idle.pop()
-            if self._is_usable(connection):
+            idle_s = self._loop.time() - connection.idle_since_s
+            if connection.open and idle_s < self._idle_limit_s:
                 return connection
             connection.abandon()
         return None
@@ -103,15 +104,12 @@ class Upstream:
         if self._closed:
             connection.abandon()
             return
-        connection.idle_since_s = self._loop.time()
-        self._idle.append(connection)
+        idle = self._idle
+        now_s = connection.idle_since_s = self._loop.time()
+        idle.append(connection)
         # What a burst has left behind would otherwise be kept for the next one.
-        while self._idle and not self._is_usable(self._idle[0]):
-            self._idle.popleft().abandon()
-
-    def _is_usable(self, connection: Connection) -> bool:
-        idle_s = self._loop.time() - connection.idle_since_s
-        return connection.open and idle_s < self._idle_limit_s
+        while idle and now_s - idle[0].idle_since_s >= self._idle_limit_s:
+            idle.popleft().abandon()
 
 
 class _Collected:
