@@ -29,6 +29,16 @@ def test_failures_in_a_row_eject_for_longer_each_time() -> None:
     assert not health.failed(3.0)
 
 
+def test_requests_that_fail_together_eject_once() -> None:
+    """A crash fails whatever was in flight; that is one crash, and not the hundredth."""
+    health = Health(HealthRules(faults_to_eject=3, eject_s=1.0))
+
+    assert [health.failed(0.0) for _ in range(100)].count(True) == 1
+
+    assert health.ejections == 1
+    assert health.available(1.0)
+
+
 def test_breaker_lets_one_request_through_when_its_time_is_over() -> None:
     """Closed, open, half open with one on trial, and closed by a success."""
     health = Health(HealthRules(faults_to_eject=1, eject_s=1.0))

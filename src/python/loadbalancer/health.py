@@ -118,8 +118,11 @@ class Health:
 
     def failed(self, now_s: float) -> bool:
         """A request failed through its fault; return whether that takes it out."""
-        self._faults += 1
         self.troubled = True
+        if now_s < self._out_until_s:
+            # It was sent before the replica was taken out, and says nothing that is new.
+            return False
+        self._faults += 1
         self._trial = False
         # While it is on probation after an ejection, one more fault is enough.
         if self._faults < self._rules.faults_to_eject and not self._out_for_s:
