@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loadbalancer.admission import Admission
 from loadbalancer.asked import look_at, route_request
-from loadbalancer.health import Health, HealthRules
+from loadbalancer.health import DEFAULT_REST_S, Health, HealthRules, rest_asked_s
 from loadbalancer.keys import KeyRing, read_keys
 from loadbalancer.retry import BUDGET_FLOOR, BUDGET_SHARE, RetryBudget
 from servekit.errors.tree import RequestInvalid, SettingInvalid
@@ -71,6 +71,36 @@ def test_polls_take_out_and_bring_back() -> None:
     assert health.poll_succeeded()
     assert health.available(0.0)
     assert not health.poll_succeeded()
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({b"retry-after": b"7"}, 7.0),
+        ({}, DEFAULT_REST_S),
+        ({b"retry-after": b"soon"}, DEFAULT_REST_S),
+        ({b"retry-after": b"-3"}, DEFAULT_REST_S),
+        (
+            {
+                b"date": b"Sat, 21 Nov 2026 15:00:00 GMT",
+                b"retry-after": b"Sat, 21 Nov 2026 15:00:20 GMT",
+            },
+            20.0,
+        ),
+        (
+            {
+                b"date": b"Sat, 21 Nov 2026 15:00:00 GMT",
+                b"retry-after": b"Sat, 21 Nov 2026 14:00:00 GMT",
+            },
+            0.0,
+        ),
+        ({b"retry-after": b"Sat, 21 Nov 2026 15:00:20 GMT"}, DEFAULT_REST_S),
+        ({b"retry-after": b"Sat, 21 Nov 2026 1:00869964454554"}, DEFAULT_REST_S),
+    ],
+)
+def test_retry_after_is_seconds_or_a_time(fields: dict[bytes, bytes], seconds: float) -> None:
+    """What is neither is as if it were not there."""
+    assert rest_asked_s(fields) == seconds
 
 
 def test_retry_after_is_respected_up_to_a_limit() -> None:

@@ -1,7 +1,7 @@
 """What a load balancer knows and decides; the sockets are elsewhere."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 
@@ -11,7 +11,7 @@ import structlog
 from loadbalancer.admission import Admission
 from loadbalancer.asked import Asked, look_at, route_request
 from loadbalancer.decision_log import DecisionLog
-from loadbalancer.health import Health, HealthRules
+from loadbalancer.health import Health, HealthRules, rest_asked_s
 from loadbalancer.replicas import Replica, Service
 from loadbalancer.retry import RetryBudget
 from loadbalancer.telemetry import Telemetry
@@ -33,8 +33,6 @@ from servekit.wire.address import read_address
 DECISIONS_KEPT = 200
 # A name that is longer is no model's, and need not be sent back whole.
 MOST_NAME_SHOWN = 200
-# A refusal without Retry-After: long enough for a few requests of a full batch to end.
-DEFAULT_REST_S = 0.25
 
 log = structlog.get_logger()
 
@@ -302,10 +300,9 @@ class Balancer:
             self.telemetry.ejections[replica.name] += 1
             self.refresh()
 
-    def refused(self, replica: Replica, retry_after: bytes) -> None:
-        """*replica* had no room, and asked for *retry_after* seconds without requests."""
-        seconds = float(retry_after) if retry_after.isdigit() else DEFAULT_REST_S
-        replica.health.refused(self.now(), seconds)
+    def refused(self, replica: Replica, fields: Mapping[bytes, bytes]) -> None:
+        """*replica* had no room; its answer's header *fields* may say for how long."""
+        replica.health.refused(self.now(), rest_asked_s(fields))
         self.refresh()
 
     def _policy_asked_for(self, service: Service, name: bytes) -> Policy:

@@ -233,7 +233,7 @@ class Exchange(Relaying):
             return False
         if head.status not in (429, 503):
             return False
-        self._balancer.refused(self._replica, head.fields.get(b"retry-after", b""))
+        self._balancer.refused(self._replica, head.fields)
         if not self._may_retry():
             return False
         connection, self._connection = self._connection, None

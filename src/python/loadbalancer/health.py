@@ -9,7 +9,12 @@ half open: one request is let through on trial, and what becomes of it closes th
 it again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+# A refusal without Retry-After: long enough for a few requests of a full batch to end.
+DEFAULT_REST_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +142,21 @@ class Health:
     def refused(self, now_s: float, retry_after_s: float) -> None:
         """It has no room, and asks to be left alone for a while."""
         self._rest_until_s = now_s + min(retry_after_s, self._rules.rest_at_most_s)
+
+
+def rest_asked_s(fields: Mapping[bytes, bytes]) -> float:
+    """Return for how many seconds a refusal with these headers asks to be left alone.
+
+    Where Retry-After is a time, the refusal's own Date says what time it was there.
+    """
+    asked = fields.get(b"retry-after", b"")
+    if asked.isdigit():
+        return float(asked)
+    try:
+        until, now = (
+            parsedate_to_datetime(value.decode("latin-1"))
+            for value in (asked, fields.get(b"date", b""))
+        )
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return DEFAULT_REST_S
