@@ -234,10 +234,10 @@ def main() -> None:
     parser.add_argument("--policies", default="least-inflight,queue,prefix,latency")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--loads", default=",".join(map(str, LOADS)))
-    parser.add_argument("--only", default="", help="situations whose name contains this")
+    parser.add_argument("--only", nargs="*", help="situations by name, instead of all")
     parser.add_argument("--saturation", action="store_true")
     asked = parser.parse_args()
-    situations = [one for one in SITUATIONS if asked.only in one.name]
+    situations = [one for one in SITUATIONS if asked.only is None or one.name in asked.only]
     if asked.saturation:
         for one in situations:
             print(f"{one.name}: {saturation(one):.1f} requests/s")  # noqa: T201

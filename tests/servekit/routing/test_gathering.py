@@ -36,7 +36,8 @@ def _account(ledger: Ledger, name: str = "a", *, waiting: int = 0, used: int = C
 
 
 def _open(gathering: Gathering, replicas: int = 2) -> str | None:
-    return gathering.open(PROMPT_TOKENS, replicas, now_s=1.0)
+    account = gathering.open(PROMPT_TOKENS, replicas, now_s=1.0)
+    return None if account is None else account.name
 
 
 def _after(account: Account, other: Account, rate: float) -> Gathering:
@@ -74,7 +75,7 @@ def test_long_prompt_is_not_gathered() -> None:
     ledger = Ledger(POLL_S)
     gathering = _after(_account(ledger), _account(ledger, "b"), 100.0)
 
-    assert gathering.open(CACHED // LEAST_CACHED, 2, now_s=1.0) == "a"
+    assert gathering.open(CACHED // LEAST_CACHED, 2, now_s=1.0) is ledger.account("a")
     assert gathering.open(CACHED // LEAST_CACHED + 1, 2, now_s=1.0) is None
 
 

@@ -19,8 +19,8 @@ FEWEST_STEPS = 0.33
 # token takes 20 us, so that a quarter of what reading takes is saved.
 LEAST_CACHED = 250
 
-# A request follows the one before it where that takes at most so many times the shortest.
-WITHIN = 1.2
+# A request follows the one before it where that costs at most this share of its wait.
+WITHIN = 0.17
 # And no more than so many go to one replica, one after the other.
 MOST = 8
 
@@ -52,7 +52,7 @@ class Gathering:
             self._account = account
             self._in_a_row = 1
 
-    def open(self, prompt_tokens: int, replicas: int, now_s: float) -> str | None:
+    def open(self, prompt_tokens: int, replicas: int, now_s: float) -> Account | None:
         """Return who of *replicas* should get the next request too; None where nobody should.
 
         Nobody should as long as the engine's speed and its cache are unknown.
@@ -64,7 +64,7 @@ class Gathering:
         steps = self._gap_s * replicas * account.tokens_per_s
         if not FEWEST_STEPS < steps < MOST_STEPS:
             return None
-        return account.name if _cached(account, now_s) >= LEAST_CACHED * prompt_tokens else None
+        return account if _cached(account, now_s) >= LEAST_CACHED * prompt_tokens else None
 
 
 def _cached(account: Account, now_s: float) -> float:
