@@ -38,9 +38,9 @@ _REQUESTS = 0.1
 EXPLORED = 0.02
 
 # Who comes makes those who are there decode more slowly, and decodes so too, which no wait for a
-# first token shows: one sequence of 640 tokens more lengthens an H200's steps by 0.04 ms, 10 ms over
-# an answer of 250 tokens.  A twentieth of that, in seconds per request held, keeps the fast replicas
-# of an unequal fleet from being crowded; four times as much makes short waits longer.
+# first token shows: one sequence of 640 tokens more lengthens an H200's steps by 0.04 ms, 10 ms in
+# an answer of 250 tokens.  A twentieth of that, in seconds per request held, keeps the fast
+# replicas of an unequal fleet from being crowded; four times as much makes short waits longer.
 CROWDING_S = 0.0005
 
 # Half of a sample's weight is gone after 693 more: seconds on a busy fleet, whose load changes
