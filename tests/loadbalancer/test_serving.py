@@ -4,15 +4,18 @@ import asyncio
 import hashlib
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from loadbalancer.admission import Admission
+from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.keys import read_keys
 from loadbalancer.reloading import Watched, apply_fleet
-from servekit.errors.tree import FleetInvalid
+from servekit.errors.tree import FleetInvalid, ReplicaMissing
 from servekit.fleet.fleet import Fleet, Model, Replica
 from tests.loadbalancer.engine import Engine, Held, post, running, talk
+from tests.support.clock import FakeClock
 from tests.support.waiting import until
 
 
@@ -235,3 +238,20 @@ async def test_what_is_refused_is_counted_by_status() -> None:
         await asyncio.gather(stuck, return_exceptions=True)
 
         assert balancer.telemetry.refusals == {503: 1, 400: 1, 404: 2}
+
+
+async def test_replica_is_asked_again_as_soon_as_its_rest_is_over() -> None:
+    """Not only when somebody looks at the clock again; until then it says for how long yet."""
+    clock = FakeClock()
+    balancer = Balancer(Rules(policy="queue"), Random(0), clock.now)
+    replica = balancer.add("r", "http://127.0.0.1:1", ("m",))
+    asked = balancer.read({}, b'{"model":"m"}')
+    balancer.refused(replica, {b"retry-after": b"2"})
+
+    clock.advance(0.5)
+    with pytest.raises(ReplicaMissing) as refused:
+        balancer.choose(asked, (), clock.now())
+    clock.advance(1.5)
+
+    assert refused.value.retry_after_s == 1.5
+    assert balancer.choose(asked, (), clock.now()).replica == "r"

@@ -233,9 +233,14 @@ class Balancer:
         Raises:
             ReplicaMissing: there is none.
         """
-        pool = asked.service.pool.without(tried) if tried else asked.service.pool
+        service = asked.service
+        pool = service.pool.without(tried) if tried else service.pool
         if not pool:
-            raise asked.service.missing(now_s)
+            # Somebody's rest may be over since anybody looked.
+            service.refresh(now_s)
+            pool = service.pool.without(tried)
+        if not pool:
+            raise service.missing(now_s)
         if self._shared is not None:
             self._shared.refresh(pool)
         return asked.policy.choose(asked.route, pool, now_s)
