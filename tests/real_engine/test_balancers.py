@@ -14,7 +14,7 @@ import pytest
 from servekit.wire import routes
 from tests.real_engine.engine import GENERATE, Engine
 from tests.real_engine.http import endless, get, load_of, open_stream, post, wait_for
-from tests.real_engine.programs import serving
+from tests.support.programs import program
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 
@@ -27,8 +27,8 @@ def balancer(
 ) -> Iterator[str]:
     """The URL of a load balancer in front of both engines."""
     endpoints = f"{engine.url},{second_engine.url}"
-    with serving(request.param, "--endpoints", endpoints, "--port", "0") as url:
-        yield url
+    with program(request.param, "--endpoints", endpoints, "--port", "0") as announced:
+        yield announced["url"]
 
 
 @pytest.fixture
@@ -132,7 +132,8 @@ def test_an_engine_that_is_killed_is_left_out(
         # It is meant to die: its log is no sign of a failure.
         victim: Engine = stack.enter_context(start(GENERATE))
         endpoints = f"{engine.url},{victim.url}"
-        url = stack.enter_context(serving(module, "--endpoints", endpoints, "--port", "0"))
+        started = program(module, "--endpoints", endpoints, "--port", "0")
+        url = stack.enter_context(started)["url"]
         body = {"model": engine.model, "prompt": "hello", "max_tokens": 4}
         for _ in range(4):
             post(f"{url}{routes.COMPLETIONS}", body)

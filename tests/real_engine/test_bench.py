@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.real_engine.engine import Engine
-from tests.real_engine.programs import run, serving
+from tests.support.programs import program, run
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 
@@ -34,7 +34,7 @@ def test_bench_measures_through_a_balancer(
 ) -> None:
     """The same command, with the load balancer's URL."""
     endpoints = f"{engine.url},{second_engine.url}"
-    with serving(module, "--endpoints", endpoints, "--port", "0") as url:
-        exported = run_bench(url, engine.model, tmp_path)
+    with program(module, "--endpoints", endpoints, "--port", "0") as balancer:
+        exported = run_bench(balancer["url"], engine.model, tmp_path)
 
     assert exported

@@ -15,7 +15,7 @@ from bench_environments.generated import deployment_of
 from servekit.fleet.fleet import Fleet, load_fleet
 from tests.real_engine.engine import COMMON_ARGS, Engine
 from tests.real_engine.http import load_of, wait_for
-from tests.real_engine.programs import run, serving
+from tests.support.programs import program, run
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 
@@ -39,8 +39,8 @@ def urls(fleet: Path) -> Iterator[list[str]]:
     """Both load balancers in front of it."""
     with ExitStack() as stack:
         yield [
-            stack.enter_context(serving(program, "--fleet", str(fleet), "--port", "0"))
-            for program in ("loadbalancer.baseline", "loadbalancer.managed")
+            stack.enter_context(program(module, "--fleet", str(fleet), "--port", "0"))["url"]
+            for module in ("loadbalancer.baseline", "loadbalancer.managed")
         ]
 
 
