@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from servekit.errors.tree import SettingInvalid
 from servekit.relay.front import IN_TRANSIT_S, Front, Host
+from servekit.relay.loss import notice_loss
 from servekit.timing.clock import Clock
 
 # How often deadlines are looked at: they are seconds and minutes long.
@@ -14,6 +15,9 @@ SWEEP_S = 0.25
 BACKLOG = 4096
 
 _DRAIN_LOOK_S = 0.05
+
+# Somebody may look away from an answer for a while, but an engine should not work for nobody.
+UNREAD_S = 120.0
 
 
 class Listener:
@@ -90,6 +94,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if shared:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((host, port))
+        notice_loss(listening, UNREAD_S)
     except (OSError, OverflowError) as error:
         listening.close()
         why = getattr(error, "strerror", None) or error

@@ -8,11 +8,15 @@ from servekit.errors.tree import EngineError, EngineTimeout, EngineUnreachable
 from servekit.relay.connection import Connection
 from servekit.relay.framing import ChunkedBody, Framing
 from servekit.relay.heads import ResponseHead, bearer
+from servekit.relay.loss import notice_loss
 from servekit.wire.address import Address
 
 # uvicorn, under vLLM, closes a connection that was idle for 5 s; one that is reused at that very
 # moment would be reset through no fault of the request's.
 IDLE_LIMIT_S = 4.0
+
+# A request that the engine's machine has not taken by then counts as lost.
+UNREAD_S = 25.0
 
 
 class Upstream:
@@ -67,6 +71,7 @@ class Upstream:
             ) from error
         except (OSError, UnicodeError) as error:
             raise EngineUnreachable(f"{where.url} cannot be connected: {error}") from error
+        notice_loss(connection.transport.get_extra_info("socket"), UNREAD_S)
         return connection
 
     async def fetch(self, path: str, timeout_s: float) -> tuple[int, bytes]:
