@@ -6,7 +6,7 @@ from loadbalancer.forms import is_form, model_in_form
 from loadbalancer.replicas import Service
 from servekit.errors.tree import RequestInvalid
 from servekit.routing.policy import Policy
-from servekit.routing.prefix_index import prompt_blocks
+from servekit.routing.prefix_index import BLOCK_BYTES, prompt_blocks
 from servekit.routing.request import RouteRequest
 
 # A token of English is about four bytes; a policy only compares.
@@ -67,7 +67,9 @@ def route_request(
     """Return the request as *policy*, and who shadows it, want to see it."""
     blocks: tuple[int, ...] = ()
     session = None
-    if policy.reads_prompt or (shadow is not None and shadow.reads_prompt):
+    reads = policy.reads_prompt or (shadow is not None and shadow.reads_prompt)
+    # A body that is shorter than a block has none.
+    if reads and size >= BLOCK_BYTES:
         # The whole conversation, as it was written: two that begin alike are alike in their bytes.
         blocks = prompt_blocks(seen.conversation)
     if policy.reads_session or (shadow is not None and shadow.reads_session):

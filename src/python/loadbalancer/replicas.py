@@ -62,5 +62,5 @@ class Service:
         if len(up) - len(good) > MOST_EJECTED * len(self.replicas):
             good = up
         accounts = tuple(r.account for r in good)
-        if accounts != self.pool[:]:
+        if accounts != self.pool:
             self.pool = Pool(accounts)

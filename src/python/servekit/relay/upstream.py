@@ -65,13 +65,13 @@ class Upstream:
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self._rest), where.host, where.port, ssl=self._tls
                 )
+            notice_loss(connection.transport.get_extra_info("socket"), UNREAD_S)
         except TimeoutError as error:
             raise EngineTimeout(
                 f"{where.url} was not connected within {self._connect_timeout_s:g} s"
             ) from error
         except (OSError, UnicodeError) as error:
             raise EngineUnreachable(f"{where.url} cannot be connected: {error}") from error
-        notice_loss(connection.transport.get_extra_info("socket"), UNREAD_S)
         return connection
 
     async def fetch(self, path: str, timeout_s: float) -> tuple[int, bytes]:

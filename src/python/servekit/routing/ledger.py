@@ -5,8 +5,7 @@ replica's last poll with its age.  A poll older than three periods is unknown, a
 zero.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable
 
 from servekit.metrics.engine_load import EngineLoad
 
@@ -129,27 +128,15 @@ class InFlight:
         self.ended = False
 
 
-class Pool(Sequence[Account]):
+class Pool(tuple[Account, ...]):
     """The replicas that a request may go to: built when that changes, not per request."""
 
-    __slots__ = ("_by_name", "accounts")
+    _by_name: dict[str, Account]
 
-    def __init__(self, accounts: Iterable[Account]) -> None:
-        self.accounts = tuple(accounts)
-        self._by_name = {account.name: account for account in self.accounts}
-
-    def __len__(self) -> int:
-        return len(self.accounts)
-
-    def __iter__(self) -> Iterator[Account]:
-        return iter(self.accounts)
-
-    @overload
-    def __getitem__(self, index: int) -> Account: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Account, ...]: ...
-    def __getitem__(self, index: int | slice) -> Account | tuple[Account, ...]:
-        return self.accounts[index]
+    def __new__(cls, accounts: Iterable[Account]) -> "Pool":
+        pool = super().__new__(cls, accounts)
+        pool._by_name = {account.name: account for account in pool}
+        return pool
 
     def named(self, name: str) -> Account | None:
         """Return the account called *name*; None where it is no candidate."""
@@ -158,7 +145,7 @@ class Pool(Sequence[Account]):
     def without(self, names: Iterable[str]) -> "Pool":
         """Return the pool that is left without *names*."""
         gone = frozenset(names)
-        return Pool(account for account in self.accounts if account.name not in gone)
+        return Pool(account for account in self if account.name not in gone)
 
 
 class Ledger:

@@ -85,5 +85,5 @@ SAMPLE = 8
 def looked_at(pool: Pool, rng: Random) -> Sequence[Account]:
     """Return the accounts to compare: all of a small pool, a random sample of a large one."""
     if len(pool) <= LOOK_AT_ALL:
-        return pool.accounts
+        return pool
     return [pool[index] for index in rng.sample(range(len(pool)), SAMPLE)]
