@@ -67,6 +67,8 @@ def people_chatting(running: Platform) -> Iterator[None]:
         while not enough.is_set():
             body = {"message": "Hello", "max_tokens": 20, "stream": stream}
             assert post(running.chat + "/chat", body) == 200
+            # What the load balancer refuses itself is shown too.
+            assert post(running.balancer + "/v1/completions", {"model": "nobody's"}) == 404
             enough.wait(1.0)
 
     with ThreadPoolExecutor() as people:

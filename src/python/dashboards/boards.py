@@ -342,6 +342,12 @@ BALANCER = Board(
                     "reqps",
                     (Query(_rate("servekit_lb_requests_total", "outcome"), "{{outcome}}"),),
                 ),
+                Panel(
+                    "Errors answered here",
+                    "reqps",
+                    (Query(_rate("servekit_lb_refusals_total", "status"), "{{status}}"),),
+                    "No engine saw these requests, or none could answer them.",
+                ),
             ),
         ),
     ),
