@@ -2,12 +2,16 @@
 
 CPU per request and per chunk of a stream, the best of some rounds: it says the same on a machine
 that does other things besides.  The kernel and uvloop come on top; docs/benchmarks/loadbalancer.md
-has the sum.
+has the sum.  Spans go to a collector that is a process of its own; what sending them costs counts.
 """
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 
 import uvloop
@@ -15,17 +19,22 @@ import uvloop
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.board import Together
 from loadbalancer.desk import FrontDesk
+from loadbalancer.tracing import Tracing
 from servekit.relay.connection import Connection
 from servekit.relay.front import Front
 from servekit.relay.upstream import Upstream
 from servekit.timing.clock import SystemClock
 from servekit.wire.address import read_address
 from tests.loadbalancer.engine import EVENT, WHOLE, chunk, request, whole
+from tests.loadbalancer.started import here
 
 CLIENTS = 64
 TURNS = 60
 ROUNDS = 15
 CHUNKS = 50
+# Fewer than the SDK's queue holds, and a pause in which they are sent.
+TRACED_TURNS = 8
+PAUSE_S = 1.0
 
 # As a client and vLLM's server write them.
 REQUEST = request(
@@ -75,12 +84,13 @@ class Warm(Upstream):
         return connection
 
 
-def house(policy: str, given: list[Connection]) -> list[Front]:
+def house(policy: str, given: list[Connection], tracing: Tracing | None = None) -> list[Front]:
     """Return the clients of a load balancer over two engines, whose connections come to *given*."""
     balancer = Balancer(Rules(policy=policy), Random(0), SystemClock().now)
     for name in ("r0", "r1"):
         balancer.add(name, "http://127.0.0.1:9", ("m",)).upstream = Warm(given)
     desk = FrontDesk(balancer, Together(balancer))
+    desk.tracing = tracing
     fronts = [Front(desk, set()) for _ in range(CLIENTS)]
     for front in fronts:
         front.connection_made(Wire())
@@ -123,10 +133,45 @@ def seconds(policy: str, work: Callable[[list[Front], list[Connection]], int]) -
     return best
 
 
+@contextmanager
+def collector() -> Iterator[str]:
+    """Give the URL of a collector."""
+    code = f"import sys; sys.path[:0] = {here()!r}.split(':'); import tests.loadbalancer.otlp as o"
+    command = [sys.executable, "-c", f"{code}; o.asyncio.run(o.serve())"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def traced_seconds(url: str, share: str) -> float:
+    """Return the CPU time of a request under `latency`, with a span of each or of a *share*."""
+    os.environ["OTEL_TRACES_SAMPLER"] = "traceidratio"
+    os.environ["OTEL_TRACES_SAMPLER_ARG"] = share
+    given: list[Connection] = []
+    epoch_s = time.time() - time.monotonic()
+    tracing = Tracing(f"{url}/v1/traces", ("127.0.0.1", 9), epoch_s)
+    fronts = house("latency", given, tracing)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begun_s = time.process_time()
+        units = sum(answer_all(fronts, given) for _ in range(TRACED_TURNS))
+        time.sleep(PAUSE_S)
+        best = min(best, (time.process_time() - begun_s) / units)
+    tracing.close()
+    return best
+
+
 async def main() -> None:
     for policy in ("round-robin", "least-inflight", "queue", "prefix", "latency"):
         whole_us, chunk_us = (1e6 * seconds(policy, work) for work in (answer_all, stream_all))
         print(f"{policy:16}{whole_us:8.2f} us a request{chunk_us:8.2f} us a chunk")  # noqa: T201
+    with collector() as url:
+        for share in ("0.01", "1"):
+            traced_us = 1e6 * traced_seconds(url, share)
+            print(f"latency, {share} of all traced:{traced_us:8.2f} us a request")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -76,3 +76,10 @@ async def collecting(script: str = "take") -> AsyncIterator[Collector]:
         yield collector
     finally:
         server.close()
+
+
+async def serve() -> None:
+    """Say where, and take spans until killed."""
+    async with collecting() as collector:
+        print(collector.url, flush=True)  # noqa: T201
+        await asyncio.Event().wait()
