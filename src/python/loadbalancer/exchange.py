@@ -44,7 +44,6 @@ class Exchange(Relaying):
         "_pending",
         "_raw",
         "_replica",
-        "_resent",
         "_sent_s",
         "_shadow",
         "_spoken",
@@ -73,8 +72,6 @@ class Exchange(Relaying):
         self._tried: tuple[str, ...] = ()
         self._waited_s: float | None = None
         self._over = False
-        # Whether it was sent again because a connection had been idle too long.
-        self._resent = False
         # Whether the engine answered with a fault of its own.
         self._faulty = False
         self._in_flight: InFlight | None = None
@@ -133,8 +130,7 @@ class Exchange(Relaying):
             return
         self._decision = decision
         replica = self._replica = balancer.replicas[decision.replica]
-        # Where one idle connection was dead, the others may be: no third guess.
-        connection = None if self._resent else replica.upstream.idle()
+        connection = self._idle(replica.upstream)
         # The request first, the books after it: nobody else decides in between.
         if connection is not None:
             self._send(connection)
@@ -208,13 +204,10 @@ class Exchange(Relaying):
 
     def broke(self, error: EngineError) -> None:
         """The engine failed: try another where nothing is out yet, else say so and end."""
-        reused = self._connection is not None and self._connection.used
-        self._connection = None
-        fresh = not self._out
+        stale, fresh = self._was_idle_too_long(), not self._out
         self._release("failed")
-        if reused and fresh and not self._spoken and not self._resent:
-            # It was idle and the engine had just closed it: no fault, and no attempt either.
-            self._resent = True
+        if stale:
+            # No fault, and no attempt either.
             self._try_next()
             return
         self._balancer.failed(self._replica)

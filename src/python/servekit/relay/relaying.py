@@ -26,6 +26,7 @@ class Relaying:
         "_decoder",
         "_head",
         "_out",
+        "_resent",
         "_stays_open",
         "_write",
         "heard",
@@ -41,6 +42,8 @@ class Relaying:
         self._decoder: ChunkedBody | None = None
         # Whether anything has been sent to the client.
         self._out = False
+        # Whether it was sent again because a connection had been idle too long.
+        self._resent = False
         self._stays_open = head.keep_alive
         self.heard = 0
 
@@ -63,6 +66,23 @@ class Relaying:
         """It does again."""
         if self._connection is not None:
             self._connection.resume()
+
+    def _idle(self, upstream: Upstream) -> Connection | None:
+        """Return a connection to send on at once, if there is one."""
+        # What was idle as long as the last connection has gone the same way.
+        return None if self._resent else upstream.idle()
+
+    def _was_idle_too_long(self) -> bool:
+        """Whether what broke was an idle connection that the engine had just closed.
+
+        Once: a request that the engine dies of would otherwise go down every idle connection.
+        """
+        reused = self._connection is not None and self._connection.used
+        self._connection = None
+        if not reused or self._out or self._resent:
+            return False
+        self._resent = True
+        return True
 
     def _begin_answer(
         self, head: ResponseHead, piece: bytes, *, draining: bool, own: bytes = b""
@@ -105,7 +125,7 @@ class Relaying:
 class Passing(Relaying):
     """An exchange with the one engine there is: whatever it says is passed on as it comes."""
 
-    __slots__ = ("_again", "_host", "_upstream")
+    __slots__ = ("_host", "_upstream")
 
     def __init__(
         self, host: Host, upstream: Upstream, client: Client, head: RequestHead, body: bytes
@@ -113,13 +133,10 @@ class Passing(Relaying):
         super().__init__(client, head, body)
         self._host = host
         self._upstream = upstream
-        # Whether it was sent again.
-        self._again = False
 
     def start(self) -> None:
         """Send the request."""
-        # What was idle as long as the last connection has gone the same way.
-        connection = None if self._again else self._upstream.idle()
+        connection = self._idle(self._upstream)
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         else:
@@ -170,14 +187,8 @@ class Passing(Relaying):
         self._client.relayed(keep_alive=self._stays_open)
 
     def broke(self, error: EngineError) -> None:
-        """Send it again where the connection had merely been idle too long; else say what broke.
-
-        Once: a request that the engine dies of would otherwise go down every idle connection.
-        """
-        reused = self._connection is not None and self._connection.used
-        self._connection = None
-        if reused and not self._out and not self._again:
-            self._again = True
+        """Send it again where the connection had merely been idle too long; else say what broke."""
+        if self._was_idle_too_long():
             self.start()
         else:
             self._fail(error)
