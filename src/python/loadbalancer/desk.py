@@ -14,7 +14,7 @@ from loadbalancer.keys import KeyRing
 from servekit.errors.tree import ServeError
 from servekit.relay.answers import Answer, json_answer, not_allowed, refuse, status_of
 from servekit.relay.front import Client, Limits
-from servekit.relay.heads import RequestHead, with_key
+from servekit.relay.heads import RequestHead, bearer, with_lines
 
 if TYPE_CHECKING:
     from loadbalancer.tracing import Tracing
@@ -42,6 +42,9 @@ RELAYED = frozenset(
         b"v2/rerank",
     )
 )
+
+# What a client is known by.
+CLIENTS_KEY = frozenset([b"authorization"])
 
 
 class FrontDesk:
@@ -91,7 +94,8 @@ class FrontDesk:
             return route()
         if self._balancer.engine_key and self.keys:
             # Only of whoever has shown a key: without any, the engines' would be anybody's.
-            head = with_key(head, self._balancer.engine_key)
+            key = bearer(self._balancer.engine_key)
+            head = with_lines(head, key, instead_of=CLIENTS_KEY)
         traced = None if self.tracing is None else self.tracing.begin(head, self.now())
         try:
             asked = self._balancer.read(head.fields, body)

@@ -5,10 +5,8 @@ A span holds no header, no key and no prompt.
 """
 
 import logging
-import re
 import threading
 
-import msgspec
 import structlog
 from opentelemetry import trace  # pants: no-infer-dep
 from opentelemetry.exporter.otlp.proto.http import trace_exporter  # pants: no-infer-dep
@@ -17,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider, export  # pants: no-infer-de
 from opentelemetry.trace.propagation import tracecontext  # pants: no-infer-dep
 from opentelemetry.util.types import AttributeValue  # pants: no-infer-dep
 
-from servekit.relay.heads import RequestHead
+from servekit.relay.heads import RequestHead, with_lines
 from servekit.routing.decision import Decision
 
 # How long a process that is asked to stop waits for a collector that does not answer.
@@ -31,9 +29,7 @@ _OPERATIONS = {
     "/v1/embeddings": "embeddings",
 }
 
-_CONTEXT_LINES = re.compile(
-    rb"^(?:traceparent|tracestate):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE
-)
+_CONTEXT = frozenset([b"traceparent", b"tracestate"])
 _PROPAGATOR = tracecontext.TraceContextTextMapPropagator()
 
 log = structlog.get_logger()
@@ -118,9 +114,9 @@ class Tracing:
         """Return the request in *head*, which came at *begun_s*, below the span that sent it."""
         above = _PROPAGATOR.extract(
             {
-                name: head.fields[name.encode()].decode("latin-1")
-                for name in ("traceparent", "tracestate")
-                if name.encode() in head.fields
+                name.decode(): head.fields[name].decode("latin-1")
+                for name in _CONTEXT
+                if name in head.fields
             }
         )
         path = head.path.decode("latin-1")
@@ -138,10 +134,7 @@ class Tracing:
         context: dict[str, str] = {}
         _PROPAGATOR.inject(context, trace.set_span_in_context(span, above))
         lines = "".join(f"{name}: {value}\r\n" for name, value in context.items()).encode("latin-1")
-        below = msgspec.structs.replace(
-            head, passed_on=_CONTEXT_LINES.sub(b"", head.passed_on) + lines
-        )
-        return Traced(span, below, self._epoch_s)
+        return Traced(span, with_lines(head, lines, instead_of=_CONTEXT), self._epoch_s)
 
     def close(self, limit_s: float = CLOSE_S) -> None:
         """Send what is left, for *limit_s* at most."""

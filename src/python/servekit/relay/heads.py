@@ -24,7 +24,6 @@ _REQUEST = re.compile(
     rb"([A-Z]{1,16}) " + _ABSOLUTE + rb"(/[\x21-\x7e]*+) HTTP/1\.([01])\r\n" + _FIELDS
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*+)?\r\n" + _FIELDS)
-_AUTHORIZATION = re.compile(rb"^authorization:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 # More digits than any body has bytes.
 _MOST_DIGITS = 15
 
@@ -163,10 +162,10 @@ def request_head(head: RequestHead, address: Address, length: int) -> bytes:
     return lines + b"\r\n"
 
 
-def with_key(head: RequestHead, key: str) -> RequestHead:
-    """Return *head* with *key* in place of what its client is known by."""
-    passed_on = _AUTHORIZATION.sub(b"", head.passed_on) + bearer(key)
-    return msgspec.structs.replace(head, passed_on=passed_on)
+def with_lines(head: RequestHead, lines: bytes, *, instead_of: frozenset[bytes]) -> RequestHead:
+    """Return *head* as an engine gets it with *lines* in place of the headers in *instead_of*."""
+    kept = _without(head.passed_on.split(b"\r\n"), instead_of)
+    return msgspec.structs.replace(head, passed_on=b"\r\n".join(kept) + lines)
 
 
 def bearer(key: str) -> bytes:
@@ -210,9 +209,13 @@ def _read_fields(
         if name not in dropped:
             kept.append(line)
     if connection and (named := _named_by(connection)):
-        kept = [line for line in kept if line.partition(b":")[0].lower() not in named]
+        kept = _without(kept, named)
     kept.append(b"")
     return fields, b"\r\n".join(kept), connection
+
+
+def _without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 def _named_by(connection: bytes) -> frozenset[bytes]:
