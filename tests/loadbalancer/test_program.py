@@ -178,6 +178,7 @@ TWICE = "http://127.0.0.1:1,http://127.0.0.1:1"
         (("--endpoints", TWICE), b"error: endpoint '127.0.0.1:1' is given twice"),
         (("--policy", "best"), b"error: policy 'best' is unknown"),
         (("--shadow", "best"), b"error: policy 'best' is unknown"),
+        (("--shadow", "best", "--endpoints", "http://h:1"), b"error: policy 'best' is unknown"),
         (("--fleet", "h100", "--endpoints", TWICE), b"error: --fleet and --endpoints are given"),
         (("--endpoints", ","), b"error: --endpoints is empty"),
     ],

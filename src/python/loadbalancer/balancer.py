@@ -90,7 +90,8 @@ class Balancer:
         self.draining = False
         self._rng = rng
         # A name that nobody knows is found out at start, not at the first request.
-        policy_named(rules.policy, rng)
+        for name in filter(None, (rules.policy, rules.shadow)):
+            policy_named(name, rng)
         self._asked_for: dict[tuple[str, str], Policy] = {}
         self._changing = False
 
