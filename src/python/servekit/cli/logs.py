@@ -7,11 +7,11 @@ A prompt, a token or a key is never a field.
 """
 
 import json
-import os
 import sys
 
 import structlog
 
+from servekit.cli.output import let_stdout_go
 from servekit.errors.tree import SettingInvalid
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -58,5 +58,4 @@ def announce(event: str, **fields: object) -> None:
     try:
         print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201
     except BrokenPipeError:
-        # What is left in the buffer must not be flushed again at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_stdout_go()

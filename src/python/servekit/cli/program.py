@@ -3,11 +3,11 @@
 0 done, 1 failed, 2 used wrongly, 130 stopped by Ctrl-C.
 """
 
-import os
 import sys
 
 import typer
 
+from servekit.cli.output import let_stdout_go
 from servekit.errors.tree import ConfigError, ServeError
 
 
@@ -22,8 +22,7 @@ def run_program(app: typer.Typer) -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 130)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not try to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_stdout_go()
         sys.exit(0)
     except Exception as error:
         show = getattr(error, "show", None)
