@@ -44,9 +44,9 @@ def test_poll_older_than_three_periods_is_unknown() -> None:
     ledger.polled("a", EngineLoad(running=4, waiting=1), now_s=10.0)
 
     assert account.load(11.5) == EngineLoad(running=4, waiting=1)
-    assert account.strangers(11.5) == 5
+    assert account.held(11.5) - account.ours == 5
     assert account.load(11.6) is None
-    assert account.strangers(11.6) == 0
+    assert account.held(11.6) - account.ours == 0
 
 
 def test_requests_of_others_are_what_the_engine_holds_beyond_ours() -> None:
@@ -57,7 +57,7 @@ def test_requests_of_others_are_what_the_engine_holds_beyond_ours() -> None:
         ledger.begin(account)
     ledger.polled("a", EngineLoad(running=4, waiting=1), now_s=0.0)
 
-    assert account.strangers(0.0) == 2
+    assert account.held(0.0) - account.ours == 2
     assert account.held(0.0) == 5
     assert account.held(9.0) == 3
 

@@ -71,12 +71,6 @@ class TtftModel:
         a, b, c, d = self._weights
         return a, b * _TOKENS, c * _TOKENS, d * _REQUESTS
 
-    def predict(self, unread: int, queued: int, held: int) -> float:
-        """Return seconds, never below 0."""
-        a, b, c, d = self._weights
-        seconds = a + (b * unread + c * queued) * _TOKENS + d * held * _REQUESTS
-        return max(0.0, seconds)
-
     def learn(self, unread: int, queued: int, held: int, ttft_s: float) -> float:
         """Return what would have been predicted."""
         x, y, z = unread * _TOKENS, queued * _TOKENS, held * _REQUESTS

@@ -82,10 +82,6 @@ class Account:
         left = 1.0 - (now_s - self._back_at_s) / SLOW_START_S
         return 1.0 if left <= 0.0 else 1.0 + (SLOW_START_FACTOR - 1.0) * left
 
-    def strangers(self, now_s: float) -> int:
-        """Return how many requests the engine holds that are not ours, by its last polls."""
-        return self._others if now_s - self._polled_at_s <= self._stale_after_s else 0
-
     def held(self, now_s: float) -> int:
         """Return how many requests the engine holds: ours, and others' by its last polls."""
         if now_s - self._polled_at_s > self._stale_after_s:
