@@ -134,6 +134,17 @@ def whole(body: bytes, status: int = 200, lines: bytes = b"") -> bytes:
 
 
 @asynccontextmanager
+async def serving(*engines: Engine) -> AsyncIterator[list[str]]:
+    """Give the URLs of *engines*."""
+    servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0) for engine in engines]
+    try:
+        yield [f"http://127.0.0.1:{s.sockets[0].getsockname()[1]}" for s in servers]
+    finally:
+        for server in servers:
+            server.close()
+
+
+@asynccontextmanager
 async def running(
     *engines: Engine,
     keys: KeyRing | None = None,
@@ -143,28 +154,25 @@ async def running(
     **rules: Any,
 ) -> AsyncIterator[tuple[Balancer, int]]:
     """Give a balancer over *engines*, and the port where it listens."""
-    servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0) for engine in engines]
     clock = SystemClock()
     usual = Rules(policy="round-robin", poll_s=0.05)
     balancer = Balancer(
         msgspec.structs.replace(usual, **rules), Random(0), clock.now, engine_key=engine_key
     )
-    for number, (engine, server) in enumerate(zip(engines, servers, strict=True)):
-        port = server.sockets[0].getsockname()[1]
-        engine.url = f"http://127.0.0.1:{port}"
-        balancer.add(f"r{number}", engine.url)
     listening = listen("127.0.0.1", 0)
     front = Server(balancer, clock, Random(0))
     front.use_keys(keys or KeyRing())
     if tracing is not None:
         front.use_tracing(tracing)
-    await front.start(listening)
-    try:
-        yield balancer, listening.getsockname()[1]
-    finally:
-        await front.stop(drain_s)
-        for server in servers:
-            server.close()
+    async with serving(*engines) as urls:
+        for number, (engine, url) in enumerate(zip(engines, urls, strict=True)):
+            engine.url = url
+            balancer.add(f"r{number}", url)
+        await front.start(listening)
+        try:
+            yield balancer, listening.getsockname()[1]
+        finally:
+            await front.stop(drain_s)
 
 
 def request(body: bytes = b'{"model":"m","prompt":"x"}', lines: bytes = b"") -> bytes:

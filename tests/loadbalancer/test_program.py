@@ -5,28 +5,15 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.loadbalancer.engine import Engine, post, talk
+from tests.loadbalancer.engine import Engine, post, serving, talk
 from tests.loadbalancer.started import Started, command, started
 from tests.support.waiting import until
 
 ENDED = re.compile(rb'servekit_lb_requests_total\{outcome="done",[^}]*\} ([0-9.]+)')
-
-
-@asynccontextmanager
-async def serving(*engines: Engine) -> AsyncIterator[list[str]]:
-    """Give the URLs of *engines*."""
-    servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0) for engine in engines]
-    try:
-        yield [f"http://127.0.0.1:{s.sockets[0].getsockname()[1]}" for s in servers]
-    finally:
-        for server in servers:
-            server.close()
 
 
 async def get(port: int, path: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loadbalancer.tracing import Tracing
-from tests.loadbalancer.engine import Engine, post, request, running
+from tests.loadbalancer.engine import Engine, post, request, running, serving
 from tests.loadbalancer.otlp import Collector, collecting, told
 from tests.loadbalancer.started import command, started
 
@@ -230,9 +230,7 @@ async def test_full_queue_drops_spans_and_no_request(monkeypatch: pytest.MonkeyP
 async def test_program_sends_its_spans_before_it_ends() -> None:
     """A drain takes them along, each worker's; the environment alone turns them on."""
     engine = Engine()
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with collecting() as collector:
+    async with serving(engine) as (url,), collecting() as collector:
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_EXPORTER_OTLP_HEADERS": "x-key=sesame",
@@ -244,7 +242,6 @@ async def test_program_sends_its_spans_before_it_ends() -> None:
         async with started("--endpoints", url, "--workers", "2", environ=environ) as balancer:
             for _ in range(20):
                 await post(balancer.port)
-    server.close()
 
     assert balancer.process.returncode == 0
     assert len(collector.spans) == 20
