@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +98,17 @@ def find_cycle(graph: dict[str, set[str]]) -> list[str]:
         return []
 
     return next((ring for name in sorted(graph) if (ring := visit(name, []))), [])
+
+
+def standard_names(folders: tuple[Path, ...]) -> list[str]:
+    """Our modules, below *folders*, that are named as one of the standard library.
+
+    A program that is run by its path has its folder on `sys.path` before the standard library, so
+    that such a neighbour hides the module that everybody else means.
+    """
+    return sorted(
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if path.stem in sys.stdlib_module_names and path.stem != "__init__"
+    )

@@ -11,6 +11,7 @@ from tests.architecture.repository import (
     find_cycle,
     libraries_of,
     module_graph,
+    standard_names,
 )
 
 # Rules in a BUILD file replace those of its parents for all that is below it, so that one more file
@@ -88,3 +89,8 @@ def test_the_modules_have_no_cycle() -> None:
 def test_find_cycle_sees_rings_only(graph: dict[str, set[str]], ring: list[str]) -> None:
     """A diamond is no ring; a ring is named from its first member on."""
     assert find_cycle(graph) == ring
+
+
+def test_no_module_of_ours_hides_one_of_the_standard_library() -> None:
+    """`http.py` beside a script that is run by its path breaks every import of `http`."""
+    assert standard_names((ROOT / "src", ROOT / "tests", ROOT / "build-support")) == []

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.images.docker import Container, base_image, docker, inspect, running
-from tests.images.secrets import secrets_in
+from tests.images.secret_scan import secrets_in
 from tests.support.gated_hub import MODEL, hub
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]

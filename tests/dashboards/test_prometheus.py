@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from dashboards.boards import BOARDS
-from tests.dashboards.platform import (
+from tests.dashboards.monitored_platform import (
     MODEL,
     PATIENCE_S,
     Platform,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.images.cases import NEED_CUDA, NEED_NODE, PROGRAMS, SERVERS, Server
 from tests.images.docker import Container, docker, inspect, need_daemon, private_network, running
-from tests.images.secrets import secrets_in
+from tests.images.secret_scan import secrets_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 

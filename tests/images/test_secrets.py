@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.images.secrets import ASSIGNMENT, PRIVATE_KEY, TOKEN
+from tests.images.secret_scan import ASSIGNMENT, PRIVATE_KEY, TOKEN
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -72,13 +72,21 @@ def ensure_model(environment: EngineEnvironment, seed: int) -> Path:
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            subprocess.run(  # noqa: S603
-                (environment.python, HERE / "make_tiny_model.py", partial, str(seed)),
-                check=True,
-                capture_output=True,
-            )
+            _make_model(environment, partial, seed)
             partial.rename(folder)
     return folder
+
+
+def _make_model(environment: EngineEnvironment, folder: Path, seed: int) -> None:
+    # -P: what stands beside the script must not hide a module of the same name.
+    made = subprocess.run(  # noqa: S603
+        (environment.python, "-P", HERE / "make_tiny_model.py", folder, str(seed)),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode != 0:
+        raise RuntimeError(f"make_tiny_model.py exited with {made.returncode}:\n{made.stderr}")
 
 
 @contextmanager

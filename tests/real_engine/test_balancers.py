@@ -13,7 +13,7 @@ import pytest
 
 from servekit.wire import routes
 from tests.real_engine.engine import GENERATE, Engine
-from tests.real_engine.http import endless, get, load_of, open_stream, post, wait_for
+from tests.real_engine.engine_http import endless, get, load_of, open_stream, post, wait_for
 from tests.support.programs import program
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]

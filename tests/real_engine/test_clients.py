@@ -9,7 +9,7 @@ from servekit.client.client import Client
 from servekit.timing.clock import SystemClock
 from servekit.wire.openai import ChatRequest, CompletionRequest, Message, StreamOptions
 from tests.real_engine.engine import Engine
-from tests.real_engine.http import load_of, wait_for
+from tests.real_engine.engine_http import load_of, wait_for
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 

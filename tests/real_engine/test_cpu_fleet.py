@@ -14,7 +14,7 @@ from bench_environments.engines import arguments_of
 from bench_environments.generated import deployment_of
 from servekit.fleet.fleet import Fleet, load_fleet
 from tests.real_engine.engine import COMMON_ARGS, Engine
-from tests.real_engine.http import load_of, wait_for
+from tests.real_engine.engine_http import load_of, wait_for
 from tests.support.programs import program, run
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]

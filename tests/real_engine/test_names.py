@@ -19,8 +19,8 @@ from tests.golden.names import (
     used,
 )
 from tests.real_engine.engine import Engine
+from tests.real_engine.engine_http import get, post
 from tests.real_engine.environment import EngineEnvironment
-from tests.real_engine.http import get, post
 
 pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(600)]
 

@@ -13,7 +13,7 @@ from bench.engine_evidence import measure
 from bench.recorded import RecordedLoad, read_decode, read_steps, read_ttft
 from bench.results import write_file
 from bench.step_fit import fit_profile
-from servekit.enginesim.profile import StepProfile
+from servekit.enginesim.step_profile import StepProfile
 from servekit.errors.tree import SettingInvalid
 
 # What the H200 of the recorded measurements reported.

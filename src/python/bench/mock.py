@@ -13,6 +13,7 @@ from typing import Annotated, cast
 import httptools
 import typer
 
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce
 from servekit.cli.program import run_program
 
@@ -103,7 +104,7 @@ async def serve(
     )
 
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("bench")
 
 
 @app.command()

@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from bench.groups import grouped
 from bench.options import FailOn, Kept, Limits, Load, check_fail_on, exit_as, setting
+from servekit.cli.app import ProgramApp
+from servekit.cli.options import grouped
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = ProgramApp("bench")
 
 # Commands with a module of their own add themselves with `register(app)`.
 _MODULES = (

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from bench.groups import grouped
 from bench.options import (
     Env,
     Kept,
@@ -18,6 +17,7 @@ from bench.options import (
     served_models,
     setting,
 )
+from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
 

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.groups import grouped
 from bench.options import (
     TOKEN_OPTIONS,
     Env,
@@ -17,6 +16,7 @@ from bench.options import (
     served_models,
     setting,
 )
+from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:

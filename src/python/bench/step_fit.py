@@ -14,7 +14,7 @@ from math import exp
 import numpy as np
 from numpy.typing import NDArray
 
-from servekit.enginesim.profile import Knots, StepProfile, between
+from servekit.enginesim.step_profile import Knots, StepProfile, between
 from servekit.errors.tree import WorkloadInvalid
 
 Floats = NDArray[np.float64]

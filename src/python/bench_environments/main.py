@@ -15,11 +15,12 @@ from bench_environments.deployment import ENVIRONMENTS, Engine, environment_name
 from bench_environments.docker import starter
 from bench_environments.env_file import check_env_file, read_variables
 from bench_environments.generated import deployment_of, generated_files
+from servekit.cli.app import ProgramApp
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import SystemClock
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = ProgramApp("bench_environments", no_args_is_help=True)
 
 # An hour: the first start downloads models of 125 GB.
 _TIMEOUT_S = 3600.0

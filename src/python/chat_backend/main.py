@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
-import typer
 import uvicorn
 
 from chat_backend.api import ChatApi
 from chat_backend.chat_settings import ChatSettings
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped
@@ -24,7 +24,7 @@ DRAIN_S = 25
 
 log = structlog.get_logger()
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("chat_backend")
 
 
 class _Server(uvicorn.Server):

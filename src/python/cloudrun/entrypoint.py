@@ -16,14 +16,15 @@ from cloudrun.fetch import fetch_model
 from cloudrun.lifecycle import CloudRun
 from cloudrun.settings import CloudRunSettings, read_cloudrun_settings
 from cloudrun.stores import open_store
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.container.program import open_hub, run_container
 
 log = structlog.get_logger()
 
-app = typer.Typer(add_completion=False, no_args_is_help=False)
-cache_app = typer.Typer(help="Keep a compile cache, and put it back.")
+app = ProgramApp("cloudrun", no_args_is_help=False)
+cache_app = ProgramApp("cloudrun", help="Keep a compile cache, and put it back.")
 app.add_typer(cache_app, name="cache")
 
 StoreName = Annotated[str, typer.Argument(help="a folder, or gs://bucket/prefix")]

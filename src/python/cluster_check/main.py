@@ -12,10 +12,11 @@ import typer
 from cluster_check.checks import ROLES, Node
 from cluster_check.reach import Here, Reach, ThroughSsm, start_process
 from cluster_check.report import as_json, as_table, check_nodes
+from servekit.cli.app import ProgramApp
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("cluster_check")
 
 AsJson = Annotated[bool, typer.Option("--json", help="findings as JSON instead of a table")]
 

@@ -7,10 +7,11 @@ import typer
 
 from dashboards.boards import BOARDS
 from dashboards.grafana import as_json
+from servekit.cli.app import ProgramApp
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("dashboards")
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 from kvcached_engine.proven import ProvenEngine, run_engine
 from kvcached_engine.segment import SHARED_MEMORY, claimed
 from kvcached_engine.settings import KVCachedSettings, check_name, read_serving
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped
@@ -21,7 +22,7 @@ from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("kvcached_engine")
 
 
 # What follows is vLLM's own to understand, from the first word on.

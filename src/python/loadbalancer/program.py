@@ -26,6 +26,7 @@ from loadbalancer.serving import Server
 from loadbalancer.source import Source, read_source
 from loadbalancer.supervising import Supervisor
 from loadbalancer.workers import SharedCounts
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
@@ -80,9 +81,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     engine_key: str = ""
 
 
-def balancer_app(*, port: int, policy: str, what: str) -> typer.Typer:
+def balancer_app(*, port: int, policy: str, what: str) -> ProgramApp:
     """Return the command line of a load balancer with these defaults."""
-    app = typer.Typer(add_completion=False)
+    app = ProgramApp("loadbalancer")
 
     @app.command(help=what)
     def serve(

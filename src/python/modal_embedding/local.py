@@ -15,6 +15,7 @@ from modal_embedding.front import Front
 from modal_embedding.server import EmbeddingServer, EnginePlan
 from modal_embedding.settings import EmbeddingSettings, read_embedding_settings
 from modal_embedding.weights import bring_model
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped, until_stopped
@@ -24,7 +25,7 @@ from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("modal_embedding")
 
 
 @app.command()

@@ -32,6 +32,7 @@ from modal_embedding.protocol import Ask
 from modal_embedding.service import HttpService, ModalService, Service, open_session
 from modal_embedding.settings import DEFAULT_MODEL
 from modal_embedding.vectors import Vectors, nearest
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import configure_logs
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = ProgramApp("modal_embedding", no_args_is_help=True)
 
 MB = 1024**2
 DEFAULT_CACHE_MB = DEFAULT_MAX_BYTES // MB

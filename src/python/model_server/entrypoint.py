@@ -10,6 +10,7 @@ from model_server.checks import check
 from model_server.lifecycle import ModelServer
 from model_server.settings import ModelServerSettings, read_model_server_settings
 from model_server.weights import bring_model
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.container.program import open_hub, run_container
@@ -18,7 +19,7 @@ from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
 
-app = typer.Typer(add_completion=False, no_args_is_help=False)
+app = ProgramApp("model_server", no_args_is_help=False)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped
@@ -16,7 +17,7 @@ from simulator.servers import ReplicaServer, replica_servers, serve_fleet, stop_
 
 log = structlog.get_logger()
 
-app = typer.Typer(add_completion=False)
+app = ProgramApp("simulator")
 
 
 class Ports(StrEnum):

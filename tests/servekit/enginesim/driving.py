@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from servekit.enginesim.config import EngineConfig
 from servekit.enginesim.engine import Engine
-from servekit.enginesim.profile import StepProfile
 from servekit.enginesim.sequence import Request
 from servekit.enginesim.step import Step
+from servekit.enginesim.step_profile import StepProfile
 
 # A small engine whose steps take round times: 5 ms, and 20 us per prompt token.
 PROFILE = StepProfile(

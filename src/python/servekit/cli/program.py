@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from servekit.cli.app import command_line
 from servekit.cli.output import let_stdout_go
 from servekit.errors.tree import ConfigError, ServeError
 
@@ -14,7 +15,7 @@ from servekit.errors.tree import ConfigError, ServeError
 def run_program(app: typer.Typer) -> None:
     """Run *app* with the arguments of the process, and exit.  Never shows a traceback of ours."""
     try:
-        code = app(standalone_mode=False)
+        code = command_line(app)(standalone_mode=False)
     except ServeError as error:
         _fail(str(error), 2 if isinstance(error, ConfigError) else 1)
     except typer.Exit as stop:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from servekit.enginesim.hardware import GPUS, MODELS, Gpu, ModelShape
-from servekit.enginesim.profile import Knots, StepProfile, between
+from servekit.enginesim.step_profile import Knots, StepProfile, between
 from servekit.errors.tree import SettingInvalid
 
 # Activations, CUDA graphs and the allocator's slack: on the H200, memory times utilization, less

@@ -38,9 +38,9 @@ from math import ceil, exp
 from servekit.enginesim.blocks import BlockPool
 from servekit.enginesim.config import EngineConfig
 from servekit.enginesim.decoding import Decoding
-from servekit.enginesim.profile import StepProfile
 from servekit.enginesim.sequence import Request, Sequence
 from servekit.enginesim.step import Counters, Step, run_s
+from servekit.enginesim.step_profile import StepProfile
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.metrics.engine_load import EngineLoad
 

@@ -2,19 +2,25 @@
 
     @dataclass(frozen=True)
     class Kept:
+        HEADING: ClassVar[str] = "Results"
         output_dir: Annotated[Path, typer.Option(help="...")] = Path("results")
 
     @grouped
     def compare(context: typer.Context, kept: Kept) -> None: ...
 
-typer then sees `--output-dir` of compare, and Kept is one list of options for every command.
+typer then sees `--output-dir` of compare, listed under "Results" in its help, and Kept is one list
+of options for every command.
 """
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
+
+from typer import Option
+from typer.models import OptionInfo
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,7 +56,17 @@ def _shown(given: inspect.Parameter, hint: Any) -> list[inspect.Parameter]:
             field.name,
             kind,
             default=field.default,
-            annotation=hints[field.name],
+            annotation=_under(getattr(hint, "HEADING", None), hints[field.name]),
         )
         for field in fields(hint)
     ]
+
+
+def _under(heading: str | None, hint: Any) -> Any:
+    """Return *hint*, the type of an option, with *heading* where it names none."""
+    if heading is None:
+        return hint
+    value, *extras = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    option = next((copy.copy(one) for one in extras if isinstance(one, OptionInfo)), Option())
+    option.rich_help_panel = option.rich_help_panel or heading
+    return Annotated[value, option]
