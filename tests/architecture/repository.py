@@ -23,9 +23,17 @@ def dependency_table(build_file: Path) -> dict[str, str]:
 def libraries_of(table: dict[str, str]) -> dict[str, set[str]]:
     """Row -> the rows that it may import, all by their folders' names."""
     return {
-        row: {_LIBRARIES + name for name in allowed.partition("|")[0].split()}
+        row: {
+            name if "/" in name else _LIBRARIES + name for name in allowed.partition("|")[0].split()
+        }
         for row, allowed in table.items()
     }
+
+
+def room_of(row: str) -> str | None:
+    """The deployable that *row* is a folder of; None for a library and for a whole deployable."""
+    parent, _, inside = row.partition("/")
+    return parent if inside and not row.startswith(_LIBRARIES) else None
 
 
 def files_with_rules(root: Path) -> set[str]:

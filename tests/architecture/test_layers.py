@@ -11,6 +11,7 @@ from tests.architecture.repository import (
     find_cycle,
     libraries_of,
     module_graph,
+    room_of,
     standard_names,
 )
 
@@ -32,7 +33,9 @@ def test_every_row_of_the_table_is_drawn() -> None:
     """Whoever reads the page sees the libraries and programs that there are."""
     page = (ROOT / "docs/architecture.md").read_text()
 
-    assert table().keys() - drawn_layers(page).keys() == set()
+    drawn = {row for row in table() if room_of(row) is None}
+
+    assert drawn - drawn_layers(page).keys() == set()
 
 
 def test_rows_import_only_what_stands_below_them() -> None:
@@ -43,7 +46,7 @@ def test_rows_import_only_what_stands_below_them() -> None:
         f"{row} -> {used}"
         for row, uses in table().items()
         for used in uses
-        if layers[used] > layers[row]
+        if layers[room_of(used) or used] > layers[room_of(row) or row]
     ]
 
     assert upward == []
@@ -51,16 +54,36 @@ def test_rows_import_only_what_stands_below_them() -> None:
 
 def test_no_deployable_imports_another() -> None:
     """Programs meet over HTTP, or as processes."""
-    programs = {row for row in table() if not row.startswith("servekit/")}
+    foreign = {
+        row: {
+            used for used in uses if not used.startswith(("servekit/", f"{room_of(row) or row}/"))
+        }
+        for row, uses in table().items()
+    }
 
-    assert {row: uses & programs for row, uses in table().items() if uses & programs} == {}
+    assert {row: uses for row, uses in foreign.items() if uses} == {}
+
+
+def test_a_folder_inside_a_deployable_holds_at_most_sixteen_modules() -> None:
+    """A folder that was split is not filled up again."""
+    counts = {
+        row: len([path for path in (PYTHON / row).glob("*.py") if path.name != "__init__.py"])
+        for row in table()
+        if room_of(row)
+    }
+
+    assert {row: count for row, count in counts.items() if count > 16} == {}
 
 
 def test_every_python_folder_has_its_row() -> None:
-    """Code outside the table may import nothing, so a folder without a row is a mistake."""
+    """Code outside the table may import nothing, so a folder without a row is a mistake.
+
+    A deployable that has folders with rows has one for each.
+    """
+    split = {PYTHON / room for row in table() if (room := room_of(row))}
     folders = {
         str(path.relative_to(PYTHON))
-        for parent in (PYTHON, PYTHON / "servekit")
+        for parent in (PYTHON, PYTHON / "servekit", *split)
         for path in parent.iterdir()
         if path.is_dir() and any(path.glob("*.py"))
     }
