@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.secret import Secret
 from servekit.settings.environment import Settings, read_settings
 
 
@@ -17,6 +18,11 @@ class Example(Settings, frozen=True):
     interval_s: float = 0.2
     endpoints: tuple[str, ...] = ()
     offline: bool = False
+
+
+class Guarded(Settings, frozen=True):
+    port: int = 8080
+    api_key: Secret = Secret()
 
 
 class Needy(Settings, frozen=True):
@@ -82,3 +88,15 @@ def test_no_environment_raises_anything_else(environ: dict[str, str]) -> None:
         _read(environ)
     except SettingInvalid as error:
         assert "\n" not in str(error)
+
+
+def test_a_secret_is_read_and_not_shown() -> None:
+    """Neither the settings nor an error about another variable show it."""
+    settings = read_settings(Guarded, {"API_KEY": "canary"}, print)
+
+    assert settings.api_key.reveal() == "canary"
+    assert "canary" not in repr(settings)
+    assert not read_settings(Guarded, {"API_KEY": ""}, print).api_key
+    with pytest.raises(SettingInvalid) as refusal:
+        read_settings(Guarded, {"API_KEY": "canary", "PORT": "x"}, print)
+    assert "canary" not in str(refusal.value)
