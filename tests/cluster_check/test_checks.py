@@ -2,10 +2,10 @@
 
 import pytest
 
-from cluster_check.checks import GPU_WORKER, WORKER, Check, Node, Output, checks_for
+from cluster_check.checks import GPU_WORKER, WORKER, Check, ClusterNode, Output, checks_for
 
-NODE = Node("gpu", GPU_WORKER, "i-1", "10.10.0.1")
-OTHER = Node("other", WORKER, "i-2", "10.10.0.2")
+NODE = ClusterNode("gpu", GPU_WORKER, "i-1", "10.10.0.1")
+OTHER = ClusterNode("other", WORKER, "i-2", "10.10.0.2")
 
 
 def check(name: str) -> Check:

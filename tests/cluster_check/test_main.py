@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster_check.checks import GPU_WORKER, Finding, Node, Output
+from cluster_check.checks import GPU_WORKER, ClusterNode, NodeFinding, Output
 from cluster_check.main import app, read_nodes
 from cluster_check.report import as_table, check_nodes
 from servekit.errors.tree import SettingInvalid
@@ -17,7 +17,7 @@ def test_nodes_are_what_terraform_prints(tmp_path: Path) -> None:
     path = tmp_path / "nodes.json"
     path.write_text('{"a": {"instance_id": "i-1", "role": "gpu-worker", "private_ip": "10.0.0.1"}}')
 
-    assert read_nodes(path) == [Node("a", GPU_WORKER, "i-1", "10.0.0.1")]
+    assert read_nodes(path) == [ClusterNode("a", GPU_WORKER, "i-1", "10.0.0.1")]
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,16 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None, messag
 class Answering:
     """Every command on every node says the same."""
 
-    def run(self, node: Node, command: str) -> Output:  # noqa: ARG002
+    def run(self, node: ClusterNode, command: str) -> Output:  # noqa: ARG002
         return Output(None, "stopped")
 
 
 def test_every_check_runs_on_every_node() -> None:
     """Seven on a GPU worker that has a neighbour, one less on the neighbour."""
-    nodes = [Node("a", GPU_WORKER, "i-1", "10.0.0.1"), Node("b", "worker", "i-2", "10.0.0.2")]
+    nodes = [
+        ClusterNode("a", GPU_WORKER, "i-1", "10.0.0.1"),
+        ClusterNode("b", "worker", "i-2", "10.0.0.2"),
+    ]
 
     findings = list(check_nodes(nodes, Answering()))
 
@@ -58,7 +61,10 @@ def test_every_check_runs_on_every_node() -> None:
 def test_the_table_says_what_to_do() -> None:
     """A line each, and the sum at the end."""
     table = as_table(
-        [Finding("a", "swap", True, "ok"), Finding("b", "gpu", False, "no GPU", "install it")]
+        [
+            NodeFinding("a", "swap", True, "ok"),
+            NodeFinding("b", "gpu", False, "no GPU", "install it"),
+        ]
     )
 
     assert table.splitlines() == [

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 
-from cluster_check.checks import WORKER, Node, Output
+from cluster_check.checks import WORKER, ClusterNode, Output
 from cluster_check.reach import COMMAND_TIMEOUT_S, Here, ThroughSsm, start_process
 
-NODE = Node("worker", WORKER, "i-1")
+NODE = ClusterNode("worker", WORKER, "i-1")
 
 
 class Aws:

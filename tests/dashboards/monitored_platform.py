@@ -78,7 +78,7 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline_s, f"not within {PATIENCE_S:g} s: {what}"
-        time.sleep(0.2)
+        time.sleep(0.02)
 
 
 def answers(url: str) -> bool:

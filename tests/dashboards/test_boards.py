@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dashboards.board import Board
+from dashboards.board import Dashboard
 from dashboards.boards import BOARDS
 from dashboards.grafana import as_json
 from dashboards.main import app
@@ -17,7 +17,7 @@ FOLDER = ROOT / "monitoring/dashboards"
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_the_committed_file_is_current(board: Board) -> None:
+def test_the_committed_file_is_current(board: Dashboard) -> None:
     """`./pants run src/python/dashboards -- src/kubernetes/monitoring/dashboards` writes it."""
     assert (FOLDER / f"{board.uid}.json").read_text() == as_json(board)
 
@@ -33,7 +33,7 @@ def test_every_file_is_provisioned() -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_panels_are_told_apart(board: Board) -> None:
+def test_panels_are_told_apart(board: Dashboard) -> None:
     """By title for people, by number for Grafana; and none hides beneath another."""
     panels = json.loads(as_json(board))["panels"]
 
@@ -45,9 +45,14 @@ def test_panels_are_told_apart(board: Board) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_every_choice_in_an_expression_is_offered(board: Board) -> None:
+def test_every_choice_in_an_expression_is_offered(board: Dashboard) -> None:
     """A variable that nobody sets would be sent to Prometheus as it is."""
-    used = {name for expr in board.expressions for name in re.findall(r"\$(\w+)", expr)}
+    used = {
+        name
+        for panel in board.panels
+        for query in panel.queries
+        for name in re.findall(r"\$(\w+)", query.expr)
+    }
 
     assert used - {"__rate_interval"} == {choice.name for choice in board.choices}
 
@@ -66,4 +71,4 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     """Before anything is written."""
     done = CliRunner().invoke(app, [str(tmp_path / "gone")])
 
-    assert "is no folder" in str(done.exception)
+    assert "is not a folder" in str(done.exception)

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ import pytest
 from dashboards.boards import BOARDS
 from tests.dashboards.monitored_platform import (
     MODEL,
-    PATIENCE_S,
     Platform,
     monitored,
     platform,
@@ -124,15 +122,14 @@ def test_every_panel_has_data(running: Platform) -> None:
     asked = PANELS | {"KEDA": scaled[0]["metadata"]["query"]}
     empty = dict(asked)
 
-    with people_chatting(running):
-        deadline_s = time.monotonic() + PATIENCE_S
-        while empty and time.monotonic() < deadline_s:
-            time.sleep(1)
-            for name, expr in list(empty.items()):
-                if any(map(math.isfinite, running.query(as_grafana_would(expr)))):
-                    del empty[name]
+    def all_have_data() -> bool:
+        for name, expr in list(empty.items()):
+            if any(map(math.isfinite, running.query(as_grafana_would(expr)))):
+                del empty[name]
+        return not empty
 
-    assert empty == {}
+    with people_chatting(running):
+        wait_for(all_have_data, f"data in {empty}")
 
 
 def test_every_rule_is_evaluated(running: Platform) -> None:

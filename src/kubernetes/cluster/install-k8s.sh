@@ -39,7 +39,7 @@ install_containerd() {
   run systemctl enable --now containerd
 }
 
-# The GPU runtime adds a file of its own to conf.d, so that neither script undoes the other's work.
+# The GPU runtime adds its own file to conf.d, so that neither script undoes the other's work.
 containerd_config() {
   cat <<'TOML'
 version = 3

@@ -12,16 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 
+from chat_backend.access import AccessMiddleware, check_key, read_body, request_id_of
 from chat_backend.chat_settings import ChatSettings
 from chat_backend.documentation import ERROR_DOCUMENTATION, chat_documentation
-from chat_backend.engine import Engine
-from chat_backend.failures import RETRY_AFTER_S, Failure, KeyMissing, failure_of
-from chat_backend.front import Front, check_key, read_body, request_id_of
+from chat_backend.engine import ChatEngine
+from chat_backend.failures import RETRY_AFTER_S, HttpProblem, KeyMissing, failure_of
 from chat_backend.limits import RateLimit
-from chat_backend.messages import ChatRequest, read_chat_request
+from chat_backend.messages import ChatQuestion, read_chat_request
+from chat_backend.metrics import CONTENT_TYPE, ChatMetrics
 from chat_backend.socket_chat import SocketChat
-from chat_backend.telemetry import CONTENT_TYPE, Telemetry
-from chat_backend.turns import Done, Piece, Turns
+from chat_backend.turns import AnswerDelta, AnswerEnd, Turns
 from servekit.errors.tree import ServeError
 from servekit.wire.openai import error_envelope
 
@@ -46,11 +46,11 @@ class ChatApi:
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
-        self._telemetry = Telemetry()
+        self._telemetry = ChatMetrics()
         self._limit = RateLimit(settings.rate_limit_per_minute)
         self._now = now
         self._on_ready = on_ready
-        self._engine = Engine(settings)
+        self._engine = ChatEngine(settings)
         self._turns = Turns(self._engine, self._telemetry, settings, now)
 
     def application(self) -> FastAPI:
@@ -74,7 +74,7 @@ class ChatApi:
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-        app.add_middleware(Front, telemetry=self._telemetry, now=self._now)
+        app.add_middleware(AccessMiddleware, telemetry=self._telemetry, now=self._now)
         return app
 
     @asynccontextmanager
@@ -115,7 +115,7 @@ class ChatApi:
             request_id_of(websocket),
         ).run()
 
-    def _read_limited(self, websocket: WebSocket, text: str) -> ChatRequest:
+    def _read_limited(self, websocket: WebSocket, text: str) -> ChatQuestion:
         self._take_from_limit(websocket)
         return read_chat_request(text, self._settings)
 
@@ -190,12 +190,12 @@ class ChatApi:
     async def _told_by_starlette(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
-        answer = _failure(request, Failure(status, code, getattr(error, "detail", str(error))))
+        answer = _failure(request, HttpProblem(status, code, getattr(error, "detail", str(error))))
         answer.headers.update(getattr(error, "headers", None) or {})
         return answer
 
 
-def _failure(request: Request, failure: Failure) -> Response:
+def _failure(request: Request, failure: HttpProblem) -> Response:
     """Tell a failure in the words of the interface that was used."""
     if request.url.path.startswith("/v1/"):
         body = error_envelope(failure.status, failure.message)
@@ -208,7 +208,9 @@ def _json(status: int, value: object, headers: dict[str, str] | None = None) -> 
 
 
 async def _events(
-    first: Piece | Done, rest: AsyncGenerator[Piece | Done, None], request_id: str
+    first: AnswerDelta | AnswerEnd,
+    rest: AsyncGenerator[AnswerDelta | AnswerEnd, None],
+    request_id: str,
 ) -> AsyncIterator[bytes]:
     async with aclosing(rest):
         try:
@@ -221,8 +223,8 @@ async def _events(
             yield b"event: error\ndata: " + msgspec.json.encode(reply) + b"\n\n"
 
 
-def _event(piece: Piece | Done) -> bytes:
-    name = b"event: done\n" if isinstance(piece, Done) else b""
+def _event(piece: AnswerDelta | AnswerEnd) -> bytes:
+    name = b"event: done\n" if isinstance(piece, AnswerEnd) else b""
     return name + b"data: " + msgspec.json.encode(piece) + b"\n\n"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from chat_backend.chat_settings import ChatSettings
-from chat_backend.messages import ChatReply, ChatRequest, ErrorReply
+from chat_backend.messages import ChatQuestion, ChatReply, ErrorReply
 
 
 def _inlined(kind: type) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def chat_documentation(settings: ChatSettings) -> dict[str, Any]:
 
 
 def _request_schema(settings: ChatSettings) -> dict[str, Any]:
-    schema = _inlined(ChatRequest)
+    schema = _inlined(ChatQuestion)
     schema["properties"]["max_tokens"]["maximum"] = settings.max_tokens_limit
     # Of message and history together; a schema has no words for that.
     schema["properties"]["message"]["maxLength"] = settings.max_message_chars

@@ -24,14 +24,14 @@ _JSON = {"Content-Type": "application/json"}
 READY_TIMEOUT_S = 2.0
 
 
-class Engine:
+class ChatEngine:
     """One engine, or a load balancer before several.  Use as a context manager."""
 
     def __init__(self, settings: ChatSettings) -> None:
         self._settings = settings
         self._url = settings.engine_url.rstrip("/")
 
-    async def __aenter__(self) -> "Engine":
+    async def __aenter__(self) -> "ChatEngine":
         # sock_read bounds the wait for the next bytes, so a long answer may take its time.
         timeout = aiohttp.ClientTimeout(
             total=None,

@@ -22,7 +22,7 @@ _TOO_LONG = "maximum context length"
 
 
 class KeyMissing(RequestError):
-    """No bearer key, or one that is not ours."""
+    """No bearer key, or an unknown one."""
 
 
 class RateExceeded(RequestError):
@@ -38,7 +38,7 @@ class RateExceeded(RequestError):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class HttpProblem:
     """How an error is told.
 
     Attributes:
@@ -75,31 +75,33 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
 )
 
 
-def failure_of(error: Exception) -> Failure:
-    """Return how *error* is told to whoever called us."""
+def failure_of(error: Exception) -> HttpProblem:
+    """Return the HTTP response for *error*."""
     if isinstance(error, RateExceeded):
-        return Failure(429, "rate_exceeded", str(error), max(1, round(error.wait_s + 0.5)))
+        return HttpProblem(429, "rate_exceeded", str(error), max(1, round(error.wait_s + 0.5)))
     if isinstance(error, EngineUnreachable):
-        return Failure(503, "engine_unavailable", str(error), RETRY_AFTER_S)
+        return HttpProblem(503, "engine_unavailable", str(error), RETRY_AFTER_S)
     if isinstance(error, EngineRefused):
         return _refused(error)
     for kind, status, code in _TABLE:
         if isinstance(error, kind):
-            return Failure(status, code, str(error))
+            return HttpProblem(status, code, str(error))
     if isinstance(error, EngineError):
-        return Failure(502, "engine_failed", str(error))
-    return Failure(500, "internal", "something went wrong here; the log has the request id")
+        return HttpProblem(502, "engine_failed", str(error))
+    return HttpProblem(
+        500, "internal", "internal error; the backend's log has details under the request id"
+    )
 
 
-def _refused(error: EngineRefused) -> Failure:
+def _refused(error: EngineRefused) -> HttpProblem:
     """An engine's refusal is the caller's fault below 500, apart from having no room."""
     if error.status in (429, 503):
-        return Failure(503, "engine_busy", str(error), RETRY_AFTER_S)
+        return HttpProblem(503, "engine_busy", str(error), RETRY_AFTER_S)
     if error.status >= 500:
-        return Failure(502, "engine_failed", str(error))
+        return HttpProblem(502, "engine_failed", str(error))
     if error.status == 413 or _TOO_LONG in str(error):
-        return Failure(413, "too_long", str(error))
+        return HttpProblem(413, "too_long", str(error))
     if error.status in (401, 403, 404):
         # Our key or our model name is wrong, which the caller cannot mend.
-        return Failure(502, "engine_misconfigured", str(error))
-    return Failure(422, "refused_by_engine", str(error))
+        return HttpProblem(502, "engine_misconfigured", str(error))
+    return HttpProblem(422, "refused_by_engine", str(error))

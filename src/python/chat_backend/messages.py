@@ -13,14 +13,14 @@ class FieldInvalid(RequestInvalid):
     """JSON, but a field is missing or cannot be used."""
 
 
-class Turn(msgspec.Struct, frozen=True):
+class ChatTurn(msgspec.Struct, frozen=True):
     """One earlier message of the conversation."""
 
     role: Literal["user", "assistant"]
     content: str
 
 
-class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ChatQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """POST /chat.
 
     Attributes:
@@ -31,7 +31,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     message: Annotated[str, msgspec.Meta(min_length=1)]
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 100
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    history: Annotated[list[Turn], msgspec.Meta(max_length=200)] = []
+    history: Annotated[list[ChatTurn], msgspec.Meta(max_length=200)] = []
     stream: bool = False
 
 
@@ -65,10 +65,10 @@ class ErrorReply(msgspec.Struct, frozen=True):
     error: Problem
 
 
-_decode = msgspec.json.Decoder(ChatRequest).decode
+_decode = msgspec.json.Decoder(ChatQuestion).decode
 
 
-def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatRequest:
+def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatQuestion:
     """Return the request in *body*.
 
     Raises:
@@ -95,7 +95,7 @@ def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatRequest:
     return request
 
 
-def engine_body(request: ChatRequest, settings: ChatSettings) -> bytes:
+def engine_body(request: ChatQuestion, settings: ChatSettings) -> bytes:
     """Return the body for the engine's /v1/chat/completions."""
     system = [{"role": "system", "content": settings.system_prompt}]
     turns = [{"role": turn.role, "content": turn.content} for turn in request.history]

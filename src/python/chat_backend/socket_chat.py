@@ -8,11 +8,11 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from chat_backend.failures import failure_of
-from chat_backend.messages import ChatRequest
-from chat_backend.turns import Done, Turns
+from chat_backend.messages import ChatQuestion
+from chat_backend.turns import AnswerEnd, Turns
 from servekit.errors.tree import RequestError, ServeError
 
-ReadRequest = Callable[[str], ChatRequest]
+ReadRequest = Callable[[str], ChatQuestion]
 
 
 class SocketChat:
@@ -32,7 +32,7 @@ class SocketChat:
         self._answering: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Talk until the other side has gone; then nothing of ours goes on."""
+        """Serve the connection until the client closes it, then cancel the running answer."""
         try:
             while True:
                 await self._take(await self._receive())
@@ -50,7 +50,7 @@ class SocketChat:
     async def _take(self, text: str) -> None:
         if _is_stop(text):
             if await self._stop():
-                await self._say(done=Done("cancelled", None, self._request_id))
+                await self._say(done=AnswerEnd("cancelled", None, self._request_id))
             return
         try:
             if self._answering and not self._answering.done():
@@ -61,11 +61,11 @@ class SocketChat:
             return
         self._answering = asyncio.create_task(self._answer(request))
 
-    async def _answer(self, request: ChatRequest) -> None:
+    async def _answer(self, request: ChatQuestion) -> None:
         try:
             async with aclosing(self._turns.pieces(request, self._request_id)) as pieces:
                 async for piece in pieces:
-                    if isinstance(piece, Done):
+                    if isinstance(piece, AnswerEnd):
                         await self._say(done=piece)
                     else:
                         await self._say(delta=piece.delta)

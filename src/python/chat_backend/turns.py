@@ -6,21 +6,21 @@ from contextlib import aclosing
 import msgspec
 
 from chat_backend.chat_settings import ChatSettings
-from chat_backend.engine import Engine
+from chat_backend.engine import ChatEngine
 from chat_backend.failures import failure_of
-from chat_backend.messages import ChatReply, ChatRequest, engine_body
-from chat_backend.telemetry import Telemetry
+from chat_backend.messages import ChatQuestion, ChatReply, engine_body
+from chat_backend.metrics import ChatMetrics
 from servekit.errors.tree import ServeError
 from servekit.wire.openai import Usage
 
 
-class Piece(msgspec.Struct, frozen=True):
+class AnswerDelta(msgspec.Struct, frozen=True):
     """Some more text."""
 
     delta: str
 
 
-class Done(msgspec.Struct, frozen=True):
+class AnswerEnd(msgspec.Struct, frozen=True):
     """The end of a streamed answer.
 
     Attributes:
@@ -38,8 +38,8 @@ class Turns:
 
     def __init__(
         self,
-        engine: Engine,
-        telemetry: Telemetry,
+        engine: ChatEngine,
+        telemetry: ChatMetrics,
         settings: ChatSettings,
         now: Callable[[], float],
     ) -> None:
@@ -48,7 +48,7 @@ class Turns:
         self._settings = settings
         self._now = now
 
-    async def whole(self, request: ChatRequest, request_id: str) -> ChatReply:
+    async def whole(self, request: ChatQuestion, request_id: str) -> ChatReply:
         """Return the whole answer.
 
         Raises:
@@ -69,9 +69,9 @@ class Turns:
         return ChatReply(text, reason or "stop", usage or Usage(), request_id)
 
     async def pieces(
-        self, request: ChatRequest, request_id: str
-    ) -> AsyncGenerator[Piece | Done, None]:
-        """Give the answer as it is written, and Done last.
+        self, request: ChatQuestion, request_id: str
+    ) -> AsyncGenerator[AnswerDelta | AnswerEnd, None]:
+        """Give the answer as it is written, and AnswerEnd last.
 
         Raises:
             EngineError: before the first piece or between two.
@@ -90,9 +90,9 @@ class Turns:
                             spoken = True
                             self._telemetry.first_token(self._now() - began)
                         if choice.content:
-                            yield Piece(choice.content)
+                            yield AnswerDelta(choice.content)
             status = "success"
-            yield Done(reason, usage, request_id)
+            yield AnswerEnd(reason, usage, request_id)
         except ServeError as error:
             status = failure_of(error).code
             raise

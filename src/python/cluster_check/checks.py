@@ -11,7 +11,7 @@ OLDEST_DRIVER = 580
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ClusterNode:
     """A machine of the cluster.
 
     Attributes:
@@ -38,7 +38,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class NodeFinding:
     """The result of one check on one node.
 
     Attributes:
@@ -68,18 +68,18 @@ class Check:
     remedy: str
     roles: tuple[str, ...] = ROLES
 
-    def judge(self, node: Node, output: Output) -> Finding:
+    def judge(self, node: ClusterNode, output: Output) -> NodeFinding:
         """Return what *output* means for *node*."""
         if output.code is None:
             remedy = "see that the node runs and its SSM agent is online"
-            return Finding(node.name, self.name, False, output.text, remedy)
+            return NodeFinding(node.name, self.name, False, output.text, remedy)
         fault = self.fault(output.text.strip())
         if fault:
-            return Finding(node.name, self.name, False, fault, self.remedy)
-        return Finding(node.name, self.name, True, "ok")
+            return NodeFinding(node.name, self.name, False, fault, self.remedy)
+        return NodeFinding(node.name, self.name, True, "ok")
 
 
-def checks_for(node: Node, others: list[Node]) -> list[Check]:
+def checks_for(node: ClusterNode, others: list[ClusterNode]) -> list[Check]:
     """Return what must hold on *node*, which must reach each of the *others*."""
     reachable = [other.private_ip for other in others if other.private_ip and other != node]
     checks = [*_CHECKS, *([_network(reachable)] if reachable else [])]

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from cluster_check.checks import ROLES, Node
+from cluster_check.checks import ROLES, ClusterNode
 from cluster_check.reach import Here, Reach, ThroughSsm, start_process
 from cluster_check.report import as_json, as_table, check_nodes
 from servekit.cli.app import ProgramApp
@@ -18,7 +18,12 @@ from servekit.errors.tree import SettingInvalid
 
 app = ProgramApp("cluster_check")
 
-AsJson = Annotated[bool, typer.Option("--json", help="findings as JSON instead of a table")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print the results as JSON instead of a table.", rich_help_panel="Output"
+    ),
+]
 
 
 class _NodeOutput(msgspec.Struct, frozen=True):
@@ -31,25 +36,41 @@ class _NodeOutput(msgspec.Struct, frozen=True):
 
 @app.command()
 def local(
-    role: Annotated[str, typer.Option(help="what this machine is in the cluster")] = "worker",
+    role: Annotated[
+        str,
+        typer.Option(
+            help="Role of this machine: control-plane, worker or gpu-worker.",
+            rich_help_panel="Nodes",
+        ),
+    ] = "worker",
     json: AsJson = False,
 ) -> int:
-    """Check the machine that this runs on."""
-    node = Node(socket.gethostname(), _known(role))
+    """Check this machine."""
+    node = ClusterNode(socket.gethostname(), _known(role))
     return _show([node], Here(start_process), json)
 
 
 @app.command()
 def ssm(
-    nodes: Annotated[Path, typer.Option(help="what `terraform output -json nodes` printed")],
-    region: Annotated[str, typer.Option(help="AWS region; default: that of `aws`")] = "",
+    nodes: Annotated[
+        Path,
+        typer.Option(
+            help="File with the output of `terraform output -json nodes`.", rich_help_panel="Nodes"
+        ),
+    ],
+    region: Annotated[
+        str,
+        typer.Option(
+            help="AWS region; default: the region of the `aws` command.", rich_help_panel="Nodes"
+        ),
+    ] = "",
     json: AsJson = False,
 ) -> int:
-    """Check every node through AWS Systems Manager, from anywhere."""
+    """Check every node through AWS Systems Manager."""
     return _show(read_nodes(nodes), ThroughSsm(start_process, time.sleep, region), json)
 
 
-def read_nodes(path: Path) -> list[Node]:
+def read_nodes(path: Path) -> list[ClusterNode]:
     """Return the nodes of the file that Terraform's output was written to.
 
     Raises:
@@ -63,7 +84,7 @@ def read_nodes(path: Path) -> list[Node]:
     except msgspec.DecodeError as error:
         raise SettingInvalid(f"{path}: {error}; {advice}") from error
     return [
-        Node(name, _known(node.role), node.instance_id, node.private_ip)
+        ClusterNode(name, _known(node.role), node.instance_id, node.private_ip)
         for name, node in found.items()
     ]
 
@@ -74,7 +95,7 @@ def _known(role: str) -> str:
     return role
 
 
-def _show(nodes: list[Node], reach: Reach, json: bool) -> int:
+def _show(nodes: list[ClusterNode], reach: Reach, json: bool) -> int:
     findings = list(check_nodes(nodes, reach))
     sys.stdout.write((as_json(findings) if json else as_table(findings)) + "\n")
     return 0 if all(finding.passed for finding in findings) else 1

@@ -5,12 +5,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from cluster_check.checks import Node, Output
+from cluster_check.checks import ClusterNode, Output
 
 # Runs a program, and returns what it said.
 Start = Callable[[Sequence[str]], Output]
 
-# A command of ours takes under a second; the rest is SSM's delay.
+# A check takes under a second; the rest is SSM's delay.
 COMMAND_TIMEOUT_S = 60.0
 POLL_S = 1.0
 
@@ -18,7 +18,7 @@ POLL_S = 1.0
 class Reach(Protocol):
     """A way to run a shell command on a node.  Never raises: what failed is in the output."""
 
-    def run(self, node: Node, command: str) -> Output: ...
+    def run(self, node: ClusterNode, command: str) -> Output: ...
 
 
 def start_process(arguments: Sequence[str]) -> Output:
@@ -46,7 +46,7 @@ class Here:
     def __init__(self, start: Start) -> None:
         self._start = start
 
-    def run(self, node: Node, command: str) -> Output:  # noqa: ARG002
+    def run(self, node: ClusterNode, command: str) -> Output:  # noqa: ARG002
         return self._start(["/bin/sh", "-c", command])
 
 
@@ -58,7 +58,7 @@ class ThroughSsm:
         self._pause = pause
         self._region = ["--region", region] if region else []
 
-    def run(self, node: Node, command: str) -> Output:
+    def run(self, node: ClusterNode, command: str) -> Output:
         sent = self._aws(
             "send-command",
             "--instance-ids",
@@ -72,7 +72,7 @@ class ThroughSsm:
             return sent
         return self._result(node, sent["Command"]["CommandId"])
 
-    def _result(self, node: Node, command_id: str) -> Output:
+    def _result(self, node: ClusterNode, command_id: str) -> Output:
         waited_s = 0.0
         while waited_s < COMMAND_TIMEOUT_S:
             # Asked for at once, SSM does not know the command yet.

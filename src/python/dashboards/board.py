@@ -35,13 +35,13 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PanelRow:
     title: str
     panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LabelMenu:
     """A menu at the top, from the values of a label.
 
     Attributes:
@@ -55,7 +55,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class Dashboard:
     """One dashboard.
 
     Attributes:
@@ -65,16 +65,12 @@ class Board:
     uid: str
     title: str
     about: str
-    rows: tuple[Row, ...]
-    choices: tuple[Choice, ...] = ()
+    rows: tuple[PanelRow, ...]
+    choices: tuple[LabelMenu, ...] = ()
 
     @property
     def panels(self) -> tuple[Panel, ...]:
         return tuple(panel for row in self.rows for panel in row.panels)
-
-    @property
-    def expressions(self) -> tuple[str, ...]:
-        return tuple(query.expr for panel in self.panels for query in panel.queries)
 
 
 def quantiles(

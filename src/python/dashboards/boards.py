@@ -1,6 +1,6 @@
 """The dashboards of the LLaMA platform: engines, GPUs, load balancer, chat.  Pure."""
 
-from dashboards.board import Board, Choice, Panel, Query, Row, quantiles
+from dashboards.board import Dashboard, LabelMenu, Panel, PanelRow, Query, quantiles
 
 _OF_MODEL = '{model_name=~"$model"}'
 
@@ -17,12 +17,12 @@ def _per_model(gauge: str) -> str:
     return f"sum by (model_name) ({gauge}{_OF_MODEL})"
 
 
-ENGINES = Board(
+ENGINES = Dashboard(
     "servekit-engines",
     "Model servers",
     "What vLLM says of itself: who waits, how long the first token takes, how full the cache is.",
     (
-        Row(
+        PanelRow(
             "Queue",
             (
                 Panel(
@@ -60,7 +60,7 @@ ENGINES = Board(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Latency",
             (
                 Panel(
@@ -89,7 +89,7 @@ ENGINES = Board(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Throughput",
             (
                 Panel(
@@ -138,7 +138,7 @@ ENGINES = Board(
             ),
         ),
     ),
-    (Choice("model", "vllm:num_requests_running", "model_name"),),
+    (LabelMenu("model", "vllm:num_requests_running", "model_name"),),
 )
 
 
@@ -147,12 +147,12 @@ def _per_gpu(field: str, over: str = "max") -> Query:
     return Query(expr, "{{Hostname}}/{{gpu}}")
 
 
-GPUS = Board(
+GPUS = Dashboard(
     "servekit-gpus",
     "GPUs",
     "What NVIDIA's DCGM exporter reads from each GPU.",
     (
-        Row(
+        PanelRow(
             "Use",
             (
                 Panel(
@@ -179,7 +179,7 @@ GPUS = Board(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Health",
             (
                 Panel(
@@ -206,15 +206,15 @@ GPUS = Board(
             ),
         ),
     ),
-    (Choice("node", "DCGM_FI_DEV_GPU_UTIL", "Hostname"),),
+    (LabelMenu("node", "DCGM_FI_DEV_GPU_UTIL", "Hostname"),),
 )
 
-CHAT = Board(
+CHAT = Dashboard(
     "servekit-chat",
     "Chat",
     "What people who chat see: answers, refusals, and how long they waited.",
     (
-        Row(
+        PanelRow(
             "Chats",
             (
                 Panel(
@@ -247,7 +247,7 @@ CHAT = Board(
                 Panel("Whole chats", "s", quantiles("llama_chat_duration_seconds")),
             ),
         ),
-        Row(
+        PanelRow(
             "Traffic",
             (
                 Panel(
@@ -279,12 +279,12 @@ CHAT = Board(
     ),
 )
 
-BALANCER = Board(
+BALANCER = Dashboard(
     "servekit-loadbalancer",
     "Load balancer",
     "Where requests went, why, and what that took.",
     (
-        Row(
+        PanelRow(
             "Replicas",
             (
                 Panel(
@@ -311,7 +311,7 @@ BALANCER = Board(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Requests",
             (
                 Panel("First byte", "s", quantiles("servekit_lb_ttft_seconds")),

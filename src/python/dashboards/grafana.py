@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
 )
 
-from dashboards.board import Board, Choice, Panel, Query
+from dashboards.board import Dashboard, LabelMenu, Panel, Query
 
 # Chosen at the top: whichever Prometheus this Grafana has.
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -33,7 +33,7 @@ _WIDTH, _HEIGHT = 12, 8
 _SCRAPE = "15s"
 
 
-def as_json(board: Board) -> str:
+def as_json(board: Dashboard) -> str:
     """Return the dashboard as a file that Grafana provisions."""
     built = dashboard.Dashboard(board.title).uid(board.uid).description(board.about)
     built = built.tags(["servekit"]).tooltip(DashboardCursorSync.CROSSHAIR).readonly()
@@ -50,7 +50,7 @@ def as_json(board: Board) -> str:
     return text + "\n"
 
 
-def _variable(choice: Choice) -> dashboard.QueryVariable:
+def _variable(choice: LabelMenu) -> dashboard.QueryVariable:
     variable = dashboard.QueryVariable(choice.name).datasource(_SOURCE).multi(True)
     variable = variable.query(f"label_values({choice.metric}, {choice.label})")
     # A model or a node may be new since the page was opened.

@@ -16,11 +16,11 @@ app = ProgramApp("dashboards")
 
 @app.command()
 def write(
-    folder: Annotated[Path, typer.Argument(help="where the files go; it must be there")],
+    folder: Annotated[Path, typer.Argument(help="Existing folder to write the dashboards to.")],
 ) -> None:
-    """Write one file for each dashboard, and say its name."""
+    """Write the Grafana dashboards as JSON files and print their paths."""
     if not folder.is_dir():
-        raise SettingInvalid(f"{folder} is no folder; make it, or name another")
+        raise SettingInvalid(f"{folder} is not a folder; create it first, or pass another")
     for board in BOARDS:
         path = folder / f"{board.uid}.json"
         path.write_text(as_json(board))

@@ -2,7 +2,7 @@ locals {
   region = join("-", slice(split("-", var.zone), 0, 2))
   # Of the fleet files and the load balancers; a test holds them together.
   ports = jsondecode(file("${path.module}/ports.json"))
-  # Without a public address nobody is let in but through Google's proxy.
+  # Without a public address the only way in is Google's Identity-Aware Proxy.
   public = length(var.client_cidrs) > 0
   # Where Identity-Aware Proxy forwards TCP from: cloud.google.com/iap/docs/using-tcp-forwarding.
   iap_range = "35.235.240.0/20"

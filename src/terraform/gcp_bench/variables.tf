@@ -99,7 +99,7 @@ variable "client_cidrs" {
   }
   validation {
     condition     = var.allow_any_client || !contains([for range in var.client_cidrs : endswith(range, "/0")], true)
-    error_message = "client_cidrs holds the whole internet, and the engines ask nobody for a password; name your own address (203.0.113.7/32), or set allow_any_client."
+    error_message = "client_cidrs holds the whole internet, and the engines require no authentication; name your own address (203.0.113.7/32), or set allow_any_client."
   }
 }
 

@@ -12,7 +12,7 @@ export class ChatFailed extends Error {
     message: string,
     /** Stable, for programs: "engine_unavailable". */
     readonly code: string,
-    /** For whoever reads the backend's log; empty where it was not reached. */
+    /** Finds the request in the backend's log; empty where the backend was not reached. */
     readonly requestId: string = "",
   ) {
     super(message);

@@ -1,4 +1,4 @@
-"""Metrics of the backend, under the names that dashboards already have."""
+"""Prometheus metrics of the chat backend.  Pure: counts in memory."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -10,55 +10,55 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Telemetry:
-    """Counts in a registry of its own, so that two backends in a process do not mix."""
+class ChatMetrics:
+    """Metrics in a separate registry, so that two backends in one process do not mix."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "http_requests_total",
-            "Requests answered.",
+            "HTTP requests, by method, route and status (499: the client left).",
             ["method", "endpoint", "status"],
             registry=self._registry,
         )
         self._duration = Histogram(
             "http_request_duration_seconds",
-            "From a request's arrival to the end of its answer.",
+            "HTTP request duration in seconds, until the end of the response.",
             ["method", "endpoint"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._chats = Counter(
             "llama_chat_requests_total",
-            "Chat turns, by how they ended: success, or the code of the error.",
+            "Chat requests by outcome: success, stopped by the client, or an error code.",
             ["status"],
             registry=self._registry,
         )
         self._tokens = Counter(
             "llama_tokens_generated_total",
-            "Tokens that the engine says it wrote.",
+            "Completion tokens, as reported by the engine.",
             registry=self._registry,
         )
         self._prompt_tokens = Counter(
             "llama_tokens_prompt_total",
-            "Tokens that the engine says it read.",
+            "Prompt tokens, as reported by the engine.",
             registry=self._registry,
         )
         self._chat_duration = Histogram(
             "llama_chat_duration_seconds",
-            "From a chat turn's arrival to the last token.",
+            "Chat request duration in seconds, until the last token.",
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._first_token = Histogram(
             "llama_chat_time_to_first_token_seconds",
-            "From a streamed chat turn's arrival to its first text.",
+            "Time to first token of streamed chat requests in seconds.",
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._streams = Gauge(
             "llama_chat_streams",
-            "Streamed answers under way.",
+            "Streamed answers in progress.",
             registry=self._registry,
         )
 

@@ -1,4 +1,4 @@
-"""What happens to every HTTP request: an id, a body limit, a count, a log line."""
+"""Request id, API key, body limit, metrics and log line of an HTTP request.  I/O: ASGI."""
 
 import re
 import secrets
@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_backend.failures import KeyMissing
-from chat_backend.telemetry import Telemetry
+from chat_backend.metrics import ChatMetrics
 from servekit.errors.tree import RequestTooLarge
 
 log = structlog.get_logger()
@@ -62,10 +62,10 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-class Front:
-    """Counts and logs each request, and puts its id on the answer.  Buffers nothing."""
+class AccessMiddleware:
+    """Counts and logs each request, and returns its id in a header.  Buffers nothing."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, now: Callable[[], float]) -> None:
+    def __init__(self, app: ASGIApp, telemetry: ChatMetrics, now: Callable[[], float]) -> None:
         self._app = app
         self._telemetry = telemetry
         self._now = now
@@ -76,7 +76,7 @@ class Front:
             return
         began = self._now()
         request_id = request_id_of(HTTPConnection(scope))
-        # 499, as nginx says it: whoever asked did not wait for the answer.
+        # 499, as in nginx: the client closed the connection before the response.
         status = 499
 
         async def send_with_id(message: Message) -> None:
