@@ -8,25 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench_environments.compose import compose_file, compose_text
-from bench_environments.deployment import BASELINE, MANAGED, Deployment, Engine, Resources
+from bench_environments.deployment import BASELINE, MANAGED, EngineKind, FleetDeployment, Resources
 from bench_environments.generated import deployment_of
 from servekit.errors.tree import SettingInvalid
-from servekit.fleet.fleet import Fleet, Model, Replica
+from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 
 FLEETS = ("h100", "l4", "colocated", "cpu")
 BOTH = (BASELINE, MANAGED)
 
 
-def services(deployment: Deployment) -> dict[str, Any]:
+def services(deployment: FleetDeployment) -> dict[str, Any]:
     found: dict[str, Any] = compose_file(deployment)["services"]
     return found
 
 
-def pods(deployment: Deployment) -> list[dict[str, Any]]:
+def pods(deployment: FleetDeployment) -> list[dict[str, Any]]:
     return [services(deployment)[pod.service] for pod in deployment.pods]
 
 
-def balancer(deployment: Deployment) -> dict[str, Any]:
+def balancer(deployment: FleetDeployment) -> dict[str, Any]:
     found: dict[str, Any] = services(deployment)[deployment.environment.balancer]
     return found
 
@@ -116,7 +116,7 @@ def test_engines_on_the_cpu_reserve_no_gpu() -> None:
 
 def test_simulated_arms_have_nothing_in_common() -> None:
     """Both can be up at once; on GPUs they cannot."""
-    both = [deployment_of(one, "h100", Engine.simulator).resources for one in BOTH]
+    both = [deployment_of(one, "h100", EngineKind.simulator).resources for one in BOTH]
     on_gpus = [deployment_of(one, "h100").resources for one in BOTH]
 
     assert both[0].shared_with(both[1]) == ""
@@ -128,7 +128,7 @@ def test_simulated_arms_have_nothing_in_common() -> None:
 def test_kvcached_without_a_gpu_is_refused() -> None:
     """It manages the memory of GPUs."""
     with pytest.raises(SettingInvalid, match="KVCached needs a GPU"):
-        deployment_of(MANAGED, "cpu", Engine.kvcached)
+        deployment_of(MANAGED, "cpu", EngineKind.kvcached)
 
 
 def test_a_port_for_two_is_refused() -> None:
@@ -139,20 +139,20 @@ def test_a_port_for_two_is_refused() -> None:
 
 def test_a_model_with_a_policy_is_refused() -> None:
     """An environment compares the policies of load balancers."""
-    model = Model(name="m", short_name="m", policy="random")
-    fleet = Fleet(models=(model,), replicas=(Replica(name="r", model="m", gpus=(), port=1),))
+    model = FleetModel(name="m", short_name="m", policy="random")
+    fleet = Fleet(models=(model,), replicas=(FleetReplica(name="r", model="m", gpus=(), port=1),))
 
     with pytest.raises(SettingInvalid, match="m has a policy of its own"):
-        Deployment(BASELINE, "mine", fleet, Engine.vllm, 8080)
+        FleetDeployment(BASELINE, "mine", fleet, EngineKind.vllm, 8080)
 
 
 @st.composite
 def shared_fleets(draw: st.DrawFn) -> Fleet:
     """One model, replicas that share GPUs in any way that fits."""
     gpus = draw(st.lists(st.integers(0, 3), min_size=1, max_size=10))
-    model = Model(name="m", short_name="m", gpu_memory_utilization=0.1)
+    model = FleetModel(name="m", short_name="m", gpu_memory_utilization=0.1)
     replicas = [
-        Replica(name=f"r{number}", model="m", gpus=(gpu,), port=9000 + number)
+        FleetReplica(name=f"r{number}", model="m", gpus=(gpu,), port=9000 + number)
         for number, gpu in enumerate(gpus)
     ]
     return Fleet(models=(model,), replicas=tuple(replicas))
@@ -161,7 +161,7 @@ def shared_fleets(draw: st.DrawFn) -> Fleet:
 @given(fleet=shared_fleets())
 def test_stages_start_each_pod_once_and_one_of_a_gpu_at_a_time(fleet: Fleet) -> None:
     """None is lost, and no two that measure the same GPU's memory start together."""
-    deployment = Deployment(BASELINE, "mine", fleet, Engine.vllm, 8080)
+    deployment = FleetDeployment(BASELINE, "mine", fleet, EngineKind.vllm, 8080)
 
     stages = deployment.stages
     assert sorted(pod.service for stage in stages for pod in stage) == sorted(

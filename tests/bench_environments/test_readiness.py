@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench_environments.docker import (
+    CompletedCommand,
     Container,
-    Done,
     compose_command,
     read_containers,
     starter,
@@ -90,9 +90,13 @@ def test_either_compose_will_do(plugin: str | None, program: str, found: list[st
     """Docker's plugin, or the program of its own that Debian 12 has."""
     versions = {"docker": plugin, "docker-compose": program}
 
-    def run(argv: Sequence[str]) -> Done:
+    def run(argv: Sequence[str]) -> CompletedCommand:
         version = versions[argv[0]]
-        return Done(1, "", "no such command") if version is None else Done(0, version + "\n", "")
+        return (
+            CompletedCommand(1, "", "no such command")
+            if version is None
+            else CompletedCommand(0, version + "\n", "")
+        )
 
     assert compose_command(run) == found
 
@@ -100,12 +104,12 @@ def test_either_compose_will_do(plugin: str | None, program: str, found: list[st
 def test_without_compose_it_is_said() -> None:
     """With what to install."""
     with pytest.raises(DockerMissing, match="not installed; apt-get install"):
-        compose_command(lambda _: Done(127, "", "not found"))
+        compose_command(lambda _: CompletedCommand(127, "", "not found"))
 
 
 def test_a_compose_that_is_broken_says_why() -> None:
     """It is installed, and does not run."""
-    broken = Done(1, "", "ModuleNotFoundError: No module named 'docker'\n")
+    broken = CompletedCommand(1, "", "ModuleNotFoundError: No module named 'docker'\n")
 
     with pytest.raises(DockerMissing, match="does not work: ModuleNotFoundError"):
         compose_command(lambda _: broken)

@@ -19,7 +19,7 @@ from random import Random
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.reloading import apply_fleet
 from loadbalancer.serving import Server
-from servekit.fleet.fleet import Fleet, Model, Replica
+from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 from servekit.launch.port import free_port
 from servekit.relay.listening import listen
 from servekit.timing.clock import SystemClock
@@ -78,9 +78,9 @@ def engines(count: int) -> "Iterator[dict[int, subprocess.Popen[bytes]]]":
 
 def fleet_of(ports: list[int]) -> Fleet:
     return Fleet(
-        models=(Model(name="m", short_name="m"),),
+        models=(FleetModel(name="m", short_name="m"),),
         replicas=tuple(
-            Replica(name=f"r{port}", model="m", gpus=(number,), port=port)
+            FleetReplica(name=f"r{port}", model="m", gpus=(number,), port=port)
             for number, port in enumerate(ports)
         ),
     )

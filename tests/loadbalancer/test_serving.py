@@ -13,7 +13,7 @@ from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.keys import read_keys
 from loadbalancer.reloading import Watched, apply_fleet
 from servekit.errors.tree import FleetInvalid, ReplicaMissing
-from servekit.fleet.fleet import Fleet, Model, Replica
+from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 from tests.loadbalancer.engine import Engine, Held, post, running, talk
 from tests.support.clock import FakeClock
 from tests.support.waiting import until
@@ -21,9 +21,9 @@ from tests.support.waiting import until
 
 def fleet_of(*engines: Engine) -> Fleet:
     return Fleet(
-        models=(Model(name="m", short_name="m"),),
+        models=(FleetModel(name="m", short_name="m"),),
         replicas=tuple(
-            Replica(name=f"n{n}", model="m", gpus=(n,), port=int(e.url.rpartition(":")[2]))
+            FleetReplica(name=f"n{n}", model="m", gpus=(n,), port=int(e.url.rpartition(":")[2]))
             for n, e in enumerate(engines)
         ),
     )
@@ -67,7 +67,7 @@ async def test_fleet_with_a_policy_nobody_wrote_changes_nothing() -> None:
     async with running(standing, other) as (balancer, port):
         apply_fleet(balancer, fleet_of(standing))
         before = dict(balancer.replicas)
-        wrong = Model(name="m", short_name="m", policy="best")
+        wrong = FleetModel(name="m", short_name="m", policy="best")
         with pytest.raises(FleetInvalid, match="model 'm': policy 'best' is unknown"):
             apply_fleet(balancer, Fleet(models=(wrong,), replicas=fleet_of(other).replicas))
         answer = await post(port)

@@ -5,8 +5,8 @@ from importlib import resources
 import pytest
 
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
 from servekit.metrics.engine_load import read_engine_load
 from servekit.metrics.exposition import samples
 from simulator.exposition import EngineMetrics, sleep_lines
@@ -15,9 +15,9 @@ from tests.servekit.enginesim.driving import PROFILE
 
 def _metrics() -> str:
     """Return /metrics of an engine that has served a request and holds another."""
-    engine = Engine(EngineConfig(num_blocks=1000), PROFILE)
+    engine = SimulatedEngine(EngineConfig(num_blocks=1000), PROFILE)
     metrics = EngineMetrics(8192)
-    engine.submit(Request(1, 100, 3), 0.0)
+    engine.submit(EngineRequest(1, 100, 3), 0.0)
     engine.begin(0.0)
     while not engine.idle:
         step = engine.end()
@@ -25,7 +25,7 @@ def _metrics() -> str:
         for sequence in step.finished:
             metrics.count_finished(sequence, step.end_s, "length")
         engine.begin(step.end_s)
-    engine.submit(Request(2, 50, 9), 1.0)
+    engine.submit(EngineRequest(2, 50, 9), 1.0)
     engine.begin(1.0)
     return metrics.render(engine, "tiny", 1.0, {}) + sleep_lines("tiny", 0)
 

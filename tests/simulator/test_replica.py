@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from servekit.enginesim.calibration import calibration_for
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
-from simulator.replica import Replica, ReplicaSpec
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
+from simulator.replica import ReplicaSpec, SimulatedReplica
 from tests.servekit.enginesim.driving import drive
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
@@ -87,7 +87,7 @@ def test_wall_time_and_virtual_time_agree(asks: list[tuple[int, int, int]]) -> N
     calibration = calibration_for(MODEL)
     loop = MillisecondLoop()
     spec = ReplicaSpec("one", MODEL, 8192, calibration)
-    replica = Replica(spec, cast(asyncio.AbstractEventLoop, cast(Any, loop)))
+    replica = SimulatedReplica(spec, cast(asyncio.AbstractEventLoop, cast(Any, loop)))
     due = sorted((at / 1e3, prompt, output) for at, prompt, output in asks)
     listeners = []
     for at, prompt, output in due:
@@ -97,8 +97,10 @@ def test_wall_time_and_virtual_time_agree(asks: list[tuple[int, int, int]]) -> N
     loop.run_until(due[-1][0] + 60.0)
 
     config = EngineConfig(num_blocks=calibration.kv_cache_tokens // 16, max_model_len=8192)
-    requests = [(at, Request(n, prompt, output)) for n, (at, prompt, output) in enumerate(due)]
-    twin = drive(Engine(config, calibration.profile), requests, most=1_000_000)
+    requests = [
+        (at, EngineRequest(n, prompt, output)) for n, (at, prompt, output) in enumerate(due)
+    ]
+    twin = drive(SimulatedEngine(config, calibration.profile), requests, most=1_000_000)
 
     assert all(listener.ended for listener in listeners)
     for number, (listener, (_, _, output)) in enumerate(zip(listeners, due, strict=True)):

@@ -18,7 +18,7 @@ from bench.simulate import trace_schedule
 from bench.twin import arrivals_of, longest, setups_of
 from servekit.errors.tree import ServeError, SettingInvalid
 from servekit.fleet.fleet import Fleet, load_fleet
-from servekit.fleetsim.outcome import Outcome
+from servekit.fleetsim.outcome import FleetOutcome
 from servekit.fleetsim.scenario import Scenario
 from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
@@ -42,7 +42,7 @@ class Limit:
     def name(self) -> str:
         return f"{self.metric}_p{self.share * 100:g}"
 
-    def value_s(self, outcome: Outcome, jitter_s: float) -> float:
+    def value_s(self, outcome: FleetOutcome, jitter_s: float) -> float:
         """Return what *outcome* has of this latency."""
         of: dict[str, Callable[[list[float]], list[float]]] = {
             "ttft": outcome.ttft_quantiles,

@@ -18,8 +18,8 @@ from bench.record import Record
 from bench.schedule import BLOCK_TOKENS, Call, Part, Schedule, split
 from servekit.enginesim.calibration import calibration_for
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
 from servekit.enginesim.sequence import Sequence as Running
 from servekit.fleet.fleet import Fleet
 
@@ -138,7 +138,7 @@ def virtual_run(
         run_until(due_s)
         name = rng.choice(names[call.model])
         engine = engines[name]
-        request = Request(number, call.prompt_tokens, call.output_tokens, _segments(call))
+        request = EngineRequest(number, call.prompt_tokens, call.output_tokens, _segments(call))
         under_way[number] = due_s, turn, call, engine.submit(request, due_s)
         if engine.busy_until is None:
             start(name, due_s)
@@ -149,7 +149,7 @@ def virtual_run(
     return records
 
 
-def _engine(fleet: Fleet, model_name: str, slow: float) -> Engine:
+def _engine(fleet: Fleet, model_name: str, slow: float) -> SimulatedEngine:
     model = fleet.model(model_name)
     calibration = calibration_for(
         model_name,
@@ -161,7 +161,7 @@ def _engine(fleet: Fleet, model_name: str, slow: float) -> Engine:
         max_model_len=model.max_model_len,
         segment_tokens=BLOCK_TOKENS,
     )
-    return Engine(config, calibration.profile.faster(1.0 / slow))
+    return SimulatedEngine(config, calibration.profile.faster(1.0 / slow))
 
 
 def _segments(call: Call) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ from bench.virtual_report import Keeper, Run, changes
 from bench.workload import NAMES
 from servekit.errors.tree import WorkloadInvalid
 from servekit.fleet.fleet import Fleet, load_fleet
-from servekit.fleetsim.outcome import Outcome
+from servekit.fleetsim.outcome import FleetOutcome
 from servekit.fleetsim.scenario import Arrival, Scenario
 from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
@@ -231,7 +231,7 @@ def run_all(
 
 def run_policy(
     name: str, scenario: Scenario, arrivals: Iterator[Arrival], *, keep_tokens: bool = False
-) -> tuple[PolicyResult, Outcome]:
+) -> tuple[PolicyResult, FleetOutcome]:
     """Serve *arrivals* with the policy called *name*."""
     start = time.perf_counter()
     world = World(scenario, lambda rng: policy_named(name, rng), keep_tokens=keep_tokens)

@@ -14,7 +14,7 @@ from math import exp
 import numpy as np
 from numpy.typing import NDArray
 
-from servekit.enginesim.step_profile import Knots, StepProfile, between
+from servekit.enginesim.step_profile import Knots, StepProfile, interpolate
 from servekit.errors.tree import WorkloadInvalid
 
 Floats = NDArray[np.float64]
@@ -288,7 +288,7 @@ def _stretch(
     row, known = np.zeros(len(PROMPTS) + 2), 0.0
     for k in inside:
         tokens = float(log.prompt_tokens[k])
-        known += between(extra, float(log.decoding[k]))
+        known += interpolate(extra, float(log.decoding[k]))
         if not tokens:
             known += base + per_kv * float(log.kv_tokens[k])
             continue
@@ -362,7 +362,7 @@ def _front(ttft: Sequence[TtftPoint], forward: Knots, token_s: float, pair_s: fl
     short = [p for p in ttft if not p.cached_tokens and p.prompt_tokens <= 1024]
     beyond = [
         p.ttft_s
-        - between(forward, p.prompt_tokens)
+        - interpolate(forward, p.prompt_tokens)
         - token_s * p.prompt_tokens
         - pair_s * p.prompt_tokens**2 / 2
         for p in short

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from bench.record import Record
 from bench.schedule import BLOCK_TOKENS, Call
-from servekit.enginesim.calibration import Calibration, calibration_for
+from servekit.enginesim.calibration import EngineCalibration, calibration_for
 from servekit.errors.tree import SettingInvalid
-from servekit.fleet.fleet import Fleet, Model
-from servekit.fleetsim.outcome import OK, STATUS, Outcome
-from servekit.fleetsim.scenario import Arrival, Autoscale, Failure, ReplicaSetup
+from servekit.fleet.fleet import Fleet, FleetModel
+from servekit.fleetsim.outcome import OK, STATUS, FleetOutcome
+from servekit.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup
 
 SHARES = (0.5, 0.9, 0.99)
 
@@ -43,7 +43,9 @@ class PolicyResult:
     digest: str
 
 
-def result_of(policy: str, outcome: Outcome, wall_s: float, jitter_s: float = 0.0) -> PolicyResult:
+def result_of(
+    policy: str, outcome: FleetOutcome, wall_s: float, jitter_s: float = 0.0
+) -> PolicyResult:
     """Return the figures of *outcome*."""
     seconds = max(outcome.end_s, 1e-9)
     errors: dict[str, int] = {}
@@ -121,7 +123,7 @@ def setups_of(
     return tuple(setups)
 
 
-def read_failure(text: str) -> Failure:
+def read_failure(text: str) -> ReplicaFailure:
     """Return the failure in `REPLICA@AT+DOWN`, seconds: `llama-8b-1@60+45`.
 
     Raises:
@@ -132,7 +134,7 @@ def read_failure(text: str) -> Failure:
     try:
         if not name or not plus:
             raise ValueError("an @ and a + are missing")
-        return Failure(name, float(start), float(down))
+        return ReplicaFailure(name, float(start), float(down))
     except ValueError as error:
         raise SettingInvalid(f"--fail {text!r}: {error}; write REPLICA@AT+DOWN") from error
 
@@ -150,7 +152,7 @@ def read_autoscale(text: str, start_s: float) -> Autoscale:
         raise SettingInvalid(f"--autoscale {text!r}: {error}; write IN_FLIGHT:MOST") from error
 
 
-def records_of(calls: Sequence[Call], outcome: Outcome, policy: str) -> list[Record]:
+def records_of(calls: Sequence[Call], outcome: FleetOutcome, policy: str) -> list[Record]:
     """Return *outcome*, which kept every token's time, as a real run would have recorded it."""
     records = []
     for place, number in enumerate(outcome.number):
@@ -181,7 +183,7 @@ def records_of(calls: Sequence[Call], outcome: Outcome, policy: str) -> list[Rec
     return sorted(records, key=lambda record: record.due_s)
 
 
-def _calibration(model: Model, gpu: str) -> Calibration:
+def _calibration(model: FleetModel, gpu: str) -> EngineCalibration:
     return calibration_for(
         model.name,
         gpu=gpu,

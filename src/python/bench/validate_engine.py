@@ -20,13 +20,13 @@ from bench.live_engine import LiveEngine, open_engine
 from bench.recorded import LoadRequest, RecordedLoad, read_loads
 from bench.results import write_file
 from servekit.enginesim.calibration import (
-    Calibration,
+    EngineCalibration,
     calibration_for,
     load_calibration,
     read_calibration,
 )
 from servekit.errors.tree import ServeError, SettingInvalid
-from servekit.fleetsim.outcome import Outcome, quantiles
+from servekit.fleetsim.outcome import FleetOutcome, quantiles
 from servekit.fleetsim.scenario import Arrival, ReplicaSetup, Scenario
 from servekit.fleetsim.world import World
 from servekit.routing.simple import RoundRobin
@@ -119,12 +119,12 @@ def recorded_rows(folder: Path, profile: Path | None, *, predict: bool) -> list[
     ]
 
 
-def calibration_without(folder: Path, load: RecordedLoad) -> Calibration:
+def calibration_without(folder: Path, load: RecordedLoad) -> EngineCalibration:
     """Return the calibration that the measurements in *folder* give without any step of *load*."""
     return read_calibration(msgspec.json.decode(recorded_profile(folder, without=load)))
 
 
-def compare(load: RecordedLoad, calibration: Calibration) -> list[Comparison]:
+def compare(load: RecordedLoad, calibration: EngineCalibration) -> list[Comparison]:
     """Return every metric of *load*, beside what the twin makes of the same requests."""
     outcome = replay(load.requests, calibration)
     jitter_s = calibration.profile.jitter_s
@@ -150,7 +150,7 @@ def _per_token(requests: Sequence[LoadRequest]) -> list[float]:
     return quantiles(means, SHARES)
 
 
-def replay(requests: Sequence[LoadRequest], calibration: Calibration) -> Outcome:
+def replay(requests: Sequence[LoadRequest], calibration: EngineCalibration) -> FleetOutcome:
     """Serve *requests* with one simulated engine, sent when they were really sent."""
     longest = max(r.prompt_tokens + r.output_tokens for r in requests)
     setup = ReplicaSetup("twin", calibration.model, calibration, longest)
@@ -161,7 +161,7 @@ def replay(requests: Sequence[LoadRequest], calibration: Calibration) -> Outcome
     return World(scenario, RoundRobin, keep_curve=True).run(arrivals)
 
 
-def curve_rows(load: RecordedLoad, outcome: Outcome) -> list[Comparison]:
+def curve_rows(load: RecordedLoad, outcome: FleetOutcome) -> list[Comparison]:
     """Return how the curves of running requests and KV usage compare, once a second."""
     last = load.requests[-1].sent_s
     real = np.array([point for point in load.curve if point[0] <= last])
@@ -239,7 +239,7 @@ def table_of(rows: Sequence[Comparison]) -> Table:
     return table
 
 
-def _calibration(profile: Path | None, measured: tuple[str, str]) -> Calibration:
+def _calibration(profile: Path | None, measured: tuple[str, str]) -> EngineCalibration:
     if profile is not None:
         return load_calibration(profile)
     model, gpu = measured

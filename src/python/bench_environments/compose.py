@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from bench_environments.deployment import Deployment, Pod
+from bench_environments.deployment import FleetDeployment, Pod
 from bench_environments.engines import start_of
 
 LABEL = "io.servekit"
@@ -16,7 +16,7 @@ _ADDRESS = "${BIND_ADDRESS:-127.0.0.1}"
 _LOGGING = {"driver": "json-file", "options": {"max-size": "50m", "max-file": "2"}}
 
 
-def compose_text(deployment: Deployment) -> str:
+def compose_text(deployment: FleetDeployment) -> str:
     """Return the file, with a head that says where it comes from."""
     body = msgspec.yaml.encode(compose_file(deployment)).decode()
     return (
@@ -27,13 +27,13 @@ def compose_text(deployment: Deployment) -> str:
     )
 
 
-def compose_file(deployment: Deployment) -> dict[str, Any]:
+def compose_file(deployment: FleetDeployment) -> dict[str, Any]:
     """Return the file's content: an engine per replica, and the load balancer."""
     pods = {pod.service: _pod(deployment, pod) for pod in deployment.pods}
     return {"services": {**pods, deployment.environment.balancer: _balancer(deployment)}}
 
 
-def labels(deployment: Deployment, port: int, gpus: tuple[int, ...] = ()) -> dict[str, str]:
+def labels(deployment: FleetDeployment, port: int, gpus: tuple[int, ...] = ()) -> dict[str, str]:
     """Return what a container says of itself, so that nobody has to keep a record."""
     return {
         f"{LABEL}.environment": deployment.environment.name,
@@ -44,7 +44,7 @@ def labels(deployment: Deployment, port: int, gpus: tuple[int, ...] = ()) -> dic
     }
 
 
-def _pod(deployment: Deployment, pod: Pod) -> dict[str, Any]:
+def _pod(deployment: FleetDeployment, pod: Pod) -> dict[str, Any]:
     gpus = pod.replica.gpus if deployment.uses_gpus else ()
     before = deployment.before(pod)
     after = {"depends_on": {before.service: {"condition": "service_healthy"}}} if before else {}
@@ -58,11 +58,11 @@ def _pod(deployment: Deployment, pod: Pod) -> dict[str, Any]:
     }
 
 
-def balancer_container(deployment: Deployment) -> str:
+def balancer_container(deployment: FleetDeployment) -> str:
     return f"{deployment.environment.name}-{deployment.environment.balancer}"
 
 
-def _balancer(deployment: Deployment) -> dict[str, Any]:
+def _balancer(deployment: FleetDeployment) -> dict[str, Any]:
     environment = deployment.environment
     inside = environment.port
     # /health says that it runs; this, that it has somebody to send requests to.

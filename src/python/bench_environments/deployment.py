@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from servekit.errors.tree import SettingInvalid
-from servekit.fleet.fleet import Fleet, Model, Replica
+from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 
 # Where every engine listens in its container; the seed's users know it.
 ENGINE_PORT = 8000
@@ -14,7 +14,7 @@ ENGINE_PORT = 8000
 _OWN_PORTS = 10
 
 
-class Engine(StrEnum):
+class EngineKind(StrEnum):
     """What serves a replica."""
 
     vllm = "vllm"
@@ -81,8 +81,8 @@ class Pod:
         listens: its port in the container.
     """
 
-    replica: Replica
-    model: Model
+    replica: FleetReplica
+    model: FleetModel
     service: str
     container: str
     published: int
@@ -90,7 +90,7 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class FleetDeployment:
     """An environment with a fleet.
 
     Attributes:
@@ -104,11 +104,11 @@ class Deployment:
     environment: Environment
     fleet_name: str
     fleet: Fleet
-    engine: Engine
+    engine: EngineKind
     port: int
 
     def __post_init__(self) -> None:
-        if self.engine is Engine.kvcached and not self.has_gpus:
+        if self.engine is EngineKind.kvcached and not self.has_gpus:
             raise SettingInvalid("KVCached needs a GPU; this fleet has none, use --engine vllm")
         with_policy = [model.name for model in self.fleet.models if model.policy]
         if with_policy:
@@ -128,7 +128,7 @@ class Deployment:
 
     @property
     def uses_gpus(self) -> bool:
-        return self.has_gpus and self.engine is not Engine.simulator
+        return self.has_gpus and self.engine is not EngineKind.simulator
 
     @property
     def pods(self) -> tuple[Pod, ...]:
@@ -169,10 +169,10 @@ class Deployment:
         ports = {self.port, *(pod.published for pod in self.pods)}
         return Resources(frozenset(ports), frozenset(gpus if self.uses_gpus else ()))
 
-    def _pod(self, replica: Replica) -> Pod:
+    def _pod(self, replica: FleetReplica) -> Pod:
         shift = 0 if self.uses_gpus else self.environment.shift
         service = f"vllm-{replica.name}"
-        suffix = "-kvcached" if self.engine is Engine.kvcached else self.environment.suffix
+        suffix = "-kvcached" if self.engine is EngineKind.kvcached else self.environment.suffix
         return Pod(
             replica=replica,
             model=self.fleet.model(replica.model),
@@ -180,7 +180,7 @@ class Deployment:
             container=service + suffix,
             published=replica.port + shift,
             # The simulator listens where the fleet file says.
-            listens=replica.port if self.engine is Engine.simulator else ENGINE_PORT,
+            listens=replica.port if self.engine is EngineKind.simulator else ENGINE_PORT,
         )
 
 
@@ -195,10 +195,10 @@ def environment_named(name: str) -> Environment:
     return ENVIRONMENTS[name]
 
 
-def default_engine(environment: Environment, fleet: Fleet) -> Engine:
+def default_engine(environment: Environment, fleet: Fleet) -> EngineKind:
     """Return what the seed runs: KVCached in the managed environment, where there are GPUs."""
     has_gpus = any(replica.gpus for replica in fleet.replicas)
-    return Engine.kvcached if environment is MANAGED and has_gpus else Engine.vllm
+    return EngineKind.kvcached if environment is MANAGED and has_gpus else EngineKind.vllm
 
 
 def _stage_of(pod: Pod, stages: list[list[Pod]]) -> int:

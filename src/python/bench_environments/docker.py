@@ -22,11 +22,11 @@ _OLDEST_COMPOSE = (1, 28)
 # Not "Encountered errors while bringing up the project.", with which Compose ends.
 _ERROR = re.compile(r"\b(error|ERROR|Error)\b")
 
-Run = Callable[[Sequence[str]], "Done"]
+Run = Callable[[Sequence[str]], "CompletedCommand"]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CompletedCommand:
     """A program that ended."""
 
     code: int
@@ -51,17 +51,17 @@ def starter(environ: Mapping[str, str]) -> Run:
     return lambda argv: run_process(argv, clean)
 
 
-def run_process(argv: Sequence[str], environ: Mapping[str, str]) -> Done:
+def run_process(argv: Sequence[str], environ: Mapping[str, str]) -> CompletedCommand:
     """Run *argv* to its end.  One that does not exist ends with 127, as in a shell."""
     try:
         done = subprocess.run(  # noqa: S603
             argv, env=environ, capture_output=True, check=False, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
-        return Done(127, "", f"{argv[0]}: not found")
+        return CompletedCommand(127, "", f"{argv[0]}: not found")
     except OSError as error:
-        return Done(126, "", f"{argv[0]}: {os.strerror(error.errno or 0)}")
-    return Done(
+        return CompletedCommand(126, "", f"{argv[0]}: {os.strerror(error.errno or 0)}")
+    return CompletedCommand(
         done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     )
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bench_environments.deployment import ENGINE_PORT, Deployment, Engine, Pod
+from bench_environments.deployment import ENGINE_PORT, EngineKind, FleetDeployment, Pod
 from servekit.engine.arguments import EngineArguments
 
 # Both arms run one version, or a comparison of them would compare versions: the newest that
@@ -14,9 +14,9 @@ VLLM_VERSION = "v0.19.0"
 CPU_VERSION = "v0.32.0"
 
 IMAGES = {
-    Engine.vllm: ("ENGINE_IMAGE", f"vllm/vllm-openai:{VLLM_VERSION}"),
-    Engine.kvcached: ("KVCACHED_IMAGE", "kvcached:latest"),
-    Engine.simulator: ("SIMULATOR_IMAGE", "simulator:latest"),
+    EngineKind.vllm: ("ENGINE_IMAGE", f"vllm/vllm-openai:{VLLM_VERSION}"),
+    EngineKind.kvcached: ("KVCACHED_IMAGE", "kvcached:latest"),
+    EngineKind.simulator: ("SIMULATOR_IMAGE", "simulator:latest"),
 }
 CPU_IMAGE = ("CPU_ENGINE_IMAGE", f"vllm/vllm-openai-cpu:{CPU_VERSION}")
 
@@ -34,20 +34,20 @@ _PROOF_PORT = 9410
 _START_PERIOD = "40m"
 
 
-def start_of(deployment: Deployment, pod: Pod) -> dict[str, Any]:
+def start_of(deployment: FleetDeployment, pod: Pod) -> dict[str, Any]:
     """Return the part of a Compose service that says what runs in it, and on what."""
-    if deployment.engine is Engine.simulator:
+    if deployment.engine is EngineKind.simulator:
         return _simulated(deployment, pod)
     parts = {"image": _image(deployment, pod), **_serving(deployment, pod)}
-    if deployment.engine is Engine.kvcached:
+    if deployment.engine is EngineKind.kvcached:
         # Segments of all engines of a GPU, for each other and for kvctl on the host.
         return {**parts, "ipc": "host"}
     return {**parts, "shm_size": _SHARED_MEMORY}
 
 
-def needs_token(deployment: Deployment) -> bool:
+def needs_token(deployment: FleetDeployment) -> bool:
     """Whether weights come from Hugging Face."""
-    if deployment.engine is Engine.simulator:
+    if deployment.engine is EngineKind.simulator:
         return False
     return any(_folder(pod) is None for pod in deployment.pods)
 
@@ -71,8 +71,8 @@ def arguments_of(pod: Pod) -> EngineArguments:
     )
 
 
-def _serving(deployment: Deployment, pod: Pod) -> dict[str, Any]:
-    proves = deployment.engine is Engine.kvcached
+def _serving(deployment: FleetDeployment, pod: Pod) -> dict[str, Any]:
+    proves = deployment.engine is EngineKind.kvcached
     health = f"http://127.0.0.1:{_PROOF_PORT}/health" if proves else _health(pod)
     parts: dict[str, Any] = {
         # KVCached's image starts vLLM itself, to see that it was patched.
@@ -87,12 +87,12 @@ def _serving(deployment: Deployment, pod: Pod) -> dict[str, Any]:
     return parts
 
 
-def _image(deployment: Deployment, pod: Pod) -> str:
+def _image(deployment: FleetDeployment, pod: Pod) -> str:
     variable, image = IMAGES[deployment.engine] if pod.replica.gpus else CPU_IMAGE
     return f"${{{variable}:-{image}}}"
 
 
-def _variables(deployment: Deployment, pod: Pod) -> dict[str, str]:
+def _variables(deployment: FleetDeployment, pod: Pod) -> dict[str, str]:
     said = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
     if _folder(pod) is None:
         said |= {"HF_TOKEN": "${HF_TOKEN:-}"}
@@ -101,7 +101,7 @@ def _variables(deployment: Deployment, pod: Pod) -> dict[str, str]:
     if not pod.replica.gpus:
         # GiB; vLLM would take 4 for itself.
         said["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    if deployment.engine is Engine.kvcached:
+    if deployment.engine is EngineKind.kvcached:
         said |= {
             "ENABLE_KVCACHED": "true",
             "KVCACHED_AUTOPATCH": "1",
@@ -129,8 +129,8 @@ def _gpus(pod: Pod) -> dict[str, Any]:
     return {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
 
 
-def _simulated(deployment: Deployment, pod: Pod) -> dict[str, Any]:
-    variable, image = IMAGES[Engine.simulator]
+def _simulated(deployment: FleetDeployment, pod: Pod) -> dict[str, Any]:
+    variable, image = IMAGES[EngineKind.simulator]
     path = Path(deployment.fleet_name)
     own = path.is_file()
     look = f"import urllib.request as r; r.urlopen('{_health(pod)}', timeout=2)"

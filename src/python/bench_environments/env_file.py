@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench_environments.deployment import Deployment
+from bench_environments.deployment import FleetDeployment
 from bench_environments.engines import needs_token
 from servekit.errors.tree import SettingInvalid
 
 
-def check_env_file(path: Path, deployment: Deployment, environ: Mapping[str, str]) -> Path | None:
+def check_env_file(
+    path: Path, deployment: FleetDeployment, environ: Mapping[str, str]
+) -> Path | None:
     """Return *path*, or None where there is no such file and nothing in it is needed.
 
     Raises:

@@ -3,9 +3,9 @@
 from bench_environments.compose import compose_text
 from bench_environments.deployment import (
     ENVIRONMENTS,
-    Deployment,
-    Engine,
+    EngineKind,
     Environment,
+    FleetDeployment,
     default_engine,
 )
 from bench_environments.engines import CPU_IMAGE, IMAGES
@@ -17,7 +17,7 @@ _VARIANTS = (
     ("compose.l4.yaml", "l4", None),
     ("compose.colocated.yaml", "colocated", None),
     ("compose.cpu.yaml", "cpu", None),
-    ("compose.simulated.yaml", "h100", Engine.simulator),
+    ("compose.simulated.yaml", "h100", EngineKind.simulator),
 )
 
 
@@ -33,8 +33,11 @@ def generated_files() -> dict[str, str]:
 
 
 def deployment_of(
-    environment: Environment, fleet_name: str, engine: Engine | None = None, port: int | None = None
-) -> Deployment:
+    environment: Environment,
+    fleet_name: str,
+    engine: EngineKind | None = None,
+    port: int | None = None,
+) -> FleetDeployment:
     """Return *environment* with a fleet, on what it runs by default unless *engine* is given.
 
     Raises:
@@ -42,7 +45,7 @@ def deployment_of(
         SettingInvalid: the engine cannot serve it.
     """
     fleet = load_fleet(fleet_name)
-    return Deployment(
+    return FleetDeployment(
         environment=environment,
         fleet_name=fleet_name,
         fleet=fleet,

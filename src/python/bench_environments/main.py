@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench_environments import deploying
+from bench_environments import lifecycle
 from bench_environments.compose import compose_text
-from bench_environments.deploying import Machine, Wishes
-from bench_environments.deployment import ENVIRONMENTS, Engine, environment_named
+from bench_environments.deployment import ENVIRONMENTS, EngineKind, environment_named
 from bench_environments.docker import starter
 from bench_environments.env_file import check_env_file, read_variables
 from bench_environments.generated import deployment_of, generated_files
+from bench_environments.lifecycle import DeployOptions, Machine
 from servekit.cli.app import ProgramApp
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
@@ -36,7 +36,7 @@ def deploy(
     environment: Annotated[str, typer.Argument(help="baseline or managed.")],
     fleet: Annotated[str, typer.Option(help="A fleet of ours by name, or a fleet file.")] = "h100",
     engine: Annotated[
-        Engine | None,
+        EngineKind | None,
         typer.Option(help="Default: vllm for baseline, kvcached for managed where it has GPUs."),
     ] = None,
     port: Annotated[
@@ -58,8 +58,8 @@ def deploy(
         sys.stderr.write(f"would run: {' '.join(start)} up --detach\n")
         return
     machine = _machine()
-    deploying.deploy(deployment, Wishes(variables, timeout_s, keep), machine)
-    deploying.print_line(machine, f"{environment} serves at http://127.0.0.1:{deployment.port}")
+    lifecycle.deploy(deployment, DeployOptions(variables, timeout_s, keep), machine)
+    lifecycle.print_line(machine, f"{environment} serves at http://127.0.0.1:{deployment.port}")
 
 
 @app.command()
@@ -79,19 +79,19 @@ def teardown(
     if dry_run:
         for one in chosen:
             for container in machine.docker.containers(one):
-                deploying.print_line(machine, f"would remove {container.name}")
+                lifecycle.print_line(machine, f"would remove {container.name}")
         if remove_model_cache:
-            deploying.print_line(machine, f"would remove {cache}/hub")
+            lifecycle.print_line(machine, f"would remove {cache}/hub")
         return
-    deploying.teardown(chosen, machine)
+    lifecycle.teardown(chosen, machine)
     if remove_model_cache:
-        deploying.remove_cache(cache, machine)
+        lifecycle.remove_cache(cache, machine)
 
 
 @app.command()
 def status() -> None:
     """Show the containers of all environments."""
-    deploying.status(_machine())
+    lifecycle.status(_machine())
 
 
 @app.command()

@@ -17,7 +17,7 @@ _INTERVAL_S = 1.0
 Look = Callable[[], Sequence[Container]]
 
 
-class Watcher(Protocol):
+class ProgressView(Protocol):
     """Whoever is shown how far it is."""
 
     def show(self, containers: Sequence[Container], after_s: float) -> None: ...
@@ -36,7 +36,7 @@ class PodFailed(EngineExited):
 
 
 async def wait_until_ready(
-    look: Look, expected: Collection[str], watcher: Watcher, clock: Clock, timeout_s: float
+    look: Look, expected: Collection[str], watcher: ProgressView, clock: Clock, timeout_s: float
 ) -> float:
     """Return the seconds until every container that is *expected*, by name, was ready.
 

@@ -17,7 +17,7 @@ class EngineGone(Exception):
     """The engine was cut off in the middle of the answer."""
 
 
-class Answer:
+class PendingAnswer:
     """The choices of one request, which may be several prompts.
 
     Attributes:
@@ -42,7 +42,7 @@ class Answer:
 class WholeChoice:
     """Counts tokens; the body is written when all choices are done."""
 
-    def __init__(self, answer: Answer, index: int, cut_after: int | None) -> None:
+    def __init__(self, answer: PendingAnswer, index: int, cut_after: int | None) -> None:
         self._answer = answer
         self._index = index
         self._cut_after = cut_after
@@ -65,7 +65,7 @@ class StreamedChoice:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: PendingAnswer,
         index: int,
         kind: AnswerKind,
         reason: str,

@@ -26,10 +26,10 @@ from servekit.wire.openai import (
     read_chat,
     read_completion,
 )
-from simulator.answers import Answer, EngineGone, StreamedChoice, WholeChoice
-from simulator.faults import Fault, read_fault
+from simulator.answers import EngineGone, PendingAnswer, StreamedChoice, WholeChoice
+from simulator.faults import InjectedFault, read_fault
 from simulator.prompts import Prompt, chat_prompt, completion_prompts, natural_length
-from simulator.replica import Choice, Replica
+from simulator.replica import SimulatedReplica, TokenSink
 from simulator.templates import DONE, AnswerKind, usage_event, whole_answer
 
 # The release whose interface this follows.
@@ -60,7 +60,7 @@ class EngineApi:
     """
 
     def __init__(
-        self, replica: Replica, restart: Callable[[float], None], *, dev_mode: bool = True
+        self, replica: SimulatedReplica, restart: Callable[[float], None], *, dev_mode: bool = True
     ) -> None:
         self._replica = replica
         self._restart = restart
@@ -136,7 +136,7 @@ class EngineApi:
             return _error(failing.status, "a fault of the simulator was asked for")
         return None
 
-    def _hits(self, fault: Fault) -> bool:
+    def _hits(self, fault: InjectedFault) -> bool:
         return fault.share >= 1.0 or self._random.random() < fault.share
 
     def _cut_after(self) -> int | None:
@@ -183,7 +183,7 @@ class EngineApi:
         body: OpenAiRequest,
         prompts: list[Prompt],
         limit: int,
-        choices: Callable[[int, str], Choice],
+        choices: Callable[[int, str], TokenSink],
     ) -> list[int]:
         """Queue every prompt, or none.
 
@@ -215,11 +215,11 @@ class EngineApi:
         limit: int,
         kind: AnswerKind,
     ) -> web.Response:
-        answer = Answer(len(prompts))
+        answer = PendingAnswer(len(prompts))
         cut_after = self._cut_after()
         reasons: list[str] = []
 
-        def choice(index: int, reason: str) -> Choice:
+        def choice(index: int, reason: str) -> TokenSink:
             reasons.append(reason)
             return WholeChoice(answer, index, cut_after)
 
@@ -242,7 +242,7 @@ class EngineApi:
         limit: int,
         kind: AnswerKind,
     ) -> web.StreamResponse:
-        answer = Answer(len(prompts))
+        answer = PendingAnswer(len(prompts))
         cut_after = self._cut_after()
         transport = request.transport
         if transport is None:
@@ -250,7 +250,7 @@ class EngineApi:
         response = web.StreamResponse(headers=_STREAM_HEADERS)
         response.enable_chunked_encoding()
 
-        def choice(index: int, reason: str) -> Choice:
+        def choice(index: int, reason: str) -> TokenSink:
             return StreamedChoice(answer, index, kind, reason, transport, cut_after)
 
         ids = self._submit(body, prompts, limit, choice)

@@ -6,9 +6,9 @@ tests/golden/vllm has what vLLM exposes; a test finds each name and label set of
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
-from servekit.enginesim.engine import Engine
+from servekit.enginesim.engine import SimulatedEngine
 from servekit.enginesim.sequence import Sequence
-from servekit.enginesim.step import Step
+from servekit.enginesim.step import EngineStep
 
 # Bucket bounds as vLLM 0.32 has them.
 _TTFT = (
@@ -39,7 +39,7 @@ def _one_two_five(limit: int) -> tuple[float, ...]:
     return tuple(bounds)
 
 
-class Histogram:
+class PrometheusHistogram:
     """Counts by upper bound."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -72,20 +72,20 @@ class EngineMetrics:
         tokens = _one_two_five(max_model_len)
         self.finished = {"stop": 0, "length": 0, "abort": 0, "error": 0, "repetition": 0}
         self._histograms = {
-            "time_to_first_token_seconds": Histogram(_TTFT),
-            "inter_token_latency_seconds": Histogram(_PER_TOKEN),
-            "request_time_per_output_token_seconds": Histogram(_PER_TOKEN),
-            "e2e_request_latency_seconds": Histogram(_REQUEST),
-            "request_queue_time_seconds": Histogram(_REQUEST),
-            "request_inference_time_seconds": Histogram(_REQUEST),
-            "request_prefill_time_seconds": Histogram(_REQUEST),
-            "request_decode_time_seconds": Histogram(_REQUEST),
-            "request_prompt_tokens": Histogram(tokens),
-            "request_generation_tokens": Histogram(tokens),
-            "iteration_tokens_total": Histogram(_STEP_TOKENS),
+            "time_to_first_token_seconds": PrometheusHistogram(_TTFT),
+            "inter_token_latency_seconds": PrometheusHistogram(_PER_TOKEN),
+            "request_time_per_output_token_seconds": PrometheusHistogram(_PER_TOKEN),
+            "e2e_request_latency_seconds": PrometheusHistogram(_REQUEST),
+            "request_queue_time_seconds": PrometheusHistogram(_REQUEST),
+            "request_inference_time_seconds": PrometheusHistogram(_REQUEST),
+            "request_prefill_time_seconds": PrometheusHistogram(_REQUEST),
+            "request_decode_time_seconds": PrometheusHistogram(_REQUEST),
+            "request_prompt_tokens": PrometheusHistogram(tokens),
+            "request_generation_tokens": PrometheusHistogram(tokens),
+            "iteration_tokens_total": PrometheusHistogram(_STEP_TOKENS),
         }
 
-    def count_step(self, step: Step, seconds: float) -> None:
+    def count_step(self, step: EngineStep, seconds: float) -> None:
         """Count a step that took *seconds* as its sequences saw it."""
         histograms = self._histograms
         histograms["iteration_tokens_total"].observe(step.prefill_tokens + step.decoded)
@@ -114,7 +114,9 @@ class EngineMetrics:
     def _observe(self, name: str, value: float) -> None:
         self._histograms[name].observe(value)
 
-    def render(self, engine: Engine, model: str, now: float, said: Mapping[str, float]) -> str:
+    def render(
+        self, engine: SimulatedEngine, model: str, now: float, said: Mapping[str, float]
+    ) -> str:
         """Return the exposition.  *said* overrides gauges by name, for an engine that lies."""
         labels = f'model_name="{_escaped(model)}"'
         lines = [*_gauges(engine, labels, now, said), *_counters(engine, labels)]
@@ -131,7 +133,9 @@ class EngineMetrics:
         return "\n".join(lines) + "\n"
 
 
-def _gauges(engine: Engine, labels: str, now: float, said: Mapping[str, float]) -> list[str]:
+def _gauges(
+    engine: SimulatedEngine, labels: str, now: float, said: Mapping[str, float]
+) -> list[str]:
     load = engine.load(now)
     waiting = said.get("waiting", float(load.waiting or 0))
     values = {
@@ -163,7 +167,7 @@ def sleep_lines(model: str, level: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _counters(engine: Engine, labels: str) -> list[str]:
+def _counters(engine: SimulatedEngine, labels: str) -> list[str]:
     counters = engine.counters
     load = engine.load()
     values = {
@@ -186,7 +190,7 @@ def _counters(engine: Engine, labels: str) -> list[str]:
     return lines
 
 
-def _cache_config(engine: Engine) -> list[str]:
+def _cache_config(engine: SimulatedEngine) -> list[str]:
     """vLLM puts its cache settings into labels; those that mean something here are true."""
     config = engine.config
     known = {

@@ -36,7 +36,7 @@ Kind = Literal[
 ]
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InjectedFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One fault.
 
     Attributes:
@@ -55,10 +55,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     kv_usage: float | None = None
 
 
-_decode = msgspec.json.Decoder(Fault).decode
+_decode = msgspec.json.Decoder(InjectedFault).decode
 
 
-def read_fault(body: bytes) -> Fault:
+def read_fault(body: bytes) -> InjectedFault:
     """Return the fault that *body* describes.
 
     Raises:
@@ -79,13 +79,13 @@ def read_fault(body: bytes) -> Fault:
     return fault
 
 
-class Faults:
+class ActiveFaults:
     """The faults that are set, with the time at which each ends."""
 
     def __init__(self) -> None:
-        self._until: dict[Kind, tuple[Fault, float]] = {}
+        self._until: dict[Kind, tuple[InjectedFault, float]] = {}
 
-    def set(self, fault: Fault, now: float) -> None:
+    def set(self, fault: InjectedFault, now: float) -> None:
         if fault.kind == "none":
             self._until.clear()
             return
@@ -94,7 +94,7 @@ class Faults:
             float("inf") if fault.seconds is None else now + fault.seconds,
         )
 
-    def get(self, kind: Kind, now: float) -> Fault | None:
+    def get(self, kind: Kind, now: float) -> InjectedFault | None:
         """Return the fault of this kind that is in force."""
         found = self._until.get(kind)
         if found is None:

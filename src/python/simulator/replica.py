@@ -4,13 +4,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from servekit.enginesim.calibration import Calibration
+from servekit.enginesim.calibration import EngineCalibration
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request, Sequence
-from servekit.enginesim.step import Step
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest, Sequence
+from servekit.enginesim.step import EngineStep
 from simulator.exposition import EngineMetrics, sleep_lines
-from simulator.faults import Fault, Faults
+from simulator.faults import ActiveFaults, InjectedFault
 
 # Beyond this, steps that are late are not caught up with: the engine simply was slower.
 MAX_LAG_S = 0.25
@@ -31,13 +31,13 @@ class ReplicaSpec:
     name: str
     model: str
     max_model_len: int
-    calibration: Calibration
+    calibration: EngineCalibration
     speed: float = 1.0
     seed: int = 0
     max_in_flight: int | None = None
 
 
-class Choice(Protocol):
+class TokenSink(Protocol):
     """Who waits for the tokens of one sequence."""
 
     def token(self) -> None:
@@ -50,12 +50,12 @@ class Choice(Protocol):
         """No more will come: the engine died."""
 
 
-class Replica:
+class SimulatedReplica:
     """An engine, the answers that wait for its tokens, and its faults."""
 
     def __init__(self, spec: ReplicaSpec, loop: asyncio.AbstractEventLoop) -> None:
         self.spec = spec
-        self.faults = Faults()
+        self.faults = ActiveFaults()
         self.sleep_level = 0
         self.profile = spec.calibration.profile.faster(spec.speed)
         self._loop = loop
@@ -69,14 +69,14 @@ class Replica:
         self._start()
 
     def _start(self) -> None:
-        self.engine = Engine(self._config, self.profile)
+        self.engine = SimulatedEngine(self._config, self.profile)
         self.metrics = EngineMetrics(self.spec.max_model_len)
         self.worst_lag_s = 0.0
         # A step whose tokens are held back, until when, and how late those before it were.
-        self._held: tuple[Step, float] | None = None
+        self._held: tuple[EngineStep, float] | None = None
         self._late_s = 0.0
-        self._choices: dict[int, Choice] = {}
-        self._decoding: dict[int, Choice] = {}
+        self._choices: dict[int, TokenSink] = {}
+        self._decoding: dict[int, TokenSink] = {}
         self._reasons: dict[int, str] = {}
 
     def frontend_s(self, prompt_tokens: int) -> float:
@@ -89,15 +89,15 @@ class Replica:
         segments: tuple[int, ...],
         output_tokens: int,
         reason: str,
-        choice: Choice,
+        choice: TokenSink,
     ) -> int:
         """Queue a request whose tokens go to *choice* and that ends for *reason*; return its id.
 
         Raises:
-            ServeError: as `Engine.submit`.
+            ServeError: as `SimulatedEngine.submit`.
         """
         self._ids += 1
-        request = Request(self._ids, prompt_tokens, output_tokens, segments)
+        request = EngineRequest(self._ids, prompt_tokens, output_tokens, segments)
         now = self._loop.time()
         self.engine.submit(request, now)
         self._choices[request.id] = choice
@@ -123,7 +123,7 @@ class Replica:
         for choice in choices:
             choice.cut()
 
-    def set_fault(self, fault: Fault) -> None:
+    def set_fault(self, fault: InjectedFault) -> None:
         self.faults.set(fault, self._loop.time())
         slow = self.faults.get("slow", self._loop.time())
         self.engine.profile = self.profile.faster(1 / slow.factor) if slow else self.profile
@@ -201,7 +201,7 @@ class Replica:
         late_before_s, self._late_s = self._late_s, came_s - step.end_s
         self._deliver(step, came_s, came_s - step.start_s - late_before_s)
 
-    def _deliver(self, step: Step, came_s: float, gap_s: float) -> None:
+    def _deliver(self, step: EngineStep, came_s: float, gap_s: float) -> None:
         self.metrics.count_step(step, gap_s)
         decoding = self._decoding
         for sequence in step.preempted:

@@ -7,10 +7,9 @@ from aiohttp import web
 
 from servekit.enginesim.calibration import calibration_for
 from servekit.errors.tree import SettingInvalid
-from servekit.fleet.fleet import Fleet
-from servekit.fleet.fleet import Replica as FleetReplica
+from servekit.fleet.fleet import Fleet, FleetReplica
 from simulator.api import EngineApi
-from simulator.replica import Replica, ReplicaSpec
+from simulator.replica import ReplicaSpec, SimulatedReplica
 
 
 class ReplicaServer:
@@ -33,7 +32,7 @@ class ReplicaServer:
         Raises:
             SettingInvalid: the port cannot be used.
         """
-        self.replica = Replica(self.spec, asyncio.get_running_loop())
+        self.replica = SimulatedReplica(self.spec, asyncio.get_running_loop())
         app = EngineApi(self.replica, self._restart).application()
         # Without cancellation a client that left would be served to the end.
         self._runner = web.AppRunner(

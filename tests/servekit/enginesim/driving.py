@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
-from servekit.enginesim.step import Step
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
+from servekit.enginesim.step import EngineStep
 from servekit.enginesim.step_profile import StepProfile
 
 # A small engine whose steps take round times: 5 ms, and 20 us per prompt token.
@@ -19,7 +19,7 @@ PROFILE = StepProfile(
 )
 
 
-def small_engine(**changes: object) -> Engine:
+def small_engine(**changes: object) -> SimulatedEngine:
     """Return an engine of 64 blocks of 16 tokens, unless *changes* say otherwise."""
     settings = {
         "num_blocks": 64,
@@ -27,7 +27,7 @@ def small_engine(**changes: object) -> Engine:
         "max_num_seqs": 8,
         "max_num_batched_tokens": 128,
     } | changes
-    return Engine(EngineConfig(**settings), PROFILE)  # type: ignore[arg-type]
+    return SimulatedEngine(EngineConfig(**settings), PROFILE)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -38,11 +38,13 @@ class Outcome:
     last_s: dict[int, float] = field(default_factory=dict)
     preemptions: dict[int, int] = field(default_factory=dict)
     cached: dict[int, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[EngineStep] = field(default_factory=list)
     came_s: list[float] = field(default_factory=list)
 
 
-def drive(engine: Engine, arrivals: list[tuple[float, Request]], most: int = 1) -> Outcome:
+def drive(
+    engine: SimulatedEngine, arrivals: list[tuple[float, EngineRequest]], most: int = 1
+) -> Outcome:
     """Run *arrivals*, in order of time, until the engine is empty."""
     outcome = Outcome()
     waiting = list(reversed(arrivals))
@@ -61,7 +63,7 @@ def drive(engine: Engine, arrivals: list[tuple[float, Request]], most: int = 1) 
     return outcome
 
 
-def _record(outcome: Outcome, step: Step, came_s: float) -> None:
+def _record(outcome: Outcome, step: EngineStep, came_s: float) -> None:
     outcome.steps.append(step)
     outcome.came_s.append(came_s)
     for sequence in step.sampled:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
 from servekit.errors.tree import EngineRefused, PromptTooLong, SettingInvalid
 from tests.servekit.enginesim.driving import PROFILE, Outcome, drive, small_engine
 
@@ -18,7 +18,7 @@ def _segments(family: int, tokens: int) -> tuple[int, ...]:
 
 
 @st.composite
-def _arrivals(draw: st.DrawFn) -> list[tuple[float, Request]]:
+def _arrivals(draw: st.DrawFn) -> list[tuple[float, EngineRequest]]:
     """Up to 25 requests that together overflow 64 blocks, a third of them sharing prefixes."""
     now = 0.0
     arrivals = []
@@ -28,13 +28,13 @@ def _arrivals(draw: st.DrawFn) -> list[tuple[float, Request]]:
         output = draw(st.integers(1, 120))
         shared = draw(st.sampled_from([0, 1, 2]))
         segments = _segments(shared, prompt) if shared else ()
-        arrivals.append((now, Request(number, prompt, output, segments)))
+        arrivals.append((now, EngineRequest(number, prompt, output, segments)))
     return arrivals
 
 
 @given(arrivals=_arrivals(), asynchronous=st.booleans())
 def test_every_request_gets_exactly_its_tokens(
-    arrivals: list[tuple[float, Request]], asynchronous: bool
+    arrivals: list[tuple[float, EngineRequest]], asynchronous: bool
 ) -> None:
     """Through chunks, shared prefixes and preemption no sequence is lost or decoded twice."""
     engine = small_engine(async_scheduling=asynchronous)
@@ -49,7 +49,7 @@ def test_every_request_gets_exactly_its_tokens(
 
 
 @given(arrivals=_arrivals())
-def test_blocks_are_conserved(arrivals: list[tuple[float, Request]]) -> None:
+def test_blocks_are_conserved(arrivals: list[tuple[float, EngineRequest]]) -> None:
     """When the last request has left, every block is free again."""
     engine = small_engine()
 
@@ -60,7 +60,7 @@ def test_blocks_are_conserved(arrivals: list[tuple[float, Request]]) -> None:
 
 
 @given(arrivals=_arrivals())
-def test_runs_of_steps_change_nothing(arrivals: list[tuple[float, Request]]) -> None:
+def test_runs_of_steps_change_nothing(arrivals: list[tuple[float, EngineRequest]]) -> None:
     """Taking like decode steps at once gives the times that single steps give."""
     single = drive(small_engine(), arrivals)
     bulk = drive(small_engine(), arrivals, most=1_000_000)
@@ -73,7 +73,7 @@ def test_runs_of_steps_change_nothing(arrivals: list[tuple[float, Request]]) -> 
 
 @given(arrivals=_arrivals(), leavers=st.sets(st.integers(0, 24)), after=st.floats(0.0, 0.3))
 def test_aborted_requests_leave_nothing_behind(
-    arrivals: list[tuple[float, Request]], leavers: set[int], after: float
+    arrivals: list[tuple[float, EngineRequest]], leavers: set[int], after: float
 ) -> None:
     """Whoever is aborted, waiting or running, takes no block and no token of the others."""
     engine = small_engine()
@@ -117,8 +117,8 @@ def test_longer_shared_prefix_never_delays_the_first_token(
         segments = _segments(1, prompt)
         arrivals = []
         if known:
-            arrivals.append((0.0, Request(1, known, 1, segments[: known // 16])))
-        arrivals.append((100.0, Request(2, prompt, 1, segments)))
+            arrivals.append((0.0, EngineRequest(1, known, 1, segments[: known // 16])))
+        arrivals.append((100.0, EngineRequest(2, prompt, 1, segments)))
         return drive(engine, arrivals).first_s[2]
 
     assert ttft(first + more) <= ttft(first)
@@ -126,14 +126,16 @@ def test_longer_shared_prefix_never_delays_the_first_token(
 
 def test_prompt_is_cut_into_chunks_of_the_budget() -> None:
     """A prompt of three budgets takes three steps before its first token."""
-    outcome = drive(small_engine(), [(0.0, Request(1, 384, 1))])
+    outcome = drive(small_engine(), [(0.0, EngineRequest(1, 384, 1))])
 
     assert [step.prefill_tokens for step in outcome.steps] == [128, 128, 128]
 
 
 def test_decoding_sequences_are_served_before_prompts() -> None:
     """Each decoding sequence takes one token of the budget, the prompt gets the rest."""
-    outcome = drive(small_engine(), [(0.0, Request(1, 16, 50)), (0.011, Request(2, 500, 2))])
+    outcome = drive(
+        small_engine(), [(0.0, EngineRequest(1, 16, 50)), (0.011, EngineRequest(2, 500, 2))]
+    )
 
     mixed = [step for step in outcome.steps if step.prefill_tokens and step.decoded]
     assert mixed[0].decoded == 1
@@ -142,7 +144,7 @@ def test_decoding_sequences_are_served_before_prompts() -> None:
 
 def test_asynchronous_scheduling_sees_an_arrival_one_step_late() -> None:
     """What arrives during a step enters the step after the next; without it, the next."""
-    arrivals = [(0.0, Request(1, 16, 50)), (0.012, Request(2, 16, 1))]
+    arrivals = [(0.0, EngineRequest(1, 16, 50)), (0.012, EngineRequest(2, 16, 1))]
 
     late = drive(small_engine(async_scheduling=True), arrivals).first_s[2]
     early = drive(small_engine(async_scheduling=False), arrivals).first_s[2]
@@ -150,13 +152,15 @@ def test_asynchronous_scheduling_sees_an_arrival_one_step_late() -> None:
     assert 0.004 < late - early < 0.007
 
 
-def _large_step(launch_s: float, captured: int) -> tuple[Engine, Outcome]:
+def _large_step(launch_s: float, captured: int) -> tuple[SimulatedEngine, Outcome]:
     """A sequence decodes; another one's prompt of 100 tokens comes between two of its tokens."""
     config = EngineConfig(
         num_blocks=64, max_num_seqs=8, max_num_batched_tokens=128, captured_tokens=captured
     )
-    engine = Engine(config, replace(PROFILE, launch_s=(launch_s,)))
-    return engine, drive(engine, [(0.0, Request(1, 16, 50)), (0.052, Request(2, 100, 1))])
+    engine = SimulatedEngine(config, replace(PROFILE, launch_s=(launch_s,)))
+    return engine, drive(
+        engine, [(0.0, EngineRequest(1, 16, 50)), (0.052, EngineRequest(2, 100, 1))]
+    )
 
 
 def test_launch_of_a_large_step_holds_back_the_tokens_before_it() -> None:
@@ -196,9 +200,11 @@ def test_step_is_never_shorter_than_its_launch() -> None:
 def test_first_token_is_noted_when_it_came_out() -> None:
     """A sequence whose first token was held back says so."""
     config = EngineConfig(num_blocks=64, max_num_seqs=8, max_num_batched_tokens=64)
-    engine = Engine(replace(config, captured_tokens=16), replace(PROFILE, launch_s=(0.012,)))
-    sequence = engine.submit(Request(1, 16, 5), 0.0)
-    engine.submit(Request(2, 100, 1), 0.0)
+    engine = SimulatedEngine(
+        replace(config, captured_tokens=16), replace(PROFILE, launch_s=(0.012,))
+    )
+    sequence = engine.submit(EngineRequest(1, 16, 5), 0.0)
+    engine.submit(EngineRequest(2, 100, 1), 0.0)
 
     engine.begin(0.0)
     end_s = engine.end().end_s
@@ -214,8 +220,8 @@ def test_gpu_that_has_just_read_prompts_reads_slower_until_it_cooled_down() -> N
 
     def seconds(after_s: float) -> float:
         config = EngineConfig(num_blocks=64, max_num_seqs=8, max_num_batched_tokens=128)
-        engine = Engine(config, hot)
-        arrivals = [(0.0, Request(1, 100, 1)), (after_s, Request(2, 100, 1))]
+        engine = SimulatedEngine(config, hot)
+        arrivals = [(0.0, EngineRequest(1, 100, 1)), (after_s, EngineRequest(2, 100, 1))]
         last = drive(engine, arrivals).steps[-1]
         return last.end_s - last.start_s
 
@@ -237,7 +243,7 @@ def test_last_admitted_is_preempted_when_blocks_run_out() -> None:
     """The youngest gives way, is computed anew and still gets all its tokens."""
     engine = small_engine(num_blocks=10)
 
-    outcome = drive(engine, [(0.0, Request(1, 64, 90)), (0.0, Request(2, 64, 90))])
+    outcome = drive(engine, [(0.0, EngineRequest(1, 64, 90)), (0.0, EngineRequest(2, 64, 90))])
 
     assert outcome.preemptions == {1: 0, 2: 1}
     assert engine.counters.preemptions == 1
@@ -247,14 +253,14 @@ def test_request_waits_until_its_whole_prompt_fits() -> None:
     """A prompt is not started in the hope of blocks that are held now."""
     engine = small_engine(num_blocks=20)
 
-    outcome = drive(engine, [(0.0, Request(1, 160, 20)), (0.001, Request(2, 200, 1))])
+    outcome = drive(engine, [(0.0, EngineRequest(1, 160, 20)), (0.001, EngineRequest(2, 200, 1))])
 
     assert outcome.first_s[2] > outcome.last_s[1]
 
 
 def test_max_num_seqs_bounds_the_batch() -> None:
     """No step has more sequences than allowed."""
-    arrivals = [(0.0, Request(number, 8, 20)) for number in range(20)]
+    arrivals = [(0.0, EngineRequest(number, 8, 20)) for number in range(20)]
 
     outcome = drive(small_engine(), arrivals)
 
@@ -265,7 +271,8 @@ def test_cached_prompt_still_computes_its_last_token() -> None:
     """A prompt that is cached as a whole computes its last block: something must be sampled."""
     segments = _segments(1, 64)
     outcome = drive(
-        small_engine(), [(0.0, Request(1, 64, 1, segments)), (1.0, Request(2, 64, 1, segments))]
+        small_engine(),
+        [(0.0, EngineRequest(1, 64, 1, segments)), (1.0, EngineRequest(2, 64, 1, segments))],
     )
 
     assert outcome.cached == {1: 0, 2: 48}
@@ -276,7 +283,9 @@ def test_cached_tokens_count_as_prompt_tokens() -> None:
     """vLLM's prompt_tokens_total has every token of a prompt, wherever it came from."""
     engine = small_engine()
     segments = _segments(1, 64)
-    drive(engine, [(0.0, Request(1, 64, 1, segments)), (1.0, Request(2, 64, 1, segments))])
+    drive(
+        engine, [(0.0, EngineRequest(1, 64, 1, segments)), (1.0, EngineRequest(2, 64, 1, segments))]
+    )
 
     assert engine.counters.prompt_tokens == 128
     assert engine.counters.computed_tokens == 80
@@ -285,10 +294,10 @@ def test_cached_tokens_count_as_prompt_tokens() -> None:
 def test_full_engine_refuses() -> None:
     """Beyond the limit a request is refused with vLLM's status, and counted."""
     engine = small_engine(max_in_flight=1)
-    engine.submit(Request(1, 8, 1), 0.0)
+    engine.submit(EngineRequest(1, 8, 1), 0.0)
 
     with pytest.raises(EngineRefused, match="limit is 1") as refusal:
-        engine.submit(Request(2, 8, 1), 0.0)
+        engine.submit(EngineRequest(2, 8, 1), 0.0)
 
     assert refusal.value.status == 503
     assert engine.counters.refused == 1
@@ -297,13 +306,13 @@ def test_full_engine_refuses() -> None:
 def test_request_that_can_never_fit_is_refused_at_once() -> None:
     """It would otherwise wait for ever and hold up everyone behind it."""
     with pytest.raises(PromptTooLong, match="more than the engine holds"):
-        small_engine(num_blocks=4).submit(Request(1, 60, 10), 0.0)
+        small_engine(num_blocks=4).submit(EngineRequest(1, 60, 10), 0.0)
 
 
 def test_load_counts_within_a_run_of_steps() -> None:
     """A poll in the middle of a run sees the tokens and blocks of its moment."""
     engine = small_engine()
-    engine.submit(Request(1, 16, 200), 0.0)
+    engine.submit(EngineRequest(1, 16, 200), 0.0)
     engine.begin(0.0)
     end = engine.end().end_s
     engine.begin(end, 1000)

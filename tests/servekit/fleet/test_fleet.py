@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.errors.tree import FleetInvalid
-from servekit.fleet.fleet import Fleet, Model, Replica, load_fleet, parse_fleet
+from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica, load_fleet, parse_fleet
 
 _TWO = """
 models:
@@ -35,10 +35,12 @@ def test_h100_is_the_fleet_of_six() -> None:
 
 def test_replica_knows_its_url() -> None:
     """IPv6 hosts get their brackets."""
-    replica = Replica(name="r", model="m", gpus=(0,), port=80)
+    replica = FleetReplica(name="r", model="m", gpus=(0,), port=80)
 
     assert replica.url == "http://127.0.0.1:80"
-    assert Replica(name="r", model="m", gpus=(0,), port=80, host="::1").url == "http://[::1]:80"
+    assert (
+        FleetReplica(name="r", model="m", gpus=(0,), port=80, host="::1").url == "http://[::1]:80"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,14 +128,14 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 _REPLICAS = st.builds(
-    Replica,
+    FleetReplica,
     name=st.sampled_from(["r1", "r2", "r3"]),
     model=st.sampled_from(["m", "n"]),
     gpus=st.lists(st.integers(-1, 3), max_size=2).map(tuple),
     port=st.integers(8000, 8003),
 )
 _MODELS = st.builds(
-    Model,
+    FleetModel,
     name=st.sampled_from(["m", "n"]),
     short_name=st.sampled_from(["m", "n"]),
     tensor_parallel_size=st.integers(0, 2),
@@ -142,7 +144,7 @@ _MODELS = st.builds(
 
 @given(models=st.lists(_MODELS, max_size=2), replicas=st.lists(_REPLICAS, max_size=4))
 def test_valid_fleet_has_each_gpu_and_port_once(
-    models: list[Model], replicas: list[Replica]
+    models: list[FleetModel], replicas: list[FleetReplica]
 ) -> None:
     """What can be built at all has each GPU, port and name once, and every model served."""
     try:

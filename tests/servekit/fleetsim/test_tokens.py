@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.enginesim.calibration import Calibration
+from servekit.enginesim.calibration import EngineCalibration
 from servekit.fleetsim.outcome import OK
-from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
+from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
 from servekit.fleetsim.world import World
 from servekit.routing.registry import policy_named
 from tests.servekit.enginesim.driving import PROFILE
@@ -29,10 +29,10 @@ def test_every_answer_has_its_tokens_in_order(
     for gap, prompt, output in asks:
         now += gap
         arrivals.append(Arrival(now, "m", prompt, output))
-    calibration = Calibration("m", "test", 1, PROFILE, kv_tokens, "made up")
+    calibration = EngineCalibration("m", "test", 1, PROFILE, kv_tokens, "made up")
     scenario = Scenario(
         tuple(ReplicaSetup(name, "m", calibration, 1000) for name in ("a", "b")),
-        failures=(Failure("a", 0.3, 0.2),) if dies else (),
+        failures=(ReplicaFailure("a", 0.3, 0.2),) if dies else (),
     )
 
     outcome = World(scenario, lambda rng: policy_named("round-robin", rng), keep_tokens=True).run(

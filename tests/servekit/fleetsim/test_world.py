@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.enginesim.calibration import Calibration
+from servekit.enginesim.calibration import EngineCalibration
 from servekit.errors.tree import SettingInvalid
-from servekit.fleetsim.outcome import CUT, OK, Outcome
-from servekit.fleetsim.scenario import Arrival, Autoscale, Failure, ReplicaSetup, Scenario
+from servekit.fleetsim.outcome import CUT, OK, FleetOutcome
+from servekit.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup, Scenario
 from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
 from tests.servekit.enginesim.driving import PROFILE
@@ -20,7 +20,9 @@ SLOW = PROFILE.faster(0.25)
 
 def _setup(name: str, *, kv_tokens: int = 50_000, slow: bool = False) -> ReplicaSetup:
     profile = SLOW if slow else PROFILE
-    return ReplicaSetup(name, "m", Calibration("m", "test", 1, profile, kv_tokens, "made up"), 4000)
+    return ReplicaSetup(
+        name, "m", EngineCalibration("m", "test", 1, profile, kv_tokens, "made up"), 4000
+    )
 
 
 def _load(number: int, *, rate: float = 20.0, seed: int = 1) -> list[Arrival]:
@@ -34,7 +36,7 @@ def _load(number: int, *, rate: float = 20.0, seed: int = 1) -> list[Arrival]:
     return arrivals
 
 
-def _run(arrivals: Sequence[Arrival], policy: str = "queue", **changes: object) -> Outcome:
+def _run(arrivals: Sequence[Arrival], policy: str = "queue", **changes: object) -> FleetOutcome:
     settings: dict[str, object] = {"replicas": tuple(_setup(f"r{n}") for n in range(3))}
     scenario = Scenario(**(settings | changes))  # type: ignore[arg-type]
     return World(scenario, lambda rng: policy_named(policy, rng)).run(arrivals)
@@ -54,7 +56,7 @@ def test_every_policy_serves_everyone_once(policy: str) -> None:
 @pytest.mark.parametrize("policy", POLICY_NAMES)
 def test_run_repeats_to_the_bit(policy: str) -> None:
     """The same seed gives the same numbers; nothing else decides them."""
-    failures = (Failure("r1", 2.0, 1.0),)
+    failures = (ReplicaFailure("r1", 2.0, 1.0),)
 
     one = _run(_load(300), policy, failures=failures)
     two = _run(_load(300), policy, failures=failures)
@@ -71,7 +73,7 @@ def test_run_repeats_to_the_bit(policy: str) -> None:
 )
 def test_failures_lose_nobody(failures: list[tuple[str, float, float]], policy: str) -> None:
     """Whatever dies and comes back, every request ends exactly once, as whole, cut or refused."""
-    planned = tuple(Failure(name, at, down) for name, at, down in failures)
+    planned = tuple(ReplicaFailure(name, at, down) for name, at, down in failures)
 
     outcome = _run(_load(100), policy, failures=planned)
 
@@ -81,7 +83,7 @@ def test_failures_lose_nobody(failures: list[tuple[str, float, float]], policy: 
 def test_dead_replica_cuts_streams_and_sends_the_rest_elsewhere() -> None:
     """Who has seen a token is cut off; who has not is served by another replica."""
     # At 200 requests/s prompts queue, so that some have no token yet when it dies.
-    failures = (Failure("r0", 0.4, 60.0),)
+    failures = (ReplicaFailure("r0", 0.4, 60.0),)
     outcome = _run(_load(100, rate=200.0), "round-robin", failures=failures)
 
     assert outcome.status.count(CUT) > 0
@@ -145,7 +147,7 @@ def test_engines_of_one_gpu_share_its_memory() -> None:
             ReplicaSetup(
                 name,
                 name,
-                Calibration(name, "test", 1, PROFILE, 50_000, "made up"),
+                EngineCalibration(name, "test", 1, PROFILE, 50_000, "made up"),
                 4000,
                 shares=shared,
                 kv_bytes_per_token=100.0,
@@ -166,4 +168,4 @@ def test_scenarios_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(SettingInvalid, match="its own name"):
         Scenario((_setup("a"), _setup("a")))
     with pytest.raises(SettingInvalid, match="no replica has this name"):
-        Scenario((_setup("a"),), failures=(Failure("b", 1.0, 1.0),))
+        Scenario((_setup("a"),), failures=(ReplicaFailure("b", 1.0, 1.0),))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from servekit.errors.tree import MetricsInvalid
-from servekit.metrics.exposition import Sample, samples
+from servekit.metrics.exposition import MetricSample, samples
 
 _GOLDENS = sorted(
     path.name
@@ -22,7 +22,7 @@ def _golden(name: str) -> str:
     return (resources.files("tests.golden") / "vllm" / name).read_text()
 
 
-def _sort_key(sample: Sample) -> tuple[str, list[tuple[str, str]]]:
+def _sort_key(sample: MetricSample) -> tuple[str, list[tuple[str, str]]]:
     return sample.name, sorted(sample.labels.items())
 
 
@@ -31,7 +31,7 @@ def test_agrees_with_prometheus_client_on_real_engines(name: str) -> None:
     """Every sample of every captured engine, with its labels and its value."""
     text = _golden(name)
     expected = [
-        Sample(sample.name, dict(sample.labels), sample.value)
+        MetricSample(sample.name, dict(sample.labels), sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     ]
@@ -43,7 +43,7 @@ def test_agrees_with_prometheus_client_on_real_engines(name: str) -> None:
 
 
 @st.composite
-def _sample_lines(draw: st.DrawFn) -> tuple[str, Sample]:
+def _sample_lines(draw: st.DrawFn) -> tuple[str, MetricSample]:
     name = draw(st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]*", fullmatch=True))
     labels = draw(
         st.dictionaries(
@@ -53,7 +53,7 @@ def _sample_lines(draw: st.DrawFn) -> tuple[str, Sample]:
         )
     )
     value = draw(st.floats(allow_nan=False))
-    return _write(name, labels, value), Sample(name, labels, value)
+    return _write(name, labels, value), MetricSample(name, labels, value)
 
 
 def _write(name: str, labels: dict[str, str], value: float) -> str:
@@ -66,7 +66,7 @@ def _write(name: str, labels: dict[str, str], value: float) -> str:
 
 
 @given(lines=st.lists(_sample_lines()))
-def test_what_is_written_is_read(lines: list[tuple[str, Sample]]) -> None:
+def test_what_is_written_is_read(lines: list[tuple[str, MetricSample]]) -> None:
     """Labels survive quotes, backslashes, braces and newlines in their values."""
     text = "\n".join(line for line, _ in lines)
 
@@ -100,12 +100,12 @@ def test_malformed_line_is_named(line: str) -> None:
 
 def test_timestamp_is_dropped() -> None:
     """What follows the value is not the value."""
-    assert list(samples('a{b="c"} 2.5 1700000000000')) == [Sample("a", {"b": "c"}, 2.5)]
+    assert list(samples('a{b="c"} 2.5 1700000000000')) == [MetricSample("a", {"b": "c"}, 2.5)]
 
 
 def test_unwanted_lines_are_not_parsed() -> None:
     """A poll that needs eight lines does not care for the others' labels."""
-    assert list(samples("b{broken 1\na 2", {"a"})) == [Sample("a", {}, 2.0)]
+    assert list(samples("b{broken 1\na 2", {"a"})) == [MetricSample("a", {}, 2.0)]
 
 
 def test_infinities_and_nan_are_values() -> None:

@@ -18,8 +18,8 @@ from statistics import fmean
 from bench.schedule import BLOCK_TOKENS
 from bench.trace_files import TraceRow, read_trace
 from servekit.enginesim.calibration import calibration_for
-from servekit.fleetsim.outcome import Outcome
-from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
+from servekit.fleetsim.outcome import FleetOutcome
+from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
 from servekit.fleetsim.world import World
 from servekit.routing.registry import policy_named
 
@@ -158,11 +158,13 @@ def world(situation: Situation, load: float, seed: int) -> Scenario:
         for number, gpu in enumerate(situation.gpus)
     )
     length_s = _requests(situation) / (situation.saturation * load)
-    late = (Failure(setups[-1].name, 0.0, situation.late * length_s),) if situation.late else ()
+    late = (
+        (ReplicaFailure(setups[-1].name, 0.0, situation.late * length_s),) if situation.late else ()
+    )
     return Scenario(setups, failures=late, seed=seed)
 
 
-def served(situation: Situation, load: float, seed: int, policy: str) -> Outcome:
+def served(situation: Situation, load: float, seed: int, policy: str) -> FleetOutcome:
     """Serve one run."""
     scenario = world(situation, load, seed)
     run = World(scenario, lambda rng: policy_named(policy, rng))

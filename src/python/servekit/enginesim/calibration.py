@@ -2,7 +2,7 @@
 
 Pure but for reading the package's own data.  A profile that was measured is used as it is; all
 others are scaled from the nearest measured one and are not verified: no engine of that kind was
-measured, and `Calibration.source` says so.
+measured, and `EngineCalibration.source` says so.
 """
 
 import json
@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from servekit.enginesim.hardware import GPUS, MODELS, Gpu, ModelShape
-from servekit.enginesim.step_profile import Knots, StepProfile, between
+from servekit.enginesim.hardware import GPUS, MODELS, GpuType, ModelShape
+from servekit.enginesim.step_profile import Knots, StepProfile, interpolate
 from servekit.errors.tree import SettingInvalid
 
 # Activations, CUDA graphs and the allocator's slack: on the H200, memory times utilization, less
@@ -31,7 +31,7 @@ _EXPERT_KNOTS = (0, 1, 2, 4, 8, 16, 32, 64, 256)
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class EngineCalibration:
     """How fast one model runs on one kind of GPU, and what KV cache it has there.
 
     Attributes:
@@ -51,7 +51,7 @@ class Calibration:
 
 def calibration_for(
     model: str, *, gpu: str = "h100", tensor_parallel_size: int = 1, utilization: float = 0.92
-) -> Calibration:
+) -> EngineCalibration:
     """Return the calibration of *model* on *tensor_parallel_size* GPUs of type *gpu*.
 
     A model that nobody described runs like Llama-3.1-8B.
@@ -72,7 +72,7 @@ def calibration_for(
     return scaled(read_calibration(measured[0]), model, gpu, tensor_parallel_size, utilization)
 
 
-def load_calibration(path: Path) -> Calibration:
+def load_calibration(path: Path) -> EngineCalibration:
     """Return the calibration in a file, as `calibrate-engine` writes it.
 
     Raises:
@@ -84,7 +84,7 @@ def load_calibration(path: Path) -> Calibration:
         raise SettingInvalid(f"{path} is not a calibration profile: {error!r}") from error
 
 
-def read_calibration(raw: dict[str, Any]) -> Calibration:
+def read_calibration(raw: dict[str, Any]) -> EngineCalibration:
     """Return the calibration in *raw*, the JSON object of a profile file."""
     step = raw["step"]
     name = f"{raw['model']} on {raw['tensor_parallel_size']} x {raw['gpu']}"
@@ -103,7 +103,7 @@ def read_calibration(raw: dict[str, Any]) -> Calibration:
         hot_after_s=step.get("hot_after_s", 0.05),
         jitter_s=step.get("jitter_s", 0.0),
     )
-    return Calibration(
+    return EngineCalibration(
         model=raw["model"],
         gpu=raw["gpu"],
         tensor_parallel_size=raw["tensor_parallel_size"],
@@ -115,8 +115,8 @@ def read_calibration(raw: dict[str, Any]) -> Calibration:
 
 
 def scaled(
-    base: Calibration, model: str, gpu: str, tensor_parallel_size: int, utilization: float
-) -> Calibration:
+    base: EngineCalibration, model: str, gpu: str, tensor_parallel_size: int, utilization: float
+) -> EngineCalibration:
     """Carry *base*, a measurement of a dense model on one GPU, to another model, GPU and size.
 
     The rule, part by part:
@@ -136,7 +136,7 @@ def scaled(
     profile = base.profile
     width = shape.layers * shape.attention_width / (origin.layers * origin.attention_width)
     kv = shape.kv_bytes_per_token / origin.kv_bytes_per_token * read
-    return Calibration(
+    return EngineCalibration(
         model=model,
         gpu=gpu,
         tensor_parallel_size=tp,
@@ -164,7 +164,12 @@ def scaled(
 
 
 def _forward(
-    profile: StepProfile, origin: ModelShape, shape: ModelShape, here: Gpu, there: Gpu, tp: int
+    profile: StepProfile,
+    origin: ModelShape,
+    shape: ModelShape,
+    here: GpuType,
+    there: GpuType,
+    tp: int,
 ) -> Knots:
     """Scale the forward pass: launching stays, reading weights and arithmetic change."""
     first = profile.forward_s[0][1]
@@ -180,7 +185,7 @@ def _forward(
     return tuple(knots)
 
 
-def _decode(profile: StepProfile, shape: ModelShape, there: Gpu, tp: int) -> Knots:
+def _decode(profile: StepProfile, shape: ModelShape, there: GpuType, tp: int) -> Knots:
     """Decoding sequences cost what they did, and make a mixture read more of its experts."""
     if not shape.experts:
         return profile.decode_s
@@ -188,18 +193,18 @@ def _decode(profile: StepProfile, shape: ModelShape, there: Gpu, tp: int) -> Kno
     return tuple(
         (
             float(batch),
-            between(profile.decode_s, batch)
+            interpolate(profile.decode_s, batch)
             + _read_s(shape.weights_read(batch) - none, there) / tp,
         )
         for batch in _EXPERT_KNOTS
     )
 
 
-def _read_s(parameters: float, gpu: Gpu) -> float:
+def _read_s(parameters: float, gpu: GpuType) -> float:
     return 2 * parameters / (gpu.bandwidth * READ_EFFICIENCY)
 
 
-def _all_reduce_s(shape: ModelShape, gpu: Gpu, tp: int, tokens: float) -> float:
+def _all_reduce_s(shape: ModelShape, gpu: GpuType, tp: int, tokens: float) -> float:
     """Two all-reduces a layer, in a ring: each moves 2 (n - 1) / n of the hidden states."""
     if tp == 1:
         return 0.0
@@ -207,7 +212,7 @@ def _all_reduce_s(shape: ModelShape, gpu: Gpu, tp: int, tokens: float) -> float:
     return 2 * shape.layers * (ALL_REDUCE_S + moved / gpu.link)
 
 
-def _kv_cache_tokens(shape: ModelShape, gpu: Gpu, tp: int, utilization: float) -> int:
+def _kv_cache_tokens(shape: ModelShape, gpu: GpuType, tp: int, utilization: float) -> int:
     per_gpu = gpu.memory_bytes * utilization - OVERHEAD_BYTES - 2 * shape.parameters / tp
     tokens = int(per_gpu * tp / shape.kv_bytes_per_token)
     if tokens < 1:

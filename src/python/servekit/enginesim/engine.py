@@ -37,15 +37,15 @@ from math import ceil, exp
 
 from servekit.enginesim.blocks import BlockPool
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.decoding import Decoding
-from servekit.enginesim.sequence import Request, Sequence
-from servekit.enginesim.step import Counters, Step, run_s
+from servekit.enginesim.decode_batch import DecodeBatch
+from servekit.enginesim.sequence import EngineRequest, Sequence
+from servekit.enginesim.step import Counters, EngineStep, run_s
 from servekit.enginesim.step_profile import StepProfile
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
 from servekit.metrics.engine_load import EngineLoad
 
 
-class Engine:
+class SimulatedEngine:
     """The scheduler and the KV cache of one engine."""
 
     def __init__(self, config: EngineConfig, profile: StepProfile) -> None:
@@ -59,8 +59,8 @@ class Engine:
         # In the order of admission; decoding ones and, last, the unfinished prompt.
         self._running: dict[int, Sequence] = {}
         self._unfinished: Sequence | None = None
-        self._decoding = Decoding(config.block_size)
-        self._step: Step | None = None
+        self._decoding = DecodeBatch(config.block_size)
+        self._step: EngineStep | None = None
         # How much later than its end the tokens of the step before the one in progress come out,
         # and who had a token sampled in it.
         self.late_s = 0.0
@@ -90,7 +90,7 @@ class Engine:
     def in_flight(self) -> int:
         return len(self._sequences)
 
-    def submit(self, request: Request, now: float) -> Sequence:
+    def submit(self, request: EngineRequest, now: float) -> Sequence:
         """Queue *request*.
 
         Raises:
@@ -159,7 +159,7 @@ class Engine:
         self._step = step = self._plan(now, most, prefill, preempted, slowdown)
         return step.end_s if step else None
 
-    def end(self) -> Step:
+    def end(self) -> EngineStep:
         """End the step in progress and return what it brought."""
         step = self._step
         if step is None:
@@ -328,7 +328,7 @@ class Engine:
         prefill: "_Prefill",
         preempted: list[Sequence],
         slowdown: float,
-    ) -> Step | None:
+    ) -> EngineStep | None:
         self.late_s = 0.0
         decoded = self._decoding.number
         if not decoded and not prefill.tokens:
@@ -348,7 +348,7 @@ class Engine:
         if most > 1 and alike and now <= self._ended_s:
             steps = self._decoding.alike(most, self.pool.free)
             growth = self.profile.kv_token_s * decoded * slowdown
-        return Step(
+        return EngineStep(
             start_s=now,
             end_s=now + run_s(steps, seconds, growth),
             steps=steps,

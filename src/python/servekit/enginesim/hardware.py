@@ -7,7 +7,7 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuType:
     """A GPU type.
 
     Attributes:
@@ -69,10 +69,10 @@ class ModelShape:
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu("h200", 143771 * MIB, 4.8e12, 989e12, 450e9),
-        Gpu("h100", 81559 * MIB, 3.35e12, 989e12, 450e9),
-        Gpu("a100-80gb", 81920 * MIB, 2.039e12, 312e12, 300e9),
-        Gpu("l4", 23034 * MIB, 0.3e12, 121e12, 32e9),
+        GpuType("h200", 143771 * MIB, 4.8e12, 989e12, 450e9),
+        GpuType("h100", 81559 * MIB, 3.35e12, 989e12, 450e9),
+        GpuType("a100-80gb", 81920 * MIB, 2.039e12, 312e12, 300e9),
+        GpuType("l4", 23034 * MIB, 0.3e12, 121e12, 32e9),
     )
 }
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EngineRequest:
     """What an engine must know of a request.
 
     Attributes:
@@ -32,7 +32,7 @@ class Sequence:
         gone: it was aborted; what still comes out of it is nobody's.
     """
 
-    request: Request
+    request: EngineRequest
     arrived_s: float
     order: int
     admitted_s: float = -1.0

@@ -7,7 +7,7 @@ from servekit.enginesim.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EngineStep:
     """A step, or a run of like decode steps, from `start_s` to `end_s`.
 
     Attributes:
@@ -49,7 +49,7 @@ class Step:
             done += 1
         return done
 
-    def first_of(self, steps: int) -> "Step":
+    def first_of(self, steps: int) -> "EngineStep":
         """Return the first *steps* of a run of more: nobody finishes in them."""
         end_s = self.start_s + run_s(steps, self.first_step_s, self.growth_s)
         return replace(self, steps=steps, end_s=end_s, finished=())

@@ -60,7 +60,9 @@ class StepProfile:
     def decode_step_s(self, sequences: int, kv_tokens: int) -> float:
         """Return the seconds of a step in which *sequences* decode over *kv_tokens* in all."""
         return (
-            self.forward_s[0][1] + between(self.decode_s, sequences) + self.kv_token_s * kv_tokens
+            self.forward_s[0][1]
+            + interpolate(self.decode_s, sequences)
+            + self.kv_token_s * kv_tokens
         )
 
     def step_s(
@@ -78,10 +80,10 @@ class StepProfile:
         if not prefill_tokens:
             return self.decode_step_s(sequences, kv_tokens)
         return (
-            between(self.forward_s, prefill_tokens)
+            interpolate(self.forward_s, prefill_tokens)
             + self.hot_token_s * heat * prefill_tokens
             + self.attended_pair_s * attended_pairs
-            + between(self.decode_s, sequences)
+            + interpolate(self.decode_s, sequences)
             + self.mixed_kv_token_s * kv_tokens
         )
 
@@ -111,7 +113,7 @@ class StepProfile:
         )
 
 
-def between(knots: Knots, x: float) -> float:
+def interpolate(knots: Knots, x: float) -> float:
     """Return the value at *x* on the line through *knots*; the end lines go on beyond them."""
     if len(knots) == 1:
         return knots[0][1]

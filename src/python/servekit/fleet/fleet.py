@@ -11,7 +11,7 @@ import msgspec
 from servekit.errors.tree import FleetInvalid
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FleetModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model and how every replica of it is started.
 
     Attributes:
@@ -35,7 +35,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     engine_args: tuple[str, ...] = ()
 
 
-class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FleetReplica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine: the model it serves, the GPUs it runs on and where it listens.
 
     Attributes:
@@ -66,8 +66,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             tensor parallel size.
     """
 
-    models: tuple[Model, ...]
-    replicas: tuple[Replica, ...]
+    models: tuple[FleetModel, ...]
+    replicas: tuple[FleetReplica, ...]
 
     def __post_init__(self) -> None:
         _require_once("model", (model.name for model in self.models), "names must differ")
@@ -81,7 +81,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for model in self.models:
             _check_model(model, served)
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> FleetModel:
         """Return the model called *name*.
 
         Raises:
@@ -89,12 +89,12 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """
         return next((m for m in self.models if m.name == name), None) or _no_model(name)
 
-    def replicas_of(self, model: str) -> tuple[Replica, ...]:
+    def replicas_of(self, model: str) -> tuple[FleetReplica, ...]:
         """Return the replicas that serve *model*, in the file's order."""
         return tuple(replica for replica in self.replicas if replica.model == model)
 
 
-def _no_model(name: str) -> Model:
+def _no_model(name: str) -> FleetModel:
     raise KeyError(name)
 
 
@@ -146,7 +146,7 @@ def _require_once(what: str, values: Iterable[Hashable], remedy: str) -> None:
             raise FleetInvalid(f"{what} {value!r} stands there {count} times; {remedy}")
 
 
-def _require_ports_once(replicas: tuple[Replica, ...]) -> None:
+def _require_ports_once(replicas: tuple[FleetReplica, ...]) -> None:
     owner: dict[tuple[str, int], str] = {}
     for replica in replicas:
         first = owner.setdefault((replica.host, replica.port), replica.name)
@@ -157,9 +157,11 @@ def _require_ports_once(replicas: tuple[Replica, ...]) -> None:
             )
 
 
-def _require_gpus_to_suffice(models: tuple[Model, ...], replicas: tuple[Replica, ...]) -> None:
+def _require_gpus_to_suffice(
+    models: tuple[FleetModel, ...], replicas: tuple[FleetReplica, ...]
+) -> None:
     share_of = {model.name: model.gpu_memory_utilization for model in models}
-    users: dict[tuple[str, int], list[Replica]] = {}
+    users: dict[tuple[str, int], list[FleetReplica]] = {}
     for replica in replicas:
         for gpu in replica.gpus:
             users.setdefault((replica.host, gpu), []).append(replica)
@@ -167,7 +169,7 @@ def _require_gpus_to_suffice(models: tuple[Model, ...], replicas: tuple[Replica,
         _check_sharing(f"GPU {gpu} of {host}", sharing, share_of)
 
 
-def _check_sharing(gpu: str, sharing: list[Replica], share_of: dict[str, float]) -> None:
+def _check_sharing(gpu: str, sharing: list[FleetReplica], share_of: dict[str, float]) -> None:
     share = sum(share_of[replica.model] for replica in sharing)
     # 0.3 + 0.3 + 0.4 is more than 1.0 in binary.
     if len(sharing) > 1 and share > 1.0 + 1e-9:
@@ -178,7 +180,7 @@ def _check_sharing(gpu: str, sharing: list[Replica], share_of: dict[str, float])
         )
 
 
-def _check_replica(replica: Replica, models: tuple[Model, ...]) -> None:
+def _check_replica(replica: FleetReplica, models: tuple[FleetModel, ...]) -> None:
     model = next((m for m in models if m.name == replica.model), None)
     if model is None:
         known = ", ".join(m.name for m in models) or "none"
@@ -207,7 +209,7 @@ def _check_replica(replica: Replica, models: tuple[Model, ...]) -> None:
         )
 
 
-def _check_model(model: Model, served: set[str]) -> None:
+def _check_model(model: FleetModel, served: set[str]) -> None:
     if model.name not in served:
         raise FleetInvalid(f"model {model.name!r} has no replica; give it one or leave it out")
     if model.max_model_len < 1 or model.tensor_parallel_size < 1:

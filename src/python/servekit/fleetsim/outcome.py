@@ -13,7 +13,7 @@ STATUS = ("ok", "refused", "cut", "no-replica", "too-long")
 
 
 @dataclass(slots=True)
-class Outcome:
+class FleetOutcome:
     """A line per request, in the order in which they ended; times in seconds.
 
     Attributes:

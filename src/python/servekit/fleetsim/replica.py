@@ -1,7 +1,7 @@
 """One engine of a simulated fleet, and the requests that are on their way through it.  Pure."""
 
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
 from servekit.fleetsim.scenario import Arrival, ReplicaSetup
 from servekit.fleetsim.tokens import TokenTimes
 from servekit.routing.ledger import Account, InFlight
@@ -27,17 +27,17 @@ class Trip:
         self.number = number
         self.arrival = arrival
         self.route = route
-        self.request = Request(
+        self.request = EngineRequest(
             number, arrival.prompt_tokens, arrival.output_tokens, arrival.segments
         )
         self.first_s = -1.0
         self.tried: tuple[str, ...] = ()
         self.account: Account
         self.held: InFlight
-        self.replica: Replica
+        self.replica: VirtualReplica
 
 
-class Replica:
+class VirtualReplica:
     """One engine, up or down."""
 
     __slots__ = (
@@ -57,7 +57,7 @@ class Replica:
         self,
         setup: ReplicaSetup,
         number: int,
-        engine: Engine,
+        engine: SimulatedEngine,
         now: float,
         tokens: TokenTimes | None,
     ) -> None:

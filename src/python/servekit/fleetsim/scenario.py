@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from servekit.enginesim.calibration import Calibration
+from servekit.enginesim.calibration import EngineCalibration
 from servekit.errors.tree import SettingInvalid
 
 
@@ -35,7 +35,7 @@ class ReplicaSetup:
 
     name: str
     model: str
-    calibration: Calibration
+    calibration: EngineCalibration
     max_model_len: int
     max_in_flight: int | None = None
     shares: str | None = None
@@ -43,7 +43,7 @@ class ReplicaSetup:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ReplicaFailure:
     """A replica that dies at *at_s* and serves again, empty, *down_s* later."""
 
     replica: str
@@ -94,7 +94,7 @@ class Scenario:
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
     retries: int = 2
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[ReplicaFailure, ...] = ()
     autoscale: Autoscale | None = None
     shared_bytes: float = 0.0
     seed: int = 1

@@ -6,7 +6,7 @@ steps, kept once, are those of all its tokens.
 
 from array import array
 
-from servekit.enginesim.step import Step, run_s
+from servekit.enginesim.step import EngineStep, run_s
 
 
 class TokenTimes:
@@ -17,7 +17,7 @@ class TokenTimes:
         self._since: dict[int, int] = {}
         self._seen: dict[int, array[float]] = {}
 
-    def note(self, step: Step, late_s: float) -> None:
+    def note(self, step: EngineStep, late_s: float) -> None:
         """Note a step that ended, whose last tokens came *late_s* later."""
         for sequence in step.preempted:
             self._close(sequence.request.id)

@@ -14,13 +14,13 @@ from math import ceil
 from random import Random
 
 from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sharing import SharedMemory
-from servekit.enginesim.step import Step
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.shared_memory import SharedMemory
+from servekit.enginesim.step import EngineStep
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
-from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, Outcome
-from servekit.fleetsim.replica import Replica, Trip
-from servekit.fleetsim.scenario import Arrival, Failure, ReplicaSetup, Scenario
+from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, FleetOutcome
+from servekit.fleetsim.replica import Trip, VirtualReplica
+from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
 from servekit.fleetsim.tokens import TokenTimes
 from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.ledger import Account, Ledger, Pool
@@ -45,10 +45,10 @@ class World:
         self._scenario = scenario
         self._policy = policy(Random(scenario.seed))
         self._ledger = Ledger(scenario.poll_s)
-        self._outcome = Outcome()
+        self._outcome = FleetOutcome()
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
-        self._replicas: dict[str, Replica] = {}
+        self._replicas: dict[str, VirtualReplica] = {}
         self._shared: dict[str, SharedMemory] = {}
         self._pools: dict[str, Pool] = {}
         self._open = 0
@@ -59,7 +59,7 @@ class World:
         self._keep_tokens = keep_tokens
         self._last_s = 0.0
 
-    def run(self, arrivals: Iterable[Arrival]) -> Outcome:
+    def run(self, arrivals: Iterable[Arrival]) -> FleetOutcome:
         """Serve *arrivals*, in order of time, to the last token and return what became of them."""
         for setup in self._scenario.replicas:
             self._add_replica(setup, 0.0)
@@ -86,7 +86,7 @@ class World:
             self._outcome.events += 1
             happen(now)
 
-    def _finished(self) -> Outcome:
+    def _finished(self) -> FleetOutcome:
         outcome = self._outcome
         outcome.end_s = self._last_s
         for replica in self._replicas.values():
@@ -142,7 +142,7 @@ class World:
         trip.tried = (*trip.tried, name)
         self._outcome.retries += 1
 
-    def _submit(self, trip: Trip, engine: Engine, now: float) -> None:
+    def _submit(self, trip: Trip, engine: SimulatedEngine, now: float) -> None:
         replica = trip.replica
         if replica.engine is not engine or trip.number not in replica.trips:
             # The replica died meanwhile, and the request went elsewhere.
@@ -164,7 +164,7 @@ class World:
         elif engine.busy_until != before:
             self._await_step(replica)
 
-    def _begin(self, replica: Replica, now: float) -> None:
+    def _begin(self, replica: VirtualReplica, now: float) -> None:
         shared = self._shared.get(replica.setup.shares or "")
         if shared is None:
             replica.engine.begin(now, _RUN)
@@ -174,7 +174,7 @@ class World:
             replica.engine.begin(now, 1, 1.0 + shared.busy)
         self._await_step(replica)
 
-    def _await_step(self, replica: Replica) -> None:
+    def _await_step(self, replica: VirtualReplica) -> None:
         until = replica.engine.busy_until
         if until is None:
             return
@@ -182,7 +182,7 @@ class World:
         version = replica.version
         self._plan(until, lambda now: self._step_ended(replica, version, now))
 
-    def _step_ended(self, replica: Replica, version: int, now: float) -> None:
+    def _step_ended(self, replica: VirtualReplica, version: int, now: float) -> None:
         if version != replica.version:
             return
         engine = replica.engine
@@ -203,7 +203,7 @@ class World:
             if stuck and other.setup.shares == gpu:
                 self._begin(other, now)
 
-    def _count_gaps(self, replica: Replica, step: Step, late_s: float) -> None:
+    def _count_gaps(self, replica: VirtualReplica, step: EngineStep, late_s: float) -> None:
         """Count the gaps that a step's sequences saw: between two steps' tokens, which may both
         have come out late."""
         late_before_s, replica.late_s = replica.late_s, late_s
@@ -214,7 +214,9 @@ class World:
                 step.first_step_s, step.growth_s, step.steps, step.decoded, late_before_s, late_s
             )
 
-    def _hear(self, replica: Replica, engine: Engine, step: Step, now: float) -> None:
+    def _hear(
+        self, replica: VirtualReplica, engine: SimulatedEngine, step: EngineStep, now: float
+    ) -> None:
         """Let the clients have the tokens of a step, unless its engine died with them."""
         if engine is not replica.engine:
             return
@@ -286,9 +288,9 @@ class World:
         number = len(self._outcome.replica_names)
         self._outcome.replica_names.append(setup.name)
         tokens = TokenTimes() if self._keep_tokens else None
-        self._replicas[setup.name] = Replica(setup, number, self._engine(setup), now, tokens)
+        self._replicas[setup.name] = VirtualReplica(setup, number, self._engine(setup), now, tokens)
 
-    def _engine(self, setup: ReplicaSetup) -> Engine:
+    def _engine(self, setup: ReplicaSetup) -> SimulatedEngine:
         scenario = self._scenario
         config = EngineConfig(
             num_blocks=setup.calibration.kv_cache_tokens // 16,
@@ -298,13 +300,13 @@ class World:
             segment_tokens=scenario.segment_tokens,
             max_in_flight=setup.max_in_flight,
         )
-        engine = Engine(config, setup.calibration.profile)
+        engine = SimulatedEngine(config, setup.calibration.profile)
         if setup.shares:
             shared = self._shared.setdefault(setup.shares, SharedMemory(scenario.shared_bytes))
             shared.join(engine, setup.kv_bytes_per_token)
         return engine
 
-    def _failing(self, failure: Failure) -> Callable[[float], None]:
+    def _failing(self, failure: ReplicaFailure) -> Callable[[float], None]:
         def fail(now: float) -> None:
             replica = self._replicas.get(failure.replica)
             if replica is None or not replica.up:
@@ -314,7 +316,7 @@ class World:
 
         return fail
 
-    def _die(self, replica: Replica, now: float) -> None:
+    def _die(self, replica: VirtualReplica, now: float) -> None:
         """Lose everything that is in the engine.  Who saw a first byte is cut off, the others are
         sent elsewhere."""
         replica.up = False
@@ -333,12 +335,12 @@ class World:
                 self._retry(trip, replica.setup.name)
                 self._send(trip, now)
 
-    def _restart(self, replica: Replica, now: float) -> None:
+    def _restart(self, replica: VirtualReplica, now: float) -> None:
         replica.up = True
         self._ledger.returned(replica.setup.name, now)
         self._policy.forget(replica.setup.name)
 
-    def _remove(self, replica: Replica, now: float) -> None:
+    def _remove(self, replica: VirtualReplica, now: float) -> None:
         name = replica.setup.name
         self._count_engine(replica.engine)
         self._outcome.replica_s += now - replica.born_s
@@ -346,7 +348,7 @@ class World:
         self._ledger.close(name)
         self._policy.forget(name)
 
-    def _count_engine(self, engine: Engine) -> None:
+    def _count_engine(self, engine: SimulatedEngine) -> None:
         counters, outcome = engine.counters, self._outcome
         outcome.preemptions += counters.preemptions
         outcome.prefix_queries += counters.prefix_queries
@@ -394,7 +396,7 @@ class World:
 
         self._plan(when, ready)
 
-    def _drain(self, replica: Replica, now: float) -> None:
+    def _drain(self, replica: VirtualReplica, now: float) -> None:
         replica.draining = True
         self._rebuild_pools()
         if not replica.trips:

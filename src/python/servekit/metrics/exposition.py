@@ -18,7 +18,7 @@ _UNESCAPED = {"\\": "\\", "n": "\n", '"': '"'}
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """One line: `name{labels} value`."""
 
     name: str
@@ -26,7 +26,7 @@ class Sample:
     value: float
 
 
-def samples(text: str, wanted: Container[str] | None = None) -> Iterator[Sample]:
+def samples(text: str, wanted: Container[str] | None = None) -> Iterator[MetricSample]:
     """Yield the samples of *text* in order; only those named in *wanted*, where it is given.
 
     Comments are skipped, timestamps and exemplars are dropped.
@@ -46,7 +46,7 @@ def samples(text: str, wanted: Container[str] | None = None) -> Iterator[Sample]
             yield _sample(name, line, match.end(), number)
 
 
-def _sample(name: str, line: str, position: int, number: int) -> Sample:
+def _sample(name: str, line: str, position: int, number: int) -> MetricSample:
     labels: dict[str, str] = {}
     rest = line[position:].lstrip()
     if rest.startswith("{"):
@@ -55,7 +55,7 @@ def _sample(name: str, line: str, position: int, number: int) -> Sample:
     if not fields:
         raise _malformed(number, line)
     try:
-        return Sample(name, labels, float(fields[0].replace("_", "x")))
+        return MetricSample(name, labels, float(fields[0].replace("_", "x")))
     except ValueError as error:
         raise _malformed(number, line) from error
 

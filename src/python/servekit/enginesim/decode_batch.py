@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from servekit.enginesim.sequence import Sequence
 
 
-class Decoding:
+class DecodeBatch:
     """The decoding sequences of one engine.
 
     Attributes:

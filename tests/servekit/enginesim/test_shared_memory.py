@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.enginesim.engine import Engine
-from servekit.enginesim.sequence import Request
-from servekit.enginesim.sharing import SharedMemory
+from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.sequence import EngineRequest
+from servekit.enginesim.shared_memory import SharedMemory
 from tests.servekit.enginesim.driving import small_engine
 
 
-def _pair() -> tuple[SharedMemory, Engine, Engine]:
+def _pair() -> tuple[SharedMemory, SimulatedEngine, SimulatedEngine]:
     """Two engines of 64 blocks each over memory for 80."""
     memory = SharedMemory(80 * 16.0, kept_tokens=0)
     one, two = small_engine(), small_engine()
@@ -24,7 +24,7 @@ def test_idle_engine_leaves_its_memory_to_the_other() -> None:
     memory.lend(one)
     assert one.pool.total == 64
 
-    one.submit(Request(1, 640, 1), 0.0)
+    one.submit(EngineRequest(1, 640, 1), 0.0)
     one.begin(0.0)
     memory.lend(two)
 
@@ -36,11 +36,11 @@ def test_waiting_engine_goes_on_when_memory_is_back() -> None:
     """A prompt that does not fit beside the other engine waits, and is not lost."""
     memory, one, two = _pair()
     memory.lend(one)
-    one.submit(Request(1, 900, 30), 0.0)
+    one.submit(EngineRequest(1, 900, 30), 0.0)
     until = one.begin(0.0)
     while until is not None and one.pool.free > 10:
         until = one.begin(one.end().end_s)
-    two.submit(Request(2, 800, 1), 0.0)
+    two.submit(EngineRequest(2, 800, 1), 0.0)
     memory.lend(two)
     assert two.begin(0.0) is None
     while until is not None:
@@ -59,7 +59,7 @@ def test_engines_never_hold_more_than_there_is(asks: list[tuple[bool, int]]) -> 
         engine = one if first else two
         if engine.busy_until is not None:
             engine.end()
-        engine.submit(Request(number, tokens, 1), 0.0)
+        engine.submit(EngineRequest(number, tokens, 1), 0.0)
         memory.lend(engine)
         engine.begin(0.0)
 

@@ -7,7 +7,7 @@ others cannot have.  (https://github.com/ovg-project/kvcached, KVCACHED_MAX_CACH
 
 from dataclasses import dataclass
 
-from servekit.enginesim.engine import Engine
+from servekit.enginesim.engine import SimulatedEngine
 
 # KVCached's default: tokens of free blocks that stay mapped per engine.
 KEPT_TOKENS = 16_000
@@ -15,7 +15,7 @@ KEPT_TOKENS = 16_000
 
 @dataclass(slots=True)
 class _Member:
-    engine: Engine
+    engine: SimulatedEngine
     block_bytes: float
 
 
@@ -27,7 +27,7 @@ class SharedMemory:
         self._kept_tokens = kept_tokens
         self._members: list[_Member] = []
 
-    def join(self, engine: Engine, bytes_per_token: float) -> None:
+    def join(self, engine: SimulatedEngine, bytes_per_token: float) -> None:
         """Let *engine* take its blocks from here from now on; it holds none yet."""
         engine.pool.resize(0)
         self._members.append(_Member(engine, bytes_per_token * engine.config.block_size))
@@ -42,7 +42,7 @@ class SharedMemory:
         """Engines that compute now."""
         return sum(member.engine.busy_until is not None for member in self._members)
 
-    def lend(self, engine: Engine) -> None:
+    def lend(self, engine: SimulatedEngine) -> None:
         """Map for *engine*, which is between two steps, whatever the others do not need.
 
         Where nothing runs in *engine*, the others keep no free block: it would wait for ever.

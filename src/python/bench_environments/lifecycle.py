@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from bench_environments.compose import balancer_container, compose_text
-from bench_environments.deployment import Deployment, Environment, Resources
+from bench_environments.deployment import Environment, FleetDeployment, Resources
 from bench_environments.docker import Compose, Container, Docker, Run, compose_command
 from bench_environments.failures import ResourceTaken
 from bench_environments.machine import check_gpus, check_ports
@@ -19,7 +19,7 @@ from bench_environments.readiness import (
     ChangedLines,
     LiveTable,
     PodFailed,
-    Watcher,
+    ProgressView,
     table_of,
     wait_until_ready,
 )
@@ -44,7 +44,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class DeployOptions:
     """How a deployment is asked for.
 
     Attributes:
@@ -56,7 +56,7 @@ class Wishes:
     keep: bool
 
 
-def deploy(deployment: Deployment, wishes: Wishes, machine: Machine) -> None:
+def deploy(deployment: FleetDeployment, wishes: DeployOptions, machine: Machine) -> None:
     """Bring *deployment* up and wait until all of it serves.  One that is up stays as it is.
 
     Raises:
@@ -83,7 +83,7 @@ def deploy(deployment: Deployment, wishes: Wishes, machine: Machine) -> None:
             raise
 
 
-def check_free(deployment: Deployment, own: Sequence[Container], machine: Machine) -> None:
+def check_free(deployment: FleetDeployment, own: Sequence[Container], machine: Machine) -> None:
     """Raise if somebody else has what *deployment* needs; *own* are its containers that exist.
 
     Raises:
@@ -157,7 +157,7 @@ def _bring_images(images: Sequence[str], machine: Machine) -> None:
 
 
 def _start(
-    deployment: Deployment, compose: Compose, file: Path, timeout_s: float, machine: Machine
+    deployment: FleetDeployment, compose: Compose, file: Path, timeout_s: float, machine: Machine
 ) -> None:
     """Start stage after stage, each when the one before it serves, and show how far it is."""
     console, docker = machine.console, machine.docker
@@ -165,7 +165,7 @@ def _start(
     def look() -> Sequence[Container]:
         return docker.containers(deployment.environment)
 
-    def stage_by_stage(watcher: Watcher) -> None:
+    def stage_by_stage(watcher: ProgressView) -> None:
         names = {balancer_container(deployment)}
         services = [deployment.environment.balancer]
         for stage in deployment.stages:
