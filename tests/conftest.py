@@ -16,6 +16,7 @@ settings.load_profile("servekit")
 
 # A test that is marked with one of these runs when SERVEKIT_SUITES names it (commas between).
 SLOW_SUITES = {
+    "empty_cache": "brings what .ci/run brings, into an empty cache",
     "slow": "runs Pants, the launcher or Prometheus",
     "real_engine": "runs vLLM on the CPU",
     "docker": "builds and starts images",
