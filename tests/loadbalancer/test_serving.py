@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from loadbalancer.admission import Admission
+from loadbalancer.asked import read_request
 from loadbalancer.balancer import Balancer, Rules
 from loadbalancer.keys import read_keys
 from loadbalancer.reloading import Watched, apply_fleet
@@ -245,7 +246,7 @@ async def test_replica_is_asked_again_as_soon_as_its_rest_is_over() -> None:
     clock = FakeClock()
     balancer = Balancer(Rules(policy="queue"), Random(0), clock.now)
     replica = balancer.add("r", "http://127.0.0.1:1", ("m",))
-    asked = balancer.read({}, b'{"model":"m"}')
+    asked = read_request(balancer, {}, b'{"model":"m"}')
     balancer.refused(replica, {b"retry-after": b"2"})
 
     clock.advance(0.5)

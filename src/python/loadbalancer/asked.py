@@ -2,8 +2,9 @@
 
 import msgspec
 
+from loadbalancer.balancer import Balancer
 from loadbalancer.forms import is_form, model_in_form
-from loadbalancer.replicas import Service
+from loadbalancer.replicas import Asked
 from servekit.errors.tree import RequestInvalid
 from servekit.routing.policy import Policy
 from servekit.routing.prefix_index import BLOCK_BYTES, prompt_blocks
@@ -33,15 +34,22 @@ class Seen(msgspec.Struct, frozen=True):
         return memoryview(self.messages) or memoryview(self.prompt) or memoryview(self.input)
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A request that can be routed."""
-
-    service: Service
-    policy: Policy
-    route: RouteRequest
-
-
 _decode = msgspec.json.Decoder(Seen).decode
+
+
+def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) -> Asked:
+    """Return what is asked for.
+
+    Raises:
+        RequestInvalid: the body is not JSON, or names no model, or the policy is unknown.
+        ModelUnknown: no replica serves the model.
+        ReplicaMissing: none is known to serve it yet.
+    """
+    seen = look_at(body)
+    service = balancer.service(seen.model)
+    wanted = fields.get(b"x-servekit-policy")
+    policy = service.policy if wanted is None else balancer.policy_asked_for(service, wanted)
+    return Asked(service, policy, route_request(seen, fields, len(body), policy, service.shadow))
 
 
 def look_at(body: bytes) -> Seen:

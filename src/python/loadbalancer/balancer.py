@@ -9,11 +9,11 @@ import msgspec
 import structlog
 
 from loadbalancer.admission import Admission
-from loadbalancer.asked import Asked, look_at, route_request
 from loadbalancer.decision_log import DecisionLog
 from loadbalancer.health import Health, HealthRules, rest_asked_s
-from loadbalancer.replicas import Replica, Service
+from loadbalancer.replicas import Asked, Replica, Service
 from loadbalancer.retry import RetryBudget
+from loadbalancer.snapshot import DECISIONS_KEPT, Decided, ReplicaSeen, Snapshot, observed
 from loadbalancer.telemetry import Telemetry
 from loadbalancer.workers import SharedCounts
 from servekit.errors.tree import (
@@ -30,7 +30,6 @@ from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
 from servekit.wire.address import read_address
 
-DECISIONS_KEPT = 200
 # A name that is longer is no model's, and need not be sent back whole.
 MOST_NAME_SHOWN = 200
 
@@ -211,22 +210,35 @@ class Balancer:
 
     # Requests.
 
-    def read(self, fields: dict[bytes, bytes], body: bytes) -> Asked:
-        """Return what is asked for.
+    def service(self, model: str) -> Service:
+        """Return the service of *model*.
 
         Raises:
-            RequestInvalid: the body is not JSON, or names no model, or the policy is unknown.
-            ModelUnknown: no replica serves the model.
+            RequestInvalid: the request names no model.
+            ModelUnknown: no replica serves it.
+            ReplicaMissing: none is known to serve it yet.
         """
-        seen = look_at(body)
-        service = self.services.get(seen.model)
+        service = self.services.get(model)
         if service is None:
-            raise self._unknown(seen.model)
-        wanted = fields.get(b"x-servekit-policy")
-        policy = service.policy if wanted is None else self._policy_asked_for(service, wanted)
-        return Asked(
-            service, policy, route_request(seen, fields, len(body), policy, service.shadow)
-        )
+            raise self._unknown(model)
+        return service
+
+    def policy_asked_for(self, service: Service, name: bytes) -> Policy:
+        """Return the policy called *name*, with what it has learnt of the service's model.
+
+        Raises:
+            RequestInvalid: there is none.
+        """
+        if name.decode("latin-1") == service.policy.name:
+            return service.policy
+        key = (service.model, name.decode("latin-1"))
+        known = self._asked_for.get(key)
+        if known is None:
+            try:
+                known = self._asked_for[key] = policy_named(key[1], self._rng)
+            except PolicyUnknown as error:
+                raise RequestInvalid(f"x-servekit-policy: {error}") from error
+        return known
 
     def choose(self, asked: Asked, tried: Collection[str], now_s: float) -> Decision:
         """Return a decision for a replica that was not tried yet.
@@ -280,6 +292,25 @@ class Balancer:
         self.telemetry.shadow[shadow.name, "same" if other == decision.replica else "other"] += 1
         return other
 
+    def snapshot(self) -> Snapshot:
+        """Return what was counted since the start, and what is the case now."""
+        seen, now_s = self.telemetry, self.now()
+        return Snapshot(
+            overhead_s=observed(seen.overhead_s),
+            ttft_s=observed(seen.ttft_s),
+            duration_s=observed(seen.duration_s),
+            queue_s=observed(seen.queue_s),
+            requests=dict(seen.requests),
+            decisions=dict(seen.decisions),
+            shadow=dict(seen.shadow),
+            retries=dict(seen.retries),
+            refusals=dict(seen.refusals),
+            ejections=dict(seen.ejections),
+            waiting={model: s.admission.waiting for model, s in self.services.items()},
+            replicas={r.name: _seen(r, now_s) for r in self.replicas.values()},
+            lately=tuple(Decided(*decided) for decided in self.decisions),
+        )
+
     # What the data path found out.
 
     def on_trial(self, replica: Replica) -> bool:
@@ -311,18 +342,6 @@ class Balancer:
         replica.health.refused(self.now(), rest_asked_s(fields))
         self.refresh()
 
-    def _policy_asked_for(self, service: Service, name: bytes) -> Policy:
-        if name.decode("latin-1") == service.policy.name:
-            return service.policy
-        key = (service.model, name.decode("latin-1"))
-        known = self._asked_for.get(key)
-        if known is None:
-            try:
-                known = self._asked_for[key] = policy_named(key[1], self._rng)
-            except PolicyUnknown as error:
-                raise RequestInvalid(f"x-servekit-policy: {error}") from error
-        return known
-
     def _unknown(self, model: str) -> RequestInvalid | ModelUnknown | ReplicaMissing:
         if not model:
             return RequestInvalid("the request names no model; set 'model'")
@@ -338,3 +357,14 @@ class Balancer:
             )
         known = ", ".join(sorted(self.services)) or "none"
         return ModelUnknown(f"The model {named} does not exist; there are: {known}")
+
+
+def _seen(replica: Replica, now_s: float) -> ReplicaSeen:
+    return ReplicaSeen(
+        url=replica.upstream.address.url,
+        models=replica.models,
+        healthy=replica.health.available(now_s),
+        breaker=replica.health.state(now_s),
+        in_flight=replica.account.in_flight,
+        load=replica.account.load(now_s),
+    )

@@ -5,11 +5,12 @@ Whoever dies leaves its last word there, and its successor goes on from that.
 
 import mmap
 import struct
+from typing import Protocol
 
 import msgspec
 
-from loadbalancer.balancer import Balancer
-from loadbalancer.snapshot import Snapshot, decode, encode, merged, resume, snapshot
+from loadbalancer.snapshot import Snapshot, decode, encode, merged, resume
+from loadbalancer.telemetry import Telemetry
 
 # 200 decisions among 32 replicas take 150 kB; memory that is never written is never used.
 ROOM_BYTES = 1 << 20
@@ -63,10 +64,21 @@ def bury(board: Board, worker: int) -> None:
         board.post(worker, encode(msgspec.structs.replace(decode(left), replicas={}, waiting={})))
 
 
+class Observable(Protocol):
+    """What a worker counts, and what is the case there now."""
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Return its counts."""
+
+    def snapshot(self) -> Snapshot:
+        """Return both as a value."""
+
+
 class Together:
     """What all workers have seen, for whichever of them is asked."""
 
-    def __init__(self, balancer: Balancer, board: Board | None = None, worker: int = 0) -> None:
+    def __init__(self, balancer: Observable, board: Board | None = None, worker: int = 0) -> None:
         """Without a *board* there is one worker."""
         self._balancer = balancer
         self._board = board
@@ -82,7 +94,7 @@ class Together:
         """Tell the others."""
         if self._board is None:
             return
-        seen = snapshot(self._balancer)
+        seen = self._balancer.snapshot()
         while not self._board.post(self._worker, encode(seen)) and seen.lately:
             # Half of the decisions, the younger half, for want of room for all.
             half = seen.lately[(len(seen.lately) + 1) // 2 :]
@@ -90,7 +102,7 @@ class Together:
 
     def snapshot(self) -> Snapshot:
         """Return what this worker has seen by now, and the others when they last said."""
-        own = snapshot(self._balancer)
+        own = self._balancer.snapshot()
         if self._board is None:
             return own
         posts = (self._board.read(n) for n in range(self._board.workers) if n != self._worker)

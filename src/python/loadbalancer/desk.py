@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from loadbalancer.asked import read_request
 from loadbalancer.balancer import Balancer
 from loadbalancer.board import Together
 from loadbalancer.exchange import Exchange
@@ -98,7 +99,7 @@ class FrontDesk:
             head = with_lines(head, key, instead_of=CLIENTS_KEY)
         traced = None if self.tracing is None else self.tracing.begin(head, self.now())
         try:
-            asked = self._balancer.read(head.fields, body)
+            asked = read_request(self._balancer, head.fields, body)
         except ServeError as error:
             status = status_of(error)
             self._balancer.telemetry.refusals[status] += 1

@@ -3,10 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from loadbalancer.asked import Asked
 from loadbalancer.balancer import Balancer
 from loadbalancer.decision_log import DecisionLog, Logged
-from loadbalancer.replicas import Replica
+from loadbalancer.replicas import Asked, Replica
 from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
 from servekit.relay.answers import last_chunks, refusal, status_of
 from servekit.relay.connection import Connection

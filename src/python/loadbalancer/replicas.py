@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from loadbalancer.admission import Admission
 from loadbalancer.health import Health
 from servekit.errors.tree import ReplicaMissing
 from servekit.relay.upstream import Upstream
 from servekit.routing.ledger import Account, Pool
 from servekit.routing.policy import Policy
+from servekit.routing.request import RouteRequest
 
 # The largest share of a model's replicas that failed requests may take out.
 MOST_EJECTED = 0.5
@@ -64,3 +67,11 @@ class Service:
         accounts = tuple(r.account for r in good)
         if accounts != self.pool:
             self.pool = Pool(accounts)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request that can be routed."""
+
+    service: Service
+    policy: Policy
+    route: RouteRequest

@@ -6,12 +6,13 @@ from typing import TypeVar
 
 import msgspec
 
-from loadbalancer.balancer import DECISIONS_KEPT, Balancer
 from loadbalancer.telemetry import Histogram, Telemetry
 from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.decision import Decision
 
 _K = TypeVar("_K", bound=Hashable)
+
+DECISIONS_KEPT = 200
 
 # From well to ill.
 _BREAKERS = ("closed", "half-open", "open")
@@ -76,36 +77,6 @@ encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Snapshot).decode
 
 
-def snapshot(balancer: Balancer) -> Snapshot:
-    """Return what *balancer* has seen."""
-    seen, now_s = balancer.telemetry, balancer.now()
-    return Snapshot(
-        overhead_s=_observed(seen.overhead_s),
-        ttft_s=_observed(seen.ttft_s),
-        duration_s=_observed(seen.duration_s),
-        queue_s=_observed(seen.queue_s),
-        requests=dict(seen.requests),
-        decisions=dict(seen.decisions),
-        shadow=dict(seen.shadow),
-        retries=dict(seen.retries),
-        refusals=dict(seen.refusals),
-        ejections=dict(seen.ejections),
-        waiting={model: s.admission.waiting for model, s in balancer.services.items()},
-        replicas={
-            replica.name: ReplicaSeen(
-                url=replica.upstream.address.url,
-                models=replica.models,
-                healthy=replica.health.available(now_s),
-                breaker=replica.health.state(now_s),
-                in_flight=replica.account.in_flight,
-                load=replica.account.load(now_s),
-            )
-            for replica in balancer.replicas.values()
-        },
-        lately=tuple(Decided(*decided) for decided in balancer.decisions),
-    )
-
-
 def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
     """Return *snapshots*, of which there is at least one, as if one worker had seen it all."""
     lately = sorted((d for s in snapshots for d in s.lately), key=lambda decided: decided.at_s)
@@ -144,7 +115,7 @@ def resume(telemetry: Telemetry, before: Snapshot) -> None:
     telemetry.ejections.update(before.ejections)
 
 
-def _observed(histogram: Histogram) -> Observed:
+def observed(histogram: Histogram) -> Observed:
     return Observed(tuple(histogram.counts), histogram.total)
 
 
