@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
-from loadbalancer.balancer import Balancer, Rules
-from loadbalancer.discovery import Discovery
-from loadbalancer.serving import Server
-from loadbalancer.source import Source
+from loadbalancer.balancing.balancer import Balancer, Rules
+from loadbalancer.membership.discovery import Discovery
+from loadbalancer.membership.dns_source import Source
+from loadbalancer.server.server import Server
 from servekit.client.client import Client
 from servekit.client.outcome import Outcome
 from servekit.relay.listening import listen

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from chat_backend.chat_settings import ChatSettings
-from loadbalancer.source import Source, read_source
+from loadbalancer.membership.dns_source import Source, read_source
 from model_server.settings import ModelServerSettings
 from servekit.settings.environment import read_settings
 from tests.kubernetes.manifests import (

@@ -16,13 +16,13 @@ from random import Random
 
 import uvloop
 
-from loadbalancer.balancer import Balancer, Rules
-from loadbalancer.board import Together
-from loadbalancer.desk import FrontDesk
-from loadbalancer.tracing import Tracing
-from servekit.relay.connection import Connection
-from servekit.relay.front import Front
-from servekit.relay.upstream import Upstream
+from loadbalancer.balancing.balancer import Balancer, Rules
+from loadbalancer.observe.tracing import Tracing
+from loadbalancer.server.handlers import FrontDesk
+from loadbalancer.workers.shared_stats import Together
+from servekit.relay.client_connection import Front
+from servekit.relay.engine_connection import Connection
+from servekit.relay.upstream_pool import Upstream
 from servekit.timing.clock import SystemClock
 from servekit.wire.address import read_address
 from tests.loadbalancer.engine import EVENT, WHOLE, chunk, request, whole

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from loadbalancer.balancer import Balancer, Rules
-from loadbalancer.keys import KeyRing
-from loadbalancer.serving import Server
+from loadbalancer.balancing.balancer import Balancer, Rules
+from loadbalancer.server.keys import KeyRing
+from loadbalancer.server.server import Server
 from servekit.relay.listening import listen
 from servekit.timing.clock import SystemClock
 
 if TYPE_CHECKING:
-    from loadbalancer.tracing import Tracing
+    from loadbalancer.observe.tracing import Tracing
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "m"}]}).encode()
 METRICS = b'vllm:num_requests_running{engine="0",model_name="m"} 0.0\n'

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from loadbalancer.balancer import Balancer
+from loadbalancer.balancing.balancer import Balancer
 from servekit.cli.program import run_program
 from servekit.errors.tree import ServeError
 from tests.loadbalancer.engine import Engine, chunk, post, request, running

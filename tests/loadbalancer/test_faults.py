@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import Random
 
-from loadbalancer.balancer import Balancer, Rules
-from loadbalancer.reloading import apply_fleet
-from loadbalancer.serving import Server
+from loadbalancer.balancing.balancer import Balancer, Rules
+from loadbalancer.membership.reloading import apply_fleet
+from loadbalancer.server.server import Server
 from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 from servekit.launch.port import free_port
 from servekit.relay.listening import listen

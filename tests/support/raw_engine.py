@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from servekit.relay.answers import Answer
-from servekit.relay.front import Client, Limits
+from servekit.relay.client_connection import Client, Limits
+from servekit.relay.exchange import Passing
 from servekit.relay.heads import RequestHead
 from servekit.relay.listening import Listener, listen
-from servekit.relay.relaying import Passing
-from servekit.relay.upstream import Upstream
+from servekit.relay.responses import Answer
+from servekit.relay.upstream_pool import Upstream
 from servekit.timing.clock import SystemClock
 from servekit.wire.address import Address
 

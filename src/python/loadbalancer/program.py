@@ -16,16 +16,16 @@ import msgspec
 import structlog
 import typer
 
-from loadbalancer.balancer import Balancer, Rules
-from loadbalancer.board import Board, Together, bury
-from loadbalancer.collector import OtelSettings, collector_url
-from loadbalancer.decision_log import DecisionLog
-from loadbalancer.keys import load_keys
-from loadbalancer.reloading import Watched, apply_fleet, check_fleet, watch_all
-from loadbalancer.serving import Server
-from loadbalancer.source import Source, read_source
-from loadbalancer.supervising import Supervisor
-from loadbalancer.workers import SharedCounts
+from loadbalancer.balancing.balancer import Balancer, Rules
+from loadbalancer.membership.dns_source import Source, read_source
+from loadbalancer.membership.reloading import Watched, apply_fleet, check_fleet, watch_all
+from loadbalancer.observe.decision_log import DecisionLog
+from loadbalancer.observe.otlp_settings import OtelSettings, collector_url
+from loadbalancer.server.keys import load_keys
+from loadbalancer.server.server import Server
+from loadbalancer.workers.shared_counts import SharedCounts
+from loadbalancer.workers.shared_stats import Board, Together, bury
+from loadbalancer.workers.supervisor import Supervisor
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.server import run_until_stopped
@@ -38,7 +38,7 @@ from servekit.timing.clock import Clock, SystemClock
 from servekit.wire.address import read_address
 
 if TYPE_CHECKING:
-    from loadbalancer.tracing import Tracing
+    from loadbalancer.observe.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -277,7 +277,7 @@ def _decision_log(plan: Plan, place: Place, clock: Clock) -> DecisionLog | None:
 def _tracing(collector: str, listening: socket.socket, clock: Clock) -> "Tracing":
     """Return what makes spans, and hear what the SDK has to say."""
     # Only here: the SDK is an extra, and takes 25 MiB.
-    from loadbalancer.tracing import SdkLogs, Tracing
+    from loadbalancer.observe.tracing import SdkLogs, Tracing
 
     sdk = logging.getLogger("opentelemetry")
     sdk.addHandler(SdkLogs())
@@ -293,7 +293,7 @@ async def _discover(
     # Only here: a resolver takes 7 MiB that a fleet file does not need.
     from dns.asyncresolver import Resolver
 
-    from loadbalancer.discovery import Discovery, resolver_of
+    from loadbalancer.membership.discovery import Discovery, resolver_of
 
     discovery = Discovery(source, resolver_of(Resolver()), balancer, server.pollers.follow)
     await discovery.once()

@@ -3,7 +3,7 @@
 import time
 from random import Random
 
-from servekit.routing.ledger import Ledger, Pool
+from servekit.routing.load_tracker import Ledger, Pool
 from servekit.routing.registry import POLICY_NAMES, policy_named
 from servekit.routing.request import RouteRequest
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from servekit.errors.tree import PolicyUnknown
 from servekit.metrics.engine_load import EngineLoad
-from servekit.routing.ledger import Ledger, Pool
+from servekit.routing.load_tracker import Ledger, Pool
 from servekit.routing.registry import POLICY_NAMES, policy_named
 from servekit.routing.request import RouteRequest
 

@@ -4,12 +4,12 @@ import json
 
 from servekit.container.engine_defaults import ENGINE_KEEP_ALIVE_S
 from servekit.container.progress import Progress
-from servekit.relay.answers import Answer
-from servekit.relay.front import IN_TRANSIT_S, Client, Limits
+from servekit.relay.client_connection import IN_TRANSIT_S, Client, Limits
+from servekit.relay.exchange import Passing
 from servekit.relay.heads import RequestHead
 from servekit.relay.listening import Listener, listen
-from servekit.relay.relaying import Passing
-from servekit.relay.upstream import Upstream
+from servekit.relay.responses import Answer
+from servekit.relay.upstream_pool import Upstream
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
 

@@ -4,7 +4,7 @@ from servekit.enginesim.engine import SimulatedEngine
 from servekit.enginesim.sequence import EngineRequest
 from servekit.fleetsim.scenario import Arrival, ReplicaSetup
 from servekit.fleetsim.tokens import TokenTimes
-from servekit.routing.ledger import Account, InFlight
+from servekit.routing.load_tracker import Account, InFlight
 from servekit.routing.request import RouteRequest
 
 

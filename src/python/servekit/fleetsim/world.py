@@ -23,7 +23,7 @@ from servekit.fleetsim.replica import Trip, VirtualReplica
 from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
 from servekit.fleetsim.tokens import TokenTimes
 from servekit.metrics.engine_load import EngineLoad
-from servekit.routing.ledger import Account, Ledger, Pool
+from servekit.routing.load_tracker import Account, Ledger, Pool
 from servekit.routing.policy import Policy
 from servekit.routing.request import RouteRequest
 

@@ -5,8 +5,8 @@ import socket
 from collections.abc import Callable
 
 from servekit.errors.tree import SettingInvalid
-from servekit.relay.front import IN_TRANSIT_S, Front, Host
-from servekit.relay.loss import notice_loss
+from servekit.relay.client_connection import IN_TRANSIT_S, Front, Host
+from servekit.relay.keepalive import notice_loss
 from servekit.timing.clock import Clock
 
 # How often deadlines are looked at: they are seconds and minutes long.

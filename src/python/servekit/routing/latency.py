@@ -10,7 +10,8 @@ before, so that what a further request costs cannot be told from its waits, whic
 What replicas hold differs, and that shows it.  Before anything is learnt the weights are those
 measured on one H200, and every pace is the same.
 
-Where engines read prompts nearly all the time, requests are sent a few at a time (gathering.py).
+Where engines read prompts nearly all the time, requests are sent a few at a time: see
+prompt_batching.py.
 """
 
 import math
@@ -19,10 +20,10 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.gathering import WITHIN, Gathering
-from servekit.routing.ledger import Account, Pool
+from servekit.routing.load_tracker import Account, Pool
 from servekit.routing.policy import looked_at, lowest
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
+from servekit.routing.prompt_batching import WITHIN, Gathering
 from servekit.routing.request import RouteRequest
 
 # vLLM 0.26 with an 8B model on an H200: 8 ms and 21.5 us a token when idle, and each running

@@ -5,7 +5,7 @@ from random import Random
 from typing import ClassVar, Protocol
 
 from servekit.routing.decision import Decision
-from servekit.routing.ledger import Account, Pool
+from servekit.routing.load_tracker import Account, Pool
 from servekit.routing.request import RouteRequest
 
 

@@ -10,7 +10,7 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.ledger import Account, Pool
+from servekit.routing.load_tracker import Account, Pool
 from servekit.routing.policy import looked_at, lowest
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
 from servekit.routing.queueing import TOKENS_LIKE_A_REQUEST, queue_score, typical_speed

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import xxhash
 
-from servekit.routing.ledger import Account
+from servekit.routing.load_tracker import Account
 
 # Where an engine does not say how large its cache is.  An L4 holds a few hundred blocks of this
 # size, an H200 with an 8B model about 8,000; being wrong costs a miss, which is what every other

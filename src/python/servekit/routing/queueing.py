@@ -13,7 +13,7 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.ledger import Account, Pool
+from servekit.routing.load_tracker import Account, Pool
 from servekit.routing.policy import Unlearning, looked_at, lowest
 from servekit.routing.request import RouteRequest
 

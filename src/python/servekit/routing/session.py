@@ -11,7 +11,7 @@ from typing import ClassVar
 import xxhash
 
 from servekit.routing.decision import Decision
-from servekit.routing.ledger import Account, Pool
+from servekit.routing.load_tracker import Account, Pool
 from servekit.routing.policy import Unlearning, lowest
 from servekit.routing.request import RouteRequest
 

@@ -1,0 +1,370 @@
+"""What a load balancer knows and decides; the sockets are elsewhere."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from random import Random
+
+import msgspec
+import structlog
+
+from loadbalancer.balancing.admission import Admission
+from loadbalancer.balancing.health import Health, HealthRules, rest_asked_s
+from loadbalancer.balancing.replicas import Asked, Replica, Service
+from loadbalancer.balancing.retry import RetryBudget
+from loadbalancer.observe.decision_log import DecisionLog
+from loadbalancer.observe.snapshot import DECISIONS_KEPT, Decided, ReplicaSeen, Snapshot, observed
+from loadbalancer.observe.telemetry import Telemetry
+from loadbalancer.workers.shared_counts import SharedCounts
+from servekit.errors.tree import (
+    ModelUnknown,
+    PolicyUnknown,
+    ReplicaMissing,
+    RequestInvalid,
+    SettingInvalid,
+)
+from servekit.relay.upstream_pool import Upstream
+from servekit.routing.decision import Decision
+from servekit.routing.load_tracker import Account, InFlight, Ledger
+from servekit.routing.policy import Policy
+from servekit.routing.registry import policy_named
+from servekit.wire.address import read_address
+
+# A name that is longer is no model's, and need not be sent back whole.
+MOST_NAME_SHOWN = 200
+
+log = structlog.get_logger()
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a load balancer behaves.
+
+    Attributes:
+        policy: the name of the default policy.
+        poll_s: seconds between two polls of a replica.
+        answer_timeout_s: the longest silence of an engine, before and within an answer.
+        most_in_flight: requests for each of a model's replicas; others wait here.  0 is no limit.
+        most_waiting: requests of a model that may wait.
+        wait_s: how long they may.
+    """
+
+    policy: str
+    shadow: str | None = None
+    poll_s: float = 0.2
+    connect_timeout_s: float = 2.0
+    # A long answer that is not streamed is all silence: 32K tokens at 20/s.
+    answer_timeout_s: float = 1800.0
+    max_body_bytes: int = 32 * 1024 * 1024
+    health: HealthRules = HealthRules()
+    most_in_flight: int = 0
+    most_waiting: int = 1000
+    wait_s: float = 30.0
+
+
+class Balancer:
+    """Replicas, services, the ledger and what was decided lately."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        rng: Random,
+        now: Callable[[], float],
+        shared: SharedCounts | None = None,
+        decision_log: DecisionLog | None = None,
+        engine_key: str = "",
+    ) -> None:
+        """*shared* are the counts of this and other workers, where there are any; *engine_key* is
+        what the engines ask for, if anything."""
+        self.rules = rules
+        self.engine_key = engine_key
+        self._shared = shared
+        self.decision_log = decision_log
+        self.now = now
+        self.ledger = Ledger(rules.poll_s)
+        self.replicas: dict[str, Replica] = {}
+        self.services: dict[str, Service] = {}
+        self.budget = RetryBudget()
+        self.telemetry = Telemetry()
+        self.decisions: deque[tuple[float, Decision, str | None]] = deque(maxlen=DECISIONS_KEPT)
+        self.draining = False
+        self._rng = rng
+        # A name that nobody knows is found out at start, not at the first request.
+        for name in filter(None, (rules.policy, rules.shadow)):
+            policy_named(name, rng)
+        self._asked_for: dict[tuple[str, str], Policy] = {}
+        self._changing = False
+
+    # Membership.
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Add and remove replicas as one: who waits for a model does not see it without any."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+            self._arrange()
+
+    def add(self, name: str, url: str, models: tuple[str, ...] = ()) -> Replica:
+        """Add a replica.  It serves nothing until its models are known.
+
+        Raises:
+            SettingInvalid: *url* is none, or the replica is there already.
+        """
+        if name in self.replicas:
+            raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
+        upstream = Upstream(read_address(url), self.rules.connect_timeout_s, key=self.engine_key)
+        replica = Replica(name, upstream, self.ledger.account(name), Health(self.rules.health))
+        self.replicas[name] = replica
+        if models:
+            self.serves(replica, models)
+        return replica
+
+    def remove(self, name: str) -> None:
+        """Remove a replica; requests that it holds run to their end."""
+        replica = self.replicas.pop(name)
+        self.ledger.close(name)
+        replica.upstream.close()
+        self._forget(name)
+        self._arrange()
+
+    def serves(self, replica: Replica, models: tuple[str, ...]) -> None:
+        """Say which models a replica serves."""
+        if models != replica.models:
+            replica.models = models
+            self._arrange()
+
+    def set_policy(self, model: str, name: str) -> None:
+        """Give *model* a policy of its own."""
+        service = self.services.get(model)
+        if service is not None and service.policy.name != name:
+            service.policy = policy_named(name, self._rng)
+
+    def refresh(self) -> None:
+        """Look again at who may be chosen: health has changed, or time has passed."""
+        now_s = self.now()
+        for service in self.services.values():
+            service.refresh(now_s)
+            service.admission.let_in(len(service.pool), now_s)
+
+    def sweep(self) -> None:
+        """Let time pass: who has rested is asked again, who has waited too long is turned away."""
+        self.refresh()
+        for service in self.services.values():
+            service.admission.expire(self.now())
+
+    def came_back(self, replica: Replica) -> None:
+        """*replica* was away, and has probably been restarted."""
+        self.ledger.returned(replica.name, self.now())
+        self._forget(replica.name)
+
+    def _forget(self, name: str) -> None:
+        """What policies learnt of a replica is no longer so."""
+        for service in self.services.values():
+            service.policy.forget(name)
+            if service.shadow is not None:
+                service.shadow.forget(name)
+        for policy in self._asked_for.values():
+            policy.forget(name)
+
+    def _arrange(self) -> None:
+        if self._changing:
+            return
+        served = {model for replica in self.replicas.values() for model in replica.models}
+        for model in served - self.services.keys():
+            self.services[model] = self._new_service(model)
+        # A replica that has not said yet what it serves may serve what nobody else does now.
+        all_known = all(replica.models for replica in self.replicas.values())
+        for model in self.services.keys() - served if all_known else ():
+            gone = self.services.pop(model)
+            gone.replicas = ()
+            # Who is sent again, finds nobody; who waits, need not.
+            gone.refresh(self.now())
+            gone.admission.dismiss("no replica serves it any more")
+        for model, service in self.services.items():
+            service.replicas = tuple(r for r in self.replicas.values() if model in r.models)
+        self.refresh()
+
+    def _new_service(self, model: str) -> Service:
+        rules = self.rules
+        return Service(
+            model,
+            policy_named(rules.policy, self._rng),
+            Admission(
+                rules.most_in_flight,
+                rules.most_waiting,
+                rules.wait_s,
+                lambda: self._elsewhere(model),
+            ),
+            policy_named(rules.shadow, self._rng) if rules.shadow else None,
+        )
+
+    def _elsewhere(self, model: str) -> int:
+        """Return how many requests other workers have at the replicas of *model*."""
+        service = self.services.get(model)
+        if self._shared is None or service is None:
+            return 0
+        self._shared.refresh(service.pool)
+        return sum(account.elsewhere for account in service.pool)
+
+    # Requests.
+
+    def service(self, model: str) -> Service:
+        """Return the service of *model*.
+
+        Raises:
+            RequestInvalid: the request names no model.
+            ModelUnknown: no replica serves it.
+            ReplicaMissing: none is known to serve it yet.
+        """
+        service = self.services.get(model)
+        if service is None:
+            raise self._unknown(model)
+        return service
+
+    def policy_asked_for(self, service: Service, name: bytes) -> Policy:
+        """Return the policy called *name*, with what it has learnt of the service's model.
+
+        Raises:
+            RequestInvalid: there is none.
+        """
+        if name.decode("latin-1") == service.policy.name:
+            return service.policy
+        key = (service.model, name.decode("latin-1"))
+        known = self._asked_for.get(key)
+        if known is None:
+            try:
+                known = self._asked_for[key] = policy_named(key[1], self._rng)
+            except PolicyUnknown as error:
+                raise RequestInvalid(f"x-servekit-policy: {error}") from error
+        return known
+
+    def choose(self, asked: Asked, tried: Collection[str], now_s: float) -> Decision:
+        """Return a decision for a replica that was not tried yet.
+
+        Raises:
+            ReplicaMissing: there is none.
+        """
+        service = asked.service
+        pool = service.pool.without(tried) if tried else service.pool
+        if not pool:
+            # Somebody's rest may be over since anybody looked.
+            service.refresh(now_s)
+            pool = service.pool.without(tried)
+        if not pool:
+            raise service.missing(now_s)
+        if self._shared is not None:
+            self._shared.refresh(pool)
+        return asked.policy.choose(asked.route, pool, now_s)
+
+    def sent(self, asked: Asked, decision: Decision, account: Account, now_s: float) -> InFlight:
+        """*asked* was sent to *account*, as decided at *now_s*: count it, and tell the policies."""
+        shadow = asked.service.shadow
+        other = None if shadow is None else self._ask_shadow(shadow, asked, decision, now_s)
+        self.decisions.append((now_s, decision, other))
+        self.telemetry.decisions[decision.policy, decision.reason] += 1
+        asked.policy.sent(asked.route, account, now_s)
+        if shadow is not None:
+            shadow.sent(asked.route, account, now_s)
+        request = self.ledger.begin(account, asked.route.prompt_tokens)
+        if self._shared is not None:
+            self._shared.publish(account)
+        return request
+
+    def ended(self, request: InFlight) -> None:
+        """A request that was sent is over."""
+        self.ledger.end(request)
+        if self._shared is not None:
+            self._shared.publish(request.account)
+
+    def answered(self, asked: Asked, request: InFlight, ttft_s: float) -> None:
+        """The first byte of an answer came."""
+        self.ledger.first_byte(request)
+        asked.policy.answered(asked.route, request.account, ttft_s)
+        if asked.service.shadow is not None:
+            asked.service.shadow.answered(asked.route, request.account, ttft_s)
+
+    def _ask_shadow(self, shadow: Policy, asked: Asked, decision: Decision, now_s: float) -> str:
+        """Return what *shadow* would have chosen, had it been asked first."""
+        pool = asked.service.pool
+        other = shadow.choose(asked.route, pool, now_s).replica if pool else decision.replica
+        self.telemetry.shadow[shadow.name, "same" if other == decision.replica else "other"] += 1
+        return other
+
+    def snapshot(self) -> Snapshot:
+        """Return what was counted since the start, and what is the case now."""
+        seen, now_s = self.telemetry, self.now()
+        return Snapshot(
+            overhead_s=observed(seen.overhead_s),
+            ttft_s=observed(seen.ttft_s),
+            duration_s=observed(seen.duration_s),
+            queue_s=observed(seen.queue_s),
+            requests=dict(seen.requests),
+            decisions=dict(seen.decisions),
+            shadow=dict(seen.shadow),
+            retries=dict(seen.retries),
+            refusals=dict(seen.refusals),
+            ejections=dict(seen.ejections),
+            waiting={model: s.admission.waiting for model, s in self.services.items()},
+            replicas={r.name: _seen(r, now_s) for r in self.replicas.values()},
+            lately=tuple(Decided(*decided) for decided in self.decisions),
+        )
+
+    # What the data path found out.
+
+    def on_trial(self, replica: Replica) -> bool:
+        """A request went to *replica*, which is in trouble; return whether it is its one trial."""
+        if not replica.health.on_trial(self.now()):
+            return False
+        self.refresh()
+        return True
+
+    def trial_over(self, replica: Replica) -> None:
+        """A request on trial ended, however it did."""
+        replica.health.trial_over()
+        self.refresh()
+
+    def recovered(self, replica: Replica) -> None:
+        """*replica* was in trouble, and has answered."""
+        replica.health.succeeded()
+        self.refresh()
+
+    def failed(self, replica: Replica) -> None:
+        """A request failed through the fault of *replica*."""
+        if replica.health.failed(self.now()):
+            log.warning("replica ejected", replica=replica.name)
+            self.telemetry.ejections[replica.name] += 1
+            self.refresh()
+
+    def refused(self, replica: Replica, fields: Mapping[bytes, bytes]) -> None:
+        """*replica* had no room; its answer's header *fields* may say for how long."""
+        replica.health.refused(self.now(), rest_asked_s(fields))
+        self.refresh()
+
+    def _unknown(self, model: str) -> RequestInvalid | ModelUnknown | ReplicaMissing:
+        if not model:
+            return RequestInvalid("the request names no model; set 'model'")
+        named = repr(model[:MOST_NAME_SHOWN])
+        if not self.replicas:
+            return ReplicaMissing(
+                f"model {named} has no replica, nor has any other; try again later"
+            )
+        if any(not replica.models for replica in self.replicas.values()):
+            return ReplicaMissing(
+                f"model {named} is not known yet: a replica has not said what it serves; "
+                "try again later"
+            )
+        known = ", ".join(sorted(self.services)) or "none"
+        return ModelUnknown(f"The model {named} does not exist; there are: {known}")
+
+
+def _seen(replica: Replica, now_s: float) -> ReplicaSeen:
+    return ReplicaSeen(
+        url=replica.upstream.address.url,
+        models=replica.models,
+        healthy=replica.health.available(now_s),
+        breaker=replica.health.state(now_s),
+        in_flight=replica.account.in_flight,
+        load=replica.account.load(now_s),
+    )

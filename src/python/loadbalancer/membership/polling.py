@@ -1,0 +1,138 @@
+"""Ask every replica how it is, each by a task of its own."""
+
+import asyncio
+import contextlib
+from random import Random
+
+import structlog
+
+from loadbalancer.balancing.balancer import Balancer
+from loadbalancer.balancing.replicas import Replica
+from servekit.errors.tree import ServeError
+from servekit.metrics.engine_load import read_engine_load
+from servekit.timing.clock import Clock
+from servekit.wire.openai import read_models
+
+# A scrape of an overloaded vLLM takes up to 156 ms, of a healthy one 5-7 ms
+# (docs/benchmarks/loadbalancer.md); a period may be shorter than that.
+TIMEOUT_S = 1.0
+# Replicas polled in lock-step would all answer in the same millisecond.
+JITTER = 0.2
+# A replica that is away is asked less often than one whose load matters.
+AWAY_S = 1.0
+# LoRA adapters are loaded while an engine serves; whoever has loaded one waits for it.
+ASK_AGAIN_S = 5.0
+
+log = structlog.get_logger()
+
+
+class Poller:
+    """Polls one replica for as long as its task runs."""
+
+    def __init__(self, balancer: Balancer, replica: Replica, clock: Clock, rng: Random) -> None:
+        self._balancer = balancer
+        self._replica = replica
+        self._clock = clock
+        self._rng = rng
+        self._up: bool | None = None
+        # A fleet says what its replicas serve; others are asked.
+        self._asks = not replica.models
+        self._asked_at_s = float("-inf")
+        self._models_status = 200
+        self.polled = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            period_s = self._balancer.rules.poll_s if await self.once() else AWAY_S
+            spread = 1.0 + JITTER * (2.0 * self._rng.random() - 1.0)
+            await self._clock.sleep(period_s * spread)
+
+    async def once(self) -> bool:
+        """Poll; return whether the replica is up."""
+        replica = self._replica
+        try:
+            if self._asks and self._is_time_to_ask():
+                await self._learn_models()
+            up = await self._poll()
+            why = "" if up else "/health says that it does not serve"
+        except ServeError as error:
+            up, why = False, str(error)
+        if up:
+            if replica.health.poll_succeeded():
+                self._balancer.came_back(replica)
+            self._note(up, "")
+        else:
+            replica.health.poll_failed()
+            if not replica.health.reachable:
+                self._note(up, why)
+        self._balancer.refresh()
+        self.polled.set()
+        return up
+
+    def _is_time_to_ask(self) -> bool:
+        """Whether it may serve other models than it last said, as after a restart."""
+        replica, since_s = self._replica, self._clock.now() - self._asked_at_s
+        return not replica.models or not replica.health.reachable or since_s >= ASK_AGAIN_S
+
+    async def _learn_models(self) -> None:
+        replica = self._replica
+        status, body = await replica.upstream.fetch("/v1/models", TIMEOUT_S)
+        if status != self._models_status:
+            self._models_status = status
+            if status != 200:
+                log.warning("replica hides its models", replica=replica.name, status=status)
+        if status == 200:
+            self._asked_at_s = self._clock.now()
+            cards = read_models(body).data
+            self._balancer.serves(replica, tuple(card.id for card in cards))
+
+    async def _poll(self) -> bool:
+        """Read the load.  A replica without metrics is asked whether it is healthy."""
+        status, body = await self._replica.upstream.fetch("/metrics", TIMEOUT_S)
+        if status == 200:
+            load = read_engine_load(body.decode("utf-8", "replace"))
+            self._balancer.ledger.polled(self._replica.name, load, self._balancer.now())
+        status, _ = await self._replica.upstream.fetch("/health", TIMEOUT_S)
+        return status == 200
+
+    def _note(self, up: bool, why: str) -> None:
+        if up is not self._up:
+            self._up = up
+            say = log.info if up else log.warning
+            say("replica up" if up else "replica down", replica=self._replica.name, why=why)
+
+
+class Pollers:
+    """A poller for every replica of a balancer."""
+
+    def __init__(self, balancer: Balancer, clock: Clock, rng: Random) -> None:
+        self._balancer = balancer
+        self._clock = clock
+        self._rng = rng
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._pollers: dict[str, Poller] = {}
+
+    def follow(self) -> None:
+        """Start and stop pollers, so that each replica has one."""
+        for name in self._tasks.keys() - self._balancer.replicas.keys():
+            self._tasks.pop(name).cancel()
+            del self._pollers[name]
+        for name, replica in self._balancer.replicas.items():
+            if name not in self._tasks:
+                poller = Poller(self._balancer, replica, self._clock, self._rng)
+                self._pollers[name] = poller
+                self._tasks[name] = asyncio.create_task(poller.run())
+
+    async def first_polls(self, timeout_s: float) -> None:
+        """Return once every replica was polled, or after *timeout_s*: one may be down."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for poller in list(self._pollers.values()):
+                    await poller.polled.wait()
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

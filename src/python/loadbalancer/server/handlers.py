@@ -1,0 +1,203 @@
+"""What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
+
+import time
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from loadbalancer.balancing.balancer import Balancer
+from loadbalancer.observe.exposition import exposition
+from loadbalancer.server.keys import KeyRing
+from loadbalancer.server.proxied_request import Exchange
+from loadbalancer.server.request_info import read_request
+from loadbalancer.workers.shared_stats import Together
+from servekit.errors.tree import ServeError
+from servekit.relay.client_connection import Client, Limits
+from servekit.relay.heads import RequestHead, bearer, with_lines
+from servekit.relay.responses import Answer, json_answer, not_allowed, refuse, status_of
+
+if TYPE_CHECKING:
+    from loadbalancer.observe.tracing import Tracing
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+# Whoever looks after us asks these without a key; the page holds nothing before it has one.
+OPEN = frozenset([b"/health", b"/readyz", b"/status"])
+# They tell how the fleet is doing, and go to a port of their own where one is asked for.
+ADMIN = frozenset([b"/metrics", b"/decisions", b"/replicas", b"/status"])
+# Of what vLLM answers outside /v1, the endpoints that ask a model something.  The rest changes or
+# tells how one engine works.
+RELAYED = frozenset(
+    b"/" + name
+    for name in (
+        b"classify",
+        b"detokenize",
+        b"generative_scoring",
+        b"inference/v1/generate",
+        b"pooling",
+        b"rerank",
+        b"score",
+        b"tokenize",
+        b"v2/embed",
+        b"v2/rerank",
+    )
+)
+
+# What a client is known by.
+CLIENTS_KEY = frozenset([b"authorization"])
+
+
+class FrontDesk:
+    """Answers for the load balancer; what it does not answer is relayed.
+
+    Attributes:
+        keys: who may send requests; replaced when the file of keys changes.
+        tracing: what makes a span of each request that is read to its end; None for none.
+    """
+
+    def __init__(self, balancer: Balancer, together: Together, *, admin: bool = True) -> None:
+        """*admin*: whether those questions are answered here too."""
+        self._balancer = balancer
+        self._together = together
+        rules = balancer.rules
+        self.limits = Limits(rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s)
+        self.now = balancer.now
+        self.keys = KeyRing()
+        self.tracing: Tracing | None = None
+        # When a model was made nobody here knows; strict clients want a time.
+        self._created_s = int(time.time())
+        self._page = (resources.files("loadbalancer.server") / "status.html").read_bytes()
+        routes = {
+            b"/health": self._health,
+            b"/readyz": self._ready,
+            b"/metrics": self._metrics,
+            b"/v1/models": self._models,
+            b"/decisions": self._decisions,
+            b"/replicas": self._replicas,
+            b"/status": self._status,
+        }
+        self._routes = {path: r for path, r in routes.items() if admin or path not in ADMIN}
+
+    @property
+    def draining(self) -> bool:
+        return self._balancer.draining
+
+    def admit(self, head: RequestHead) -> Answer | None:
+        refused = self._refusal(head)
+        if refused is not None:
+            self._balancer.telemetry.refusals[refused.status] += 1
+        return refused
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+        route = self._routes.get(head.path)
+        if route is not None:
+            return route()
+        if self._balancer.engine_key and self.keys:
+            # Only of whoever has shown a key: without any, the engines' would be anybody's.
+            key = bearer(self._balancer.engine_key)
+            head = with_lines(head, key, instead_of=CLIENTS_KEY)
+        traced = None if self.tracing is None else self.tracing.begin(head, self.now())
+        try:
+            asked = read_request(self._balancer, head.fields, body)
+        except ServeError as error:
+            status = status_of(error)
+            self._balancer.telemetry.refusals[status] += 1
+            if traced is not None:
+                traced.end(self.now(), status=status, error=type(error).__name__)
+            raise
+        sent = head if traced is None else traced.head
+        return Exchange(self._balancer, client, sent, asked, body, traced)
+
+    def _refusal(self, head: RequestHead) -> Answer | None:
+        path = head.path
+        known = path in self._routes
+        if not known and not _is_relayed(path):
+            return refuse(404, "there is no such endpoint; see /health, /metrics and /v1/models")
+        taken = ("GET", "HEAD") if known else ("POST",)
+        if head.method not in taken:
+            return not_allowed(f"{path.decode()} takes {taken[0]} only", taken)
+        if path not in OPEN and not self.keys.admits(head.fields.get(b"authorization", b"")):
+            return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
+        return None
+
+    def _health(self) -> Answer:
+        """The seed's answer: always 200, with how many endpoints are healthy."""
+        now_s = self._balancer.now()
+        replicas = self._balancer.replicas.values()
+        healthy = sum(replica.health.available(now_s) for replica in replicas)
+        status = "healthy" if healthy == len(replicas) else "degraded" if healthy else "unhealthy"
+        endpoints = [replica.upstream.address.url for replica in replicas]
+        return json_answer({"status": status, "endpoints": endpoints, "healthy_endpoints": healthy})
+
+    def _ready(self) -> Answer:
+        """Ready where at least one replica can take a request, and we are not leaving."""
+        if self._balancer.draining:
+            return refuse(503, "the load balancer is draining")
+        # One that is full is still one: more balancers would not make it less so.
+        replicas = self._balancer.replicas.values()
+        if not any(replica.models and replica.health.reachable for replica in replicas):
+            return refuse(503, "no replica is healthy")
+        return json_answer({"status": "ready"})
+
+    def _metrics(self) -> Answer:
+        return Answer(200, exposition(self._together.snapshot()), EXPOSITION)
+
+    def _models(self) -> Answer:
+        cards = [
+            {
+                "id": model,
+                "object": "model",
+                "created": self._created_s,
+                "owned_by": "servekit",
+                "replicas": len(service.pool),
+            }
+            for model, service in self._balancer.services.items()
+            if service.pool
+        ]
+        return json_answer({"object": "list", "data": cards})
+
+    def _replicas(self) -> Answer:
+        """What is known of each replica; a load that is stale is unknown."""
+        seen = self._together.snapshot().replicas
+        return json_answer(
+            [{"name": name, **msgspec.structs.asdict(replica)} for name, replica in seen.items()]
+        )
+
+    def _status(self) -> Answer:
+        return Answer(200, self._page, "text/html; charset=utf-8")
+
+    def _decisions(self) -> Answer:
+        return json_answer(self._together.snapshot().lately)
+
+
+def _is_relayed(path: bytes) -> bool:
+    """Whether an engine may be asked for *path*.
+
+    None of vLLM's has a dot or an escape in it; with them, whatever cleans up paths on the way to
+    an engine would turn /v1/../sleep into something else.
+    """
+    if path.startswith(b"/v1/"):
+        return b"." not in path and b"%" not in path
+    return path in RELAYED
+
+
+class AdminDesk:
+    """Answers on the port for those who look after the load balancer, and relays nothing."""
+
+    def __init__(self, desk: FrontDesk) -> None:
+        """*desk* has the answers, and the keys."""
+        self._desk = desk
+        self.limits = desk.limits
+        self.now = desk.now
+
+    # Not while draining either: how that goes is what they want to see.
+    draining = False
+
+    def admit(self, head: RequestHead) -> Answer | None:
+        if head.path.startswith(b"/v1/") or head.path in RELAYED:
+            return refuse(404, "requests are taken on the other port")
+        return self._desk.admit(head)
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+        return self._desk.serve(client, head, body)

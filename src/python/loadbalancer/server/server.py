@@ -1,0 +1,81 @@
+"""Listen, serve until asked to stop, and let what is under way come to its end."""
+
+import socket
+from random import Random
+from typing import TYPE_CHECKING
+
+import structlog
+
+from loadbalancer.balancing.balancer import Balancer
+from loadbalancer.membership.polling import Pollers
+from loadbalancer.server.handlers import AdminDesk, FrontDesk
+from loadbalancer.server.keys import KeyRing
+from loadbalancer.workers.shared_stats import Together
+from servekit.relay.listening import Listener
+from servekit.timing.clock import Clock
+
+if TYPE_CHECKING:
+    from loadbalancer.observe.tracing import Tracing
+
+log = structlog.get_logger()
+
+# Who asks us first should find the models known; who is down then must not hold up the others.
+FIRST_POLLS_S = 1.0
+
+
+class Server:
+    """A balancer behind a listening socket, or behind two: one for requests and one for admin."""
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        clock: Clock,
+        rng: Random,
+        *,
+        together: Together | None = None,
+        admin: socket.socket | None = None,
+    ) -> None:
+        """*together* is what all workers have seen; *admin* a socket for those questions alone."""
+        self._balancer = balancer
+        self._together = together or Together(balancer)
+        self._admin_socket = admin
+        self._desk = FrontDesk(balancer, self._together, admin=admin is None)
+        self._listener = Listener(self._desk, clock, also=self._sweep)
+        self._admin_desk = FrontDesk(balancer, self._together)
+        self._admin = Listener(AdminDesk(self._admin_desk), clock)
+        self.pollers = Pollers(balancer, clock, rng)
+
+    def use_keys(self, keys: KeyRing) -> None:
+        """Admit whoever has one of *keys*, from now on."""
+        self._desk.keys = self._admin_desk.keys = keys
+
+    def use_tracing(self, tracing: "Tracing") -> None:
+        """Make a span of each request, from now on."""
+        self._desk.tracing = tracing
+
+    async def start(self, listening: socket.socket) -> None:
+        """Serve whoever connects to *listening*.
+
+        Replicas are asked first what they serve: other workers may be listening there already, who
+        know.
+        """
+        self.pollers.follow()
+        await self.pollers.first_polls(FIRST_POLLS_S)
+        await self._listener.start(listening)
+        if self._admin_socket is not None:
+            await self._admin.start(self._admin_socket)
+
+    async def stop(self, drain_s: float) -> None:
+        """Take no new connections, and wait for what is under way, *drain_s* at most."""
+        self._balancer.draining = True
+        lost = await self._listener.drain(drain_s)
+        if lost:
+            log.warning("requests cut at the end of the drain", count=lost)
+        self._listener.close()
+        self._admin.close()
+        await self.pollers.stop()
+        self._together.post()
+
+    def _sweep(self) -> None:
+        self._balancer.sweep()
+        self._together.post()

@@ -1,0 +1,381 @@
+"""The side that clients see: bytes of a connection -> requests, one after the other."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from servekit.errors.tree import RequestError, RequestTooLarge, ServeError
+from servekit.relay.framing import ChunkedBody
+from servekit.relay.heads import MAX_HEAD_BYTES, RequestHead, read_request_head
+from servekit.relay.responses import Answer, refusal, refuse
+
+# A request line and its headers are one packet; a slow client on a bad line still makes it in time.
+HEAD_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 60.0
+# A request that was sent before its client could know that we leave has arrived by then.
+IN_TRANSIT_S = 0.25
+# After a refusal the rest of the request is read and dropped: closing at once would reset the
+# connection and take the answer with it.  Clients send a body to its end before they look; who is
+# still sending after as long as nginx would listen (lingering_time) will not.
+LINGER_S = 1.0
+LINGER_AT_MOST_S = 30.0
+
+# Requests that a client sends before it has the answer to the last one.
+MAX_AHEAD_BYTES = 64 * 1024
+
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a front takes.
+
+    Attributes:
+        idle_timeout_s: for how long a connection is kept that carries nothing.  The default is
+            longer than the 60 s for which most clients and cloud load balancers keep one.
+        answer_timeout_s: the longest silence of an engine, before and within an answer.
+    """
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    idle_timeout_s: float = 75.0
+    answer_timeout_s: float = 300.0
+
+
+class Exchange(Protocol):
+    """A request that is being relayed.
+
+    Attributes:
+        heard: how often something came from the engine (count).
+    """
+
+    heard: int
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client may send another request."""
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether the answer has a head only."""
+
+    def start(self) -> None:
+        """Send the request."""
+
+    def abandon(self) -> None:
+        """The client is gone: the engine must not work on it any longer."""
+
+    def time_out(self) -> None:
+        """The engine has been silent for too long."""
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+
+    def resume(self) -> None:
+        """It does again."""
+
+
+class Client(Protocol):
+    """Whoever sent a request, as its exchange sees it."""
+
+    transport: asyncio.Transport
+
+    def answer(self, answer: Answer) -> None:
+        """Send an answer of our own; the exchange is over."""
+
+    def relayed(self, *, keep_alive: bool) -> None:
+        """The answer is out; the exchange is over."""
+
+    def cut(self) -> None:
+        """Close at once: the answer cannot be completed."""
+
+    def wait_anew(self) -> None:
+        """Only now does the engine have the request: its silence begins."""
+
+
+class Host(Protocol):
+    """Who decides what becomes of a request."""
+
+    limits: Limits
+
+    def now(self) -> float:
+        """Return seconds since an arbitrary start."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether we leave: connections are closed after the answer under way."""
+
+    def admit(self, head: RequestHead) -> Answer | None:
+        """Return a refusal, before the body is read; None to go on."""
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+        """Return an answer of our own, or an exchange that will bring the engine's.
+
+        Raises:
+            ServeError: the request cannot be relayed.
+        """
+
+
+class Front(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_deadline_s",
+        "_exchange",
+        "_fronts",
+        "_head",
+        "_heard",
+        "_host",
+        "_idle_since_s",
+        "_limits",
+        "_linger_until_s",
+        "_now",
+        "_paused",
+        "_received",
+        "_unread",
+        "transport",
+    )
+
+    def __init__(self, host: Host, fronts: "set[Front]") -> None:
+        """*fronts*: where it is found for as long as it is connected."""
+        self._host = host
+        self._limits = host.limits
+        self._now = host.now
+        self._fronts = fronts
+        self._buffer = b""
+        self._head: RequestHead | None = None
+        self._body: ChunkedBody | list[bytes] = []
+        self._received = 0
+        self._exchange: Exchange | None = None
+        self._heard = 0
+        self._linger_until_s: float | None = None
+        self._paused = False
+        # Whether the client leaves unread what is written to it.
+        self._unread = False
+        self._idle_since_s = self._now()
+        self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._exchange is not None or self._head is not None or bool(self._buffer)
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._fronts.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._fronts.discard(self)
+        if self._exchange is not None:
+            self._exchange.abandon()
+            self._exchange = None
+
+    def pause_writing(self) -> None:
+        self._unread = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self._unread = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._linger_until_s is not None:
+            self._deadline_s = min(self._now() + LINGER_S, self._linger_until_s)
+            return
+        if self._exchange is not None:
+            self._take_ahead(data)
+        elif self._head is not None:
+            self._take_body(data)
+        else:
+            self._take_head(data)
+
+    # Time.
+
+    def check(self, now_s: float) -> None:
+        """Act on what has taken too long."""
+        exchange = self._exchange
+        if exchange is None:
+            if now_s > self._deadline_s:
+                self._expire()
+        elif exchange.heard != self._heard:
+            self._heard = exchange.heard
+            self._deadline_s = now_s + self._limits.answer_timeout_s
+        elif now_s > self._deadline_s:
+            self._give_up(exchange)
+
+    def close_if_idle(self, now_s: float) -> None:
+        """Close a connection on which nothing is under way, nor likely to be on its way."""
+        if not self.busy and now_s - self._idle_since_s > IN_TRANSIT_S:
+            self.transport.close()
+
+    def _give_up(self, exchange: Exchange) -> None:
+        if self._unread:
+            # We read no more of the answer because the client does not: the engine is not to blame.
+            self.transport.abort()
+        else:
+            exchange.time_out()
+
+    def _expire(self) -> None:
+        if self._linger_until_s is not None or self._unread:
+            self.transport.abort()
+        elif self.busy:
+            self._refuse(refuse(408, "the request did not arrive in time; send it faster"))
+        else:
+            self.transport.close()
+
+    # Requests.
+
+    def _take_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+        elif data:
+            self._deadline_s = self._now() + HEAD_TIMEOUT_S
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
+        if end == 3:
+            self._wait_for_head(data)
+            return
+        self._buffer = b""
+        try:
+            head = read_request_head(data[:end])
+        except RequestError as error:
+            self._refuse(refusal(error))
+            return
+        refused = self._host.admit(head)
+        if refused is not None:
+            self._refuse(refused, bodiless=head.method == "HEAD")
+        elif head.length == 0:
+            self._serve(head, b"", data[end:])
+        else:
+            self._expect_body(head, data[end:])
+
+    def _wait_for_head(self, data: bytes) -> None:
+        self._buffer = data
+        if len(data) >= MAX_HEAD_BYTES:
+            self._refuse(refuse(431, f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+        elif _BARE_LINE_FEED.search(data):
+            self._refuse(refuse(400, "a line ends without a carriage return"))
+
+    def _expect_body(self, head: RequestHead, data: bytes) -> None:
+        limit = self._limits.max_body_bytes
+        length = head.length
+        if length is not None and length > limit:
+            self._refuse(refusal(_too_large(length, limit)))
+            return
+        if length is not None and len(data) >= length:
+            self._serve(head, data[:length], data[length:])
+            return
+        self._head = head
+        self._deadline_s = self._now() + BODY_TIMEOUT_S
+        self._body = ChunkedBody(limit) if length is None else []
+        self._received = 0
+        waits = head.fields.get(b"expect", b"").lower() == b"100-continue"
+        if waits and not data and not head.old:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if data:
+            self._take_body(data)
+
+    def _take_body(self, data: bytes) -> None:
+        head, body = self._head, self._body
+        assert head is not None
+        if isinstance(body, ChunkedBody):
+            try:
+                rest = body.feed(data)
+            except RequestError as error:
+                self._refuse(refusal(error))
+                return
+            if body.done:
+                self._serve(head, body.take(), rest)
+            return
+        assert head.length is not None
+        body.append(data)
+        self._received += len(data)
+        if self._received >= head.length:
+            whole = b"".join(body)
+            self._serve(head, whole[: head.length], whole[head.length :])
+
+    def _take_ahead(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > MAX_AHEAD_BYTES and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _serve(self, head: RequestHead, body: bytes, rest: bytes) -> None:
+        self._head = None
+        self._buffer = rest
+        try:
+            served = self._host.serve(self, head, body)
+        except ServeError as error:
+            served = refusal(error)
+        if isinstance(served, Answer):
+            self._reply(served, keep_alive=head.keep_alive, bodiless=head.method == "HEAD")
+            return
+        self._exchange = served
+        self._heard = 0
+        self._deadline_s = self._now() + self._limits.answer_timeout_s
+        served.start()
+
+    # What an exchange calls.
+
+    def answer(self, answer: Answer) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        self._reply(answer, keep_alive=exchange.keep_alive, bodiless=exchange.bodiless)
+
+    def relayed(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        self._next(keep_alive=keep_alive)
+
+    def cut(self) -> None:
+        self._exchange = None
+        self.transport.abort()
+
+    def wait_anew(self) -> None:
+        self._deadline_s = self._now() + self._limits.answer_timeout_s
+
+    # Answers.
+
+    def _reply(self, answer: Answer, *, keep_alive: bool, bodiless: bool) -> None:
+        keep_alive = keep_alive and not self._host.draining
+        self.transport.write(answer.encode(keep_alive=keep_alive, bodiless=bodiless))
+        self._next(keep_alive=keep_alive)
+
+    def _next(self, *, keep_alive: bool) -> None:
+        if not keep_alive or self._host.draining:
+            self.transport.close()
+            return
+        self._idle_since_s = self._now()
+        self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        if self._buffer:
+            # Not at once: a client that sends thousands of requests ahead must not nest them.
+            asyncio.get_running_loop().call_soon(self._take_ahead_up)
+
+    def _take_ahead_up(self) -> None:
+        if self._exchange is None and self._head is None and self._linger_until_s is None:
+            data, self._buffer = self._buffer, b""
+            if data and not self.transport.is_closing():
+                self._take_head(data)
+
+    def _refuse(self, answer: Answer, *, bodiless: bool = False) -> None:
+        """Answer a request that cannot be read to its end, and close."""
+        self._head = None
+        self._buffer = b""
+        now_s = self._now()
+        self._linger_until_s = now_s + LINGER_AT_MOST_S
+        self._deadline_s = now_s + LINGER_S
+        self.transport.write(answer.encode(keep_alive=False, bodiless=bodiless))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+
+def _too_large(length: int, limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"the body has {length} bytes; at most {limit} are taken")

@@ -1,0 +1,153 @@
+"""The connections to one engine: a pool of those that are idle, and requests of our own."""
+
+import asyncio
+import ssl
+from collections import deque
+
+from servekit.errors.tree import EngineError, EngineTimeout, EngineUnreachable
+from servekit.relay.engine_connection import Connection
+from servekit.relay.framing import ChunkedBody, Framing
+from servekit.relay.heads import ResponseHead, bearer
+from servekit.relay.keepalive import notice_loss
+from servekit.wire.address import Address
+
+# uvicorn, under vLLM, closes a connection that was idle for 5 s; one that is reused at that very
+# moment would be reset through no fault of the request's.
+IDLE_LIMIT_S = 4.0
+
+# A request that the engine's machine has not taken by then counts as lost.
+UNREAD_S = 25.0
+
+
+class Upstream:
+    """The connections to one engine."""
+
+    def __init__(
+        self,
+        address: Address,
+        connect_timeout_s: float,
+        *,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        key: str = "",
+    ) -> None:
+        """*idle_limit_s*: for how long a connection that nobody used may be used again; *key*: what
+        the engine asks for, if anything."""
+        self.address = address
+        self._authorization = bearer(key).decode("latin-1") if key else ""
+        self._idle_limit_s = idle_limit_s
+        self._connect_timeout_s = connect_timeout_s
+        # The one used last is used first, so that those at the front have been idle longest.
+        self._idle: deque[Connection] = deque()
+        self._tls = ssl.create_default_context() if address.secure else None
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    def idle(self) -> Connection | None:
+        """Return a connection that can be used at once; None where there is none."""
+        while self._idle:
+            connection = self._idle.pop()
+            idle_s = self._loop.time() - connection.idle_since_s
+            if connection.open and idle_s < self._idle_limit_s:
+                return connection
+            connection.abandon()
+        return None
+
+    async def connect(self) -> Connection:
+        """Return a new connection.
+
+        Raises:
+            EngineUnreachable: nobody listens there.
+            EngineTimeout: it was not connected in time.
+        """
+        where = self.address
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._rest), where.host, where.port, ssl=self._tls
+                )
+            notice_loss(connection.transport.get_extra_info("socket"), UNREAD_S)
+        except TimeoutError as error:
+            raise EngineTimeout(
+                f"{where.url} was not connected within {self._connect_timeout_s:g} s"
+            ) from error
+        except (OSError, UnicodeError) as error:
+            raise EngineUnreachable(f"{where.url} cannot be connected: {error}") from error
+        return connection
+
+    async def fetch(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """Return status and body of a GET.
+
+        Raises:
+            EngineUnreachable, EngineTimeout, StreamCut: there was no whole answer.
+        """
+        collected = _Collected(self._loop)
+        connection = self.idle() or await self.connect()
+        head = (
+            f"GET {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
+            f"{self._authorization}\r\n"
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection.send(head.encode("latin-1"), b"", collected)
+                return await collected.answer
+        except TimeoutError as error:
+            raise EngineTimeout(
+                f"{self.address.url}{path} did not answer within {timeout_s:g} s"
+            ) from error
+        finally:
+            if not collected.answer.done() or collected.answer.cancelled():
+                connection.abandon()
+
+    def close(self) -> None:
+        """Close what is idle; exchanges that are under way end by themselves."""
+        self._closed = True
+        for connection in self._idle:
+            connection.abandon()
+        self._idle.clear()
+
+    def _rest(self, connection: Connection) -> None:
+        if self._closed:
+            connection.abandon()
+            return
+        idle = self._idle
+        now_s = connection.idle_since_s = self._loop.time()
+        idle.append(connection)
+        # What a burst has left behind would otherwise be kept for the next one.
+        while idle and now_s - idle[0].idle_since_s >= self._idle_limit_s:
+            idle.popleft().abandon()
+
+
+class _Collected:
+    """A whole answer, for requests of our own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+        self._status = 0
+        self._pieces: list[bytes] = []
+        self._chunked = False
+
+    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+        del framing
+        self._status = head.status
+        self._chunked = head.chunked
+        self._pieces.append(piece)
+
+    def more(self, piece: bytes, framing: Framing) -> None:
+        del framing
+        self._pieces.append(piece)
+
+    def ended(self) -> None:
+        if self.answer.done():
+            return
+        body = b"".join(self._pieces)
+        self.answer.set_result((self._status, _unchunked(body) if self._chunked else body))
+
+    def broke(self, error: EngineError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+def _unchunked(body: bytes) -> bytes:
+    whole = ChunkedBody(limit=len(body))
+    whole.feed(body)
+    return whole.take()

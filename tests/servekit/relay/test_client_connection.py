@@ -1,0 +1,203 @@
+"""What a front does as time passes, and whom it blames; the clock and the transport are fake."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from servekit.relay.client_connection import (
+    LINGER_AT_MOST_S,
+    LINGER_S,
+    Client,
+    Exchange,
+    Front,
+    Limits,
+)
+from servekit.relay.heads import RequestHead
+from servekit.relay.responses import Answer, refuse
+from tests.support.clock import FakeClock
+
+POST = b"POST /v1/x HTTP/1.1\r\nHost: e\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written, and how the connection ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.ended = ""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+
+@dataclass
+class Waiting:
+    """An exchange of which nothing is heard."""
+
+    heard: int = 0
+    keep_alive: bool = True
+    bodiless: bool = False
+    happened: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.happened.append("started")
+
+    def abandon(self) -> None:
+        self.happened.append("abandoned")
+
+    def time_out(self) -> None:
+        self.happened.append("timed out")
+
+    def pause(self) -> None:
+        self.happened.append("paused")
+
+    def resume(self) -> None:
+        self.happened.append("resumed")
+
+
+@dataclass
+class House:
+    """Lets everybody in, but for what is refused."""
+
+    clock: FakeClock
+    refused: Answer | None = None
+    limits: Limits = field(
+        default_factory=lambda: Limits(idle_timeout_s=75.0, answer_timeout_s=300.0)
+    )
+    draining: bool = False
+    exchange: Waiting = field(default_factory=Waiting)
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    def admit(self, head: RequestHead) -> Answer | None:
+        del head
+        return self.refused
+
+    def serve(self, client: Client, head: RequestHead, body: bytes) -> Exchange:
+        del client, head, body
+        return self.exchange
+
+
+def visited(refused: Answer | None = None) -> tuple[Front, Wire, House]:
+    """Return a front that somebody has connected to."""
+    house = House(FakeClock(), refused)
+    front, wire = Front(house, set()), Wire()
+    front.connection_made(wire)
+    return front, wire, house
+
+
+def test_client_that_reads_no_more_is_not_the_engines_fault() -> None:
+    """We stop reading for its sake; that silence is its own."""
+    front, wire, house = visited()
+    front.data_received(POST)
+    front.pause_writing()
+
+    house.clock.advance(301.0)
+    front.check(house.now())
+
+    assert wire.ended == "aborted"
+    assert house.exchange.happened == ["started", "paused"]
+
+
+def test_client_that_reads_again_is_waited_for() -> None:
+    """From then on it is the engine that is silent."""
+    front, wire, house = visited()
+    front.data_received(POST)
+    front.pause_writing()
+    front.resume_writing()
+
+    house.clock.advance(301.0)
+    front.check(house.now())
+
+    assert wire.ended == ""
+    assert house.exchange.happened == ["started", "paused", "resumed", "timed out"]
+
+
+def test_end_of_an_answer_that_nobody_reads_is_not_kept_for_ever() -> None:
+    """Closing would wait until it is read."""
+    front, wire, house = visited()
+    front.data_received(POST)
+    front.pause_writing()
+    front.relayed(keep_alive=True)
+
+    house.clock.advance(76.0)
+    front.check(house.now())
+
+    assert wire.ended == "aborted"
+
+
+def test_refused_client_is_listened_to_until_it_is_done() -> None:
+    """Whoever sends a large body reads the answer after it; a reset would lose it."""
+    front, wire, house = visited(refuse(413, "too large"))
+    front.data_received(POST)
+    for _ in range(10):
+        house.clock.advance(0.9 * LINGER_S)
+        front.data_received(b"x" * 1000)
+        front.check(house.now())
+    assert wire.ended == ""
+
+    house.clock.advance(1.1 * LINGER_S)
+    front.check(house.now())
+
+    assert wire.ended == "aborted"
+    assert wire.written.count(b"HTTP/1.1") == 1
+
+
+def test_refused_client_that_does_not_stop_is_left() -> None:
+    """A body without an end is not read without an end."""
+    front, wire, house = visited(refuse(413, "too large"))
+    front.data_received(POST)
+    while house.now() <= LINGER_AT_MOST_S:
+        assert wire.ended == ""
+        house.clock.advance(0.9 * LINGER_S)
+        front.data_received(b"x" * 1000)
+        front.check(house.now())
+
+    assert wire.ended == "aborted"
+
+
+def test_refusal_of_a_head_request_has_no_body() -> None:
+    """Its length is told, and the body does not come."""
+    front, wire, _ = visited(refuse(405, "no"))
+
+    front.data_received(b"HEAD /v1/x HTTP/1.1\r\nHost: e\r\n\r\n")
+
+    assert b"content-length: " in wire.written
+    assert wire.written.endswith(b"\r\n\r\n")
+
+
+def test_only_who_knows_of_it_is_told_to_continue() -> None:
+    """HTTP/1.0 has no 100, and would take it for the answer."""
+    for version, told in ((b"1.1", b"HTTP/1.1 100 Continue\r\n\r\n"), (b"1.0", b"")):
+        front, wire, _ = visited()
+        front.data_received(
+            b"POST /v1/x HTTP/%b\r\nHost: e\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 2\r\n\r\n" % version
+        )
+        assert wire.written == told
+
+
+def test_silence_of_an_engine_begins_when_it_has_the_request() -> None:
+    """Not while the request waited for room, or was tried elsewhere."""
+    front, _, house = visited()
+    front.data_received(POST)
+    house.clock.advance(299.0)
+    front.wait_anew()
+
+    house.clock.advance(299.0)
+    front.check(house.now())
+    assert house.exchange.happened == ["started"]
+
+    house.clock.advance(2.0)
+    front.check(house.now())
+    assert house.exchange.happened == ["started", "timed out"]
