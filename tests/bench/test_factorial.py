@@ -3,10 +3,11 @@
 import random
 
 from bench.arm_metrics import Goal, windows_of
-from bench.factorial import CELLS, Effect, effects, effects_markdown
+from bench.factorial import CELLS, Effect, effects
 from bench.intervals import Verdict
 from bench.record import Record
 from bench.schedule import Part
+from bench.tables import effects_markdown
 from tests.support.records import a_record, at, delayed
 
 PARTS = [Part(number, number * 16.0, 16.0, ()) for number in range(3)]

@@ -13,10 +13,9 @@ import msgspec
 
 from bench.aiperf_files import aiperf_input, aiperf_records, ended_records
 from bench.arms import Arm
-from bench.measuring import Measured
+from bench.measuring import Measured, book_for
 from bench.monitor import Burden
 from bench.results import make_folder, write_file
-from bench.running import book_for
 from bench.schedule import Schedule
 from bench.setting import Setting
 from servekit.client.client import CHAT

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import msgspec
 
-from bench.asking import ask
 from bench.processes import Program, require_module
+from servekit.client.client import Client
 from servekit.errors.tree import EngineUnreachable, RequestInvalid, SettingInvalid
+from servekit.timing.clock import SystemClock
 from servekit.wire.openai import ModelCard, read_models
 
 # The ports of the seeds' two environments.
 ENVIRONMENTS = {"baseline": "http://127.0.0.1:8080", "managed": "http://127.0.0.1:8081"}
+
+# An upstream that takes longer than this to say what it is cannot be measured.
+_TIMEOUT_S = 10.0
 
 _REMEDY = "give --url, or --env with a running environment, to measure one"
 
@@ -138,3 +142,12 @@ async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
         return read_models(body).data
     except RequestInvalid as error:
         raise RequestInvalid(f"{url}/v1/models: no list of models: {error}") from error
+
+
+async def ask(url: str, path: str, api_key: str = "") -> tuple[int, bytes]:
+    """Return status and body of a GET; status 0, and what went wrong, without an answer."""
+    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S, api_key=api_key)
+    try:
+        return await client.get(path)
+    finally:
+        await client.aclose()

@@ -14,7 +14,6 @@ from bench.arm_metrics import Goal, Window
 from bench.comparison import RESAMPLES, draws
 from bench.intervals import Verdict, interval_of, verdict_of
 from bench.record import Record
-from bench.tables import number
 
 # Which cell is which: engine, then load balancer; 0 is the baseline's.
 CELLS = ("00", "01", "10", "11")
@@ -64,20 +63,3 @@ def effects(
                 )
             )
     return found
-
-
-def effects_markdown(found: Sequence[Effect], metrics: Sequence[str]) -> str:
-    """Return a row per metric and a column per effect."""
-    lines = [["", *EFFECTS], ["---"] * (1 + len(EFFECTS))]
-    by_metric = {(one.metric, one.effect): one for one in found}
-    for key in metrics:
-        row = [by_metric[key, name] for name in EFFECTS]
-        lines.append([f"{row[0].label} ({row[0].unit})", *(_cell(one) for one in row)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(one: Effect) -> str:
-    if one.low is None:
-        return "-"
-    interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
-    return f"{number(one.estimate, sign=True)} ({interval}) {one.verdict}"

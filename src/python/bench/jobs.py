@@ -9,9 +9,9 @@ from bench.aiperf_run import measure_with_aiperf
 from bench.arm_metrics import windows_of
 from bench.arms import Arm, check_installed, start_arms
 from bench.crew import load_with_workers
-from bench.factorial import CELLS, effects, effects_markdown
+from bench.factorial import CELLS, effects
 from bench.grid_report import GridEvidence
-from bench.judging import Judged, conclude, print_client, print_comparison
+from bench.judging import Judged, conclude
 from bench.keeping import (
     about,
     judge_saved,
@@ -25,18 +25,20 @@ from bench.measures import summarize, totals
 from bench.measuring import (
     Conditions,
     Measured,
+    book_for,
     compare_arms,
     keep_busy,
     replay_once,
+    run_stoppable,
 )
 from bench.processes import stopped_at_the_end
 from bench.progress import Shown
 from bench.results import make_folder
-from bench.running import book_for, run_stoppable
 from bench.saved import Saved, as_saved
 from bench.schedule import Part, Schedule, Shape, whole
 from bench.setting import Setting
-from bench.tables import SHOWN, run_table
+from bench.tables import SHOWN, effects_markdown, run_table
+from bench.terminal import print_client, print_comparison
 from bench.validity import judge
 
 # How long the last answers take after the last request, as the progress bar guesses it.

@@ -1,16 +1,14 @@
-"""What was measured -> what it says of two arms, and that for people.  Pure but for printing."""
+"""What was measured -> what it says of two arms.  Pure."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
-from rich.console import Console
 
 from bench.arm_metrics import Goal, windows_of
 from bench.comparison import Comparison, compare
 from bench.measuring import Measured
 from bench.schedule import Part, Schedule
-from bench.tables import client_line, comparison_table, verdict_line
 from bench.validity import Validity, judge
 
 
@@ -68,25 +66,3 @@ def _through(arms: Sequence[str], measured: Measured, parts: Sequence[Part]) -> 
     these count."""
     done = {name: Counter(r.part for r in measured.of(name)) for name in arms}
     return [p for p in parts if all(done[name][p.number] == len(p.calls) for name in arms)]
-
-
-def print_comparison(judged: Judged, console: Console) -> None:
-    """Print the table, what the client did to it, and the verdict."""
-    found, validity = judged.comparison, judged.validity
-    console.print()
-    console.print(comparison_table(found))
-    console.print()
-    print_client(validity, judged.measured, console)
-    if judged.apart:
-        console.print("measured apart: what changed between the two runs is in the difference")
-    line = verdict_line(found, validity.reasons, partial=judged.measured.partial)
-    console.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
-
-
-def print_client(validity: Validity, measured: Measured, console: Console) -> None:
-    """Print what the client did to its own measurement."""
-    console.print(client_line(validity), highlight=False, soft_wrap=True)
-    for reason in validity.reasons:
-        console.print(f"[bold red]invalid:[/bold red] {reason}", highlight=False, soft_wrap=True)
-    if measured.partial:
-        console.print("stopped early: what there is was kept and is marked partial")

@@ -1,24 +1,27 @@
 """Measure arms: warm up, replay, watch ourselves, and keep what there is when stopped early."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
+import uvloop
 
 from bench.arms import Arm
 from bench.load import Body, Leg, abba
 from bench.monitor import Burden, Monitor, few_collections
 from bench.progress import Progress
+from bench.prompts import PromptBook
 from bench.record import Record
-from bench.schedule import Call, Part
+from bench.schedule import Call, Part, Schedule
 from bench.snapshots import Snapshot, Watcher
 from servekit.cli.server import until_stopped
-from servekit.client.client import COMPLETIONS, Client
+from servekit.client.client import CHAT, COMPLETIONS, Client
 from servekit.client.outcome import Outcome
-from servekit.timing.clock import Clock
+from servekit.timing.clock import Clock, SystemClock
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,3 +222,31 @@ def named(record: Record, arms: Sequence[Arm]) -> Record:
         if record.served_by and url.endswith(f"//{record.served_by}"):
             return msgspec.structs.replace(record, served_by=name)
     return record
+
+
+def run_stoppable(
+    work: Callable[[Conditions], Awaitable[Measured]],
+    book: PromptBook,
+    progress: Progress,
+    target: Target,
+) -> Measured:
+    """Run *work*, which Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends it hard."""
+
+    async def run() -> Measured:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ask_to_stop(number: signal.Signals) -> None:
+            stop.set()
+            loop.remove_signal_handler(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask_to_stop, number)
+        return await work(Conditions(book.body, SystemClock(), progress, target, stop))
+
+    return uvloop.run(run())
+
+
+def book_for(schedule: Schedule, target: Target) -> PromptBook:
+    """Return what writes the bodies of *schedule* for *target*."""
+    return PromptBook(schedule.seed, chat=target.path == CHAT, stream=target.stream)

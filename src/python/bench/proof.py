@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.asking import ask
+from bench.arms import ask
 from servekit.errors.tree import EngineError, MetricsInvalid, SettingInvalid
 from servekit.metrics.exposition import samples
 

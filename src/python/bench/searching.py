@@ -125,7 +125,8 @@ def all_models(
     where = url or environment_url(env)
     environment_url(env)
     given = setting(context, kept, upstream=upstream)
-    each_model(where, env, concurrency, num_requests, workload, seed, pause_s, given)
+    models = served_models(where, given.target.api_key)
+    each_model(models, where, env, concurrency, num_requests, workload, seed, pause_s, given)
 
 
 def _numbers(text: str) -> list[float]:

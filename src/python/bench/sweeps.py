@@ -111,6 +111,7 @@ def search_rate(
 
 
 def each_model(
+    models: Sequence[str],
     url: str,
     env: str,
     concurrency: int,
@@ -120,10 +121,8 @@ def each_model(
     pause_s: float,
     setting: Setting,
 ) -> None:
-    """Measure every model that *url* serves, with a pause between two."""
-    from bench.options import served_models
-
-    for number_, model in enumerate(served_models(url, setting.target.api_key)):
+    """Measure every one of *models* at *url*, with a pause between two."""
+    for number_, model in enumerate(models):
         if number_:
             time.sleep(pause_s)
         setting.console.print(f"[bold]{model}[/bold]")

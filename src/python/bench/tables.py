@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from bench.comparison import Comparison, Row
+from bench.factorial import EFFECTS, Effect
 from bench.intervals import Verdict
 from bench.measures import (
     CHUNK,
@@ -89,6 +90,23 @@ def _seen(found: Comparison) -> str:
         return ""
     effects = ", ".join(f"{r.label} by {number(r.smallest_effect)} {r.unit}" for r in known)
     return f"; in four of five such runs, this much would have shown: {effects}"
+
+
+def effects_markdown(found: Sequence[Effect], metrics: Sequence[str]) -> str:
+    """Return a row per metric and a column per effect."""
+    lines = [["", *EFFECTS], ["---"] * (1 + len(EFFECTS))]
+    by_metric = {(one.metric, one.effect): one for one in found}
+    for key in metrics:
+        row = [by_metric[key, name] for name in EFFECTS]
+        lines.append([f"{row[0].label} ({row[0].unit})", *(_effect_cell(one) for one in row)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _effect_cell(one: Effect) -> str:
+    if one.low is None:
+        return "-"
+    interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
+    return f"{number(one.estimate, sign=True)} ({interval}) {one.verdict}"
 
 
 def client_line(validity: Validity) -> str:

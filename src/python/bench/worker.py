@@ -10,11 +10,18 @@ from pathlib import Path
 import msgspec
 
 from bench.arms import Arm
-from bench.measuring import Conditions, Measured, Target, keep_busy, replay_once
+from bench.measuring import (
+    Conditions,
+    Measured,
+    Target,
+    book_for,
+    keep_busy,
+    replay_once,
+    run_stoppable,
+)
 from bench.monitor import Burden
 from bench.progress import Silent
 from bench.record import Record
-from bench.running import book_for, run_stoppable
 from bench.schedule import Part, Schedule
 from servekit.cli.logs import announce
 
