@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,25 @@ def module_graph(root: Path) -> dict[str, set[str]]:
         if path.name != "__init__.py"
     }
     return {name: imports_of(path) & modules.keys() for name, path in modules.items()}
+
+
+def modules_per_folder(root: Path) -> Counter[str]:
+    """Folders below *root* -> how many modules lie in each, without those of its folders."""
+    return Counter(
+        str(path.parent.relative_to(root))
+        for path in root.rglob("*.py")
+        if path.name != "__init__.py"
+    )
+
+
+def may_import(name: str, used: str, allowed: dict[str, set[str]]) -> bool:
+    """Whether module *name* may import *used*: the deepest row that holds *name* decides."""
+
+    def within(module: str, row: str) -> bool:
+        return module.startswith(row.replace("/", ".") + ".")
+
+    own = max((row for row in allowed if within(name, row)), key=len, default=None)
+    return own is not None and any(within(used, row) for row in {own} | allowed[own])
 
 
 def find_cycle(graph: dict[str, set[str]]) -> list[str]:

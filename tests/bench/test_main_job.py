@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import Program, stopped_at_the_end
+from bench.target.processes import Program, stopped_at_the_end
 
 SMALL = ("--parts", "2", "--part-s", "2", "--warmup-s", "1", "--rate", "8")
 pytestmark = pytest.mark.timeout(120)
@@ -134,7 +134,11 @@ def test_the_seeds_command_line_is_understood(tmp_path: Path) -> None:
     """What genai_perf_runner gave genai-perf measures the same here, and keeps a report; the
     token counts are those of the command line."""
     with stopped_at_the_end() as programs:
-        programs.append(Program("mock", ["bench.mock", "--tokens", "7"], log=tmp_path / "mock.log"))
+        programs.append(
+            Program(
+                "mock", ["bench.target.mock_server", "--tokens", "7"], log=tmp_path / "mock.log"
+            )
+        )
         url = programs[-1].ready()["url"]
         argv = ["run", "-m", "mock", "--backend", "vllm", "--url", url, "--streaming"]
         argv += ["--concurrency", "2", "--request-count", "6"]
@@ -159,7 +163,9 @@ def test_a_closed_loop_that_is_stopped_keeps_what_it_has(tmp_path: Path) -> None
     """Partial is said, and what ended is there."""
     with stopped_at_the_end() as programs:
         timing = ["--tokens", "5", "--itl-ms", "1", "--ttft-ms", "20"]
-        programs.append(Program("mock", ["bench.mock", *timing], log=tmp_path / "mock.log"))
+        programs.append(
+            Program("mock", ["bench.target.mock_server", *timing], log=tmp_path / "mock.log")
+        )
         url = programs[-1].ready()["url"]
         argv = ["run", "-m", "mock", "--url", url, "--request-count", "20000"]
         with runner(tmp_path, *argv, "--concurrency", "2") as process:
@@ -180,7 +186,11 @@ def test_a_closed_loop_that_is_stopped_keeps_what_it_has(tmp_path: Path) -> None
 def test_what_was_saved_is_asked_of_one_that_runs(tmp_path: Path) -> None:
     """A saved open loop is replayed against a URL, and both are compared; the key is not kept."""
     with stopped_at_the_end() as programs:
-        programs.append(Program("mock", ["bench.mock", "--tokens", "5"], log=tmp_path / "mock.log"))
+        programs.append(
+            Program(
+                "mock", ["bench.target.mock_server", "--tokens", "5"], log=tmp_path / "mock.log"
+            )
+        )
         url = programs[-1].ready()["url"]
         load = ["-m", "mock", "--rate", "20", "--request-count", "30", "--isl", "30", "--osl", "5"]
         with runner(tmp_path, "run", "--url", url, *load, "--api-key", "secret-1") as process:

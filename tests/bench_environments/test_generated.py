@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.arms import ENVIRONMENTS as MEASURED
+from bench.target.arms import ENVIRONMENTS as MEASURED
 from bench_environments.deployment import ENVIRONMENTS
 from bench_environments.engines import VLLM_VERSION
 from bench_environments.generated import generated_files
@@ -18,7 +18,7 @@ from tests.bench_environments.host import Host
 from tests.support.shell_scripts import lint, needs_shellcheck
 
 ROOT = Path(__file__).parents[2]
-WORKLOAD = ROOT / "src/python/bench/workloads/default.json"
+WORKLOAD = ROOT / "src/python/bench/workload/builtin/default.json"
 KVCACHED = ROOT / "src/docker/kvcached/Dockerfile"
 
 

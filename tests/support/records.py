@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bench.record import Record
+from bench.loadgen.record import Record
 
 _ONE = Record(
     arm="baseline",

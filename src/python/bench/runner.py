@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench.options import FailOn, Kept, Limits, Load, check_fail_on, exit_as, setting
+from bench.cli.options import FailOn, Kept, Limits, Load, check_fail_on, exit_as, setting
 from servekit.cli.app import ProgramApp
 from servekit.cli.options import grouped
 from servekit.cli.program import run_program
@@ -21,10 +21,10 @@ app = ProgramApp("bench")
 
 # Commands with a module of their own add themselves with `register(app)`.
 _MODULES = (
-    "single",
-    "comparing",
-    "checking",
-    "searching",
+    "run",
+    "compare",
+    "checks",
+    "sweep",
     "simulate",
     "plan",
     "calibrate_engine",
@@ -48,9 +48,9 @@ def main(
     """Compare two load balancers on a simulated fleet: table, verdict, report."""
     if context.invoked_subcommand is not None:
         return
-    from bench.jobs import compare_fleets
-    from bench.schedule import Shape
-    from bench.sources import fleet_shares, schedule_for
+    from bench.experiments.run import compare_fleets
+    from bench.workload.registry import fleet_shares, schedule_for
+    from bench.workload.schedule import Shape
     from servekit.fleet.fleet import load_fleet
 
     check_fail_on(fail_on)
@@ -66,8 +66,8 @@ def main(
 
 def _add_modules() -> None:
     for name in _MODULES:
-        if importlib.util.find_spec(f"bench.{name}") is not None:
-            importlib.import_module(f"bench.{name}").register(app)
+        if importlib.util.find_spec(f"bench.cli.{name}") is not None:
+            importlib.import_module(f"bench.cli.{name}").register(app)
 
 
 def _interrupt(*_: object) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.decision_trace import is_decision_log, read_decisions
+from bench.workload.decision_log import is_decision_log, read_decisions
 from loadbalancer.observe.decision_log import DecisionLog, Logged
 from servekit.errors.tree import WorkloadInvalid
 from servekit.routing.decision import Decision

@@ -15,8 +15,8 @@ from importlib import resources
 from itertools import product
 from statistics import fmean
 
-from bench.schedule import BLOCK_TOKENS
-from bench.trace_files import TraceRow, read_trace
+from bench.workload.schedule import BLOCK_TOKENS
+from bench.workload.trace_formats import TraceRow, read_trace
 from servekit.enginesim.calibration import calibration_for
 from servekit.fleetsim.outcome import FleetOutcome
 from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
@@ -131,7 +131,7 @@ def _requests(situation: Situation) -> int:
 
 def _traced(rate: float, seed: int, number: int) -> Iterator[Arrival]:
     """The trace, begun elsewhere by each seed, and sped up to *rate*."""
-    source = resources.files("bench.traces") / "mooncake_conversation.jsonl"
+    source = resources.files("bench.workload.traces") / "mooncake_conversation.jsonl"
     rows = read_trace(source.read_text(), "mooncake")
     rng = random.Random(seed)
     first = rng.randrange(len(rows))

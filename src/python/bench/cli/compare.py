@@ -1,0 +1,225 @@
+"""The commands that compare: `compare`, `report` and `grid`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.options import (
+    Drain,
+    FailOn,
+    Kept,
+    Limits,
+    Load,
+    Models,
+    Proofs,
+    Upstream,
+    check_fail_on,
+    exit_as,
+    served_models,
+    setting,
+)
+from servekit.cli.options import grouped
+from servekit.errors.tree import SettingInvalid
+
+if TYPE_CHECKING:
+    from bench.results.context import Setting
+    from bench.results.load import Saved
+    from bench.target.arms import Arm
+    from bench.workload.schedule import Schedule, Shape
+
+_ARM = (
+    "a URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED], or the folder of a "
+    "saved result"
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(grouped(compare))
+    app.command()(grouped(report))
+    app.command()(grouped(grid))
+
+
+def compare(
+    context: typer.Context,
+    baseline: Annotated[str, typer.Argument(help=_ARM)],
+    candidate: Annotated[str, typer.Argument(help="likewise")],
+    load: Load,
+    limits: Limits,
+    upstream: Upstream,
+    proofs: Proofs,
+    kept: Kept,
+    model: Models = None,
+    drain: Drain = True,
+    fail_on: FailOn = None,
+) -> None:
+    """Compare any two of: URLs, environments, simulated fleets, saved results.
+
+    Two that run take turns on one schedule.  One that runs is asked what a saved one was asked.
+    """
+    from bench.experiments.run import compare_saved, compare_urls
+    from bench.results.load import load_saved
+
+    check_fail_on(fail_on)
+    given = setting(context, kept, upstream=upstream, goal=limits.goal())
+    specs = [baseline, candidate]
+    saved = [load_saved(Path(spec)) if Path(spec).is_dir() else None for spec in specs]
+    first = next((one for one in saved if one is not None), None)
+    if first is None:
+        with live_arms(specs, load.fleet, given) as arms:
+            proven = _prove(arms, proofs, given)
+            schedule, shape = _plan(arms, load, model, drain, given)
+            exit_as(compare_urls(arms, schedule, shape, proven), fail_on)
+        return
+    both = [
+        one or _measure_like(first, spec, load.fleet, proofs, given)
+        for one, spec in zip(saved, specs, strict=True)
+    ]
+    exit_as(compare_saved(both[0], both[1], given), fail_on)
+
+
+def _measure_like(
+    saved: "Saved", spec: str, fleet: str, proofs: Proofs, given: "Setting"
+) -> "Saved":
+    """Ask *spec* what *saved* was asked; whether it serves those models is looked at first."""
+    from bench.experiments.run import measure_like
+
+    with live_arms([spec], fleet, given) as (arm,):
+        proven = _prove([arm], proofs, given)
+        served = served_models(arm.url, given.target.api_key)
+        missing = sorted(set(saved.schedule.models) - set(served))
+        if missing:
+            raise SettingInvalid(
+                f"{arm.url} does not serve {', '.join(missing)}, which {saved.folder} asked for"
+            )
+        return measure_like(saved, arm, proven)
+
+
+def _plan(
+    arms: "Sequence[Arm]", load: Load, models: list[str] | None, drain: bool, given: "Setting"
+) -> "tuple[Schedule, Shape]":
+    """Return the schedule that all *arms* replay, and its parts."""
+    from bench.workload.registry import read_shares, schedule_for
+    from bench.workload.schedule import Shape
+
+    shape = Shape(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
+    shares = read_shares(models or served_models(arms[0].url, given.target.api_key))
+    schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
+    return schedule, shape
+
+
+def _prove(arms: "Sequence[Arm]", proofs: Proofs, given: "Setting") -> "Setting":
+    """Return *given* with what the engines of *arms* proved to be.
+
+    Raises:
+        EngineMismatch: they are not what they are said to be.
+    """
+    import msgspec
+    import uvloop
+
+    from bench.target.engine_checks import Expected, Witness, check, kvcached_arms
+
+    own = [list(arm.replicas.values()) for arm in arms]
+    engines = _for_each_arm("--engines", proofs.engines, own)
+    metrics = _for_each_arm("--kvcached-metrics", proofs.kvcached_metrics, [[] for _ in arms])
+    must = kvcached_arms(proofs.expect_kvcached, len(arms))
+    proven = {}
+    for arm, urls, said_at, has_it in zip(arms, engines, metrics, must, strict=True):
+        expected = Expected(
+            version=proofs.expect_version,
+            prefix_caching=proofs.expect_prefix_caching,
+            kvcached=has_it,
+        )
+        witness = Witness(kvctl=proofs.kvctl, metrics=tuple(said_at))
+        proven[arm.name] = uvloop.run(check(expected, urls, witness))
+    return msgspec.structs.replace(given, proven={k: v for k, v in proven.items() if v})
+
+
+def _for_each_arm(
+    option: str, given: list[str] | None, otherwise: list[list[str]]
+) -> list[list[str]]:
+    """Return the URLs that *option* gives for each arm; *otherwise* where it was left out."""
+    if not given:
+        return otherwise
+    if len(given) != len(otherwise):
+        raise SettingInvalid(f"{option} was given {len(given)} times; give it once for each arm")
+    return [[url for url in urls.split(",") if url] for urls in given]
+
+
+def report(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison, or of a run.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the summary there, not to the terminal.")
+    ] = None,
+    *,
+    kept: Kept,
+) -> None:
+    """Make the report of a saved result again, and print its summary in Markdown."""
+    from bench.results.files import write_file
+    from bench.results.store import report_again
+
+    text = report_again(folder, setting(context, kept))
+    if markdown is None:
+        typer.echo(text)
+    else:
+        write_file(markdown, text)
+
+
+def grid(
+    context: typer.Context,
+    cells: Annotated[
+        list[str],
+        typer.Argument(
+            help="Four arms: engine A with balancer A, A with B, B with A, B with B.",
+            metavar="ARM...",
+        ),
+    ],
+    load: Load,
+    limits: Limits,
+    upstream: Upstream,
+    proofs: Proofs,
+    kept: Kept,
+    model: Models = None,
+    drain: Drain = True,
+) -> None:
+    """Two engines times two load balancers: what each contributes, and what only both do.
+
+    An arm `sim:BALANCER[:POLICY][@SPEED]` is a simulated fleet whose engines run SPEED times as
+    fast.
+    """
+    from bench.experiments.run import measure_grid
+
+    if len(cells) != 4:
+        raise SettingInvalid(f"{len(cells)} cells were given; a 2x2 design has four")
+    given = setting(context, kept, upstream=upstream, goal=limits.goal())
+    with live_arms(cells, load.fleet, given) as arms:
+        proven = _prove(arms, proofs, given)
+        schedule, shape = _plan(arms, load, model, drain, given)
+        if measure_grid(arms, schedule, shape, proven).partial:
+            raise typer.Exit(130)
+
+
+@contextmanager
+def live_arms(specs: list[str], fleet: str, given: "Setting") -> "Iterator[list[Arm]]":
+    """Give the arms that *specs* name, starting those that are simulated, while the block lasts."""
+    from bench.experiments.run import fleets
+    from bench.results.files import new_scratch_folder
+    from bench.target.arms import ENVIRONMENTS, Arm, check_installed
+
+    simulated = [spec.removeprefix("sim:") for spec in specs if spec.startswith("sim:")]
+    check_installed(simulated)
+    if not simulated:
+        yield [Arm(name=spec, url=ENVIRONMENTS.get(spec, spec)) for spec in specs]
+        return
+    with fleets(simulated, fleet, new_scratch_folder(given.output_dir), given) as started:
+        own = iter(started)
+        yield [
+            next(own)
+            if spec.startswith("sim:")
+            else Arm(name=spec, url=ENVIRONMENTS.get(spec, spec))
+            for spec in specs
+        ]

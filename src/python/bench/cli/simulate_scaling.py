@@ -1,0 +1,138 @@
+"""`runner simulate-scaling`: what a simulated request costs, by policy and size of the fleet."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.results.files import write_file
+from bench.twin.load import mixed
+from servekit.enginesim.calibration import calibration_for
+from servekit.errors.tree import SettingInvalid
+from servekit.fleetsim.scenario import ReplicaSetup, Scenario
+from servekit.fleetsim.world import World
+from servekit.routing.registry import POLICY_NAMES, policy_named
+
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+RATE = 10.0
+
+# Fewer, and the polls of a fleet that only waits for its last answers are most of what is timed.
+PER_REPLICA = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one simulation took.
+
+    Attributes:
+        polls: of single replicas; each costs whatever the policy is.
+        memory_mib: most that the process ever had; it never falls from one row to the next.
+    """
+
+    policy: str
+    replicas: int
+    requests: int
+    cpu_s: float
+    per_request_us: float
+    events: int
+    polls: int
+    memory_mib: float
+
+
+def register(app: typer.Typer) -> None:
+    """Add `simulate-scaling` to *app*."""
+    app.command("simulate-scaling")(simulate_scaling)
+
+
+def simulate_scaling(
+    replicas: Annotated[str, typer.Option(help="Fleet sizes, with commas between.")] = (
+        "10,30,100,300,1000"
+    ),
+    policy: Annotated[
+        str, typer.Option(help="Policies, with commas between; all: every one there is.")
+    ] = "round-robin,p2c,least-inflight,queue,prefix,latency",
+    requests: Annotated[
+        int, typer.Option(help="Requests of each simulation; 50 per replica at least.")
+    ] = 10_000,
+    poll_s: Annotated[float, typer.Option(help="Seconds between polls of /metrics.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Every random choice comes from it.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Where to write the figures, JSON.")] = None,
+) -> None:
+    """Serve the synthetic mix, 10 requests a second and replica, on fleets of growing size."""
+    names = POLICY_NAMES if policy == "all" else tuple(name.strip() for name in policy.split(","))
+    sizes = read_sizes(replicas)
+    console = Console()
+    costs = []
+    for name in names:
+        for size in sizes:
+            number = max(requests, PER_REPLICA * size)
+            cost = measure(name, size, requests=number, poll_s=poll_s, seed=seed)
+            costs.append(cost)
+            console.print(
+                f"{name} {size:,} replicas: {cost.per_request_us:.0f} us per request",
+                highlight=False,
+            )
+    console.print(table_of(costs), soft_wrap=True)
+    if output is not None:
+        rows = msgspec.json.encode([asdict(cost) for cost in costs])
+        write_file(output, msgspec.json.format(rows, indent=2) + b"\n")
+
+
+def read_sizes(text: str) -> tuple[int, ...]:
+    """Return the fleet sizes in *text*.
+
+    Raises:
+        SettingInvalid: one of them is no number above 0.
+    """
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise SettingInvalid(f"--replicas {text!r}: write numbers above 0, as in 10,100,1000")
+    return sizes
+
+
+def measure(policy: str, replicas: int, *, requests: int, poll_s: float, seed: int) -> Cost:
+    """Return what simulating *replicas* engines of one kind costs."""
+    load = mixed([MODEL], requests=requests, rate=RATE * replicas, seed=seed)
+    calibration = calibration_for(MODEL)
+    setups = tuple(
+        ReplicaSetup(f"r{number}", MODEL, calibration, load.longest) for number in range(replicas)
+    )
+    world = World(
+        Scenario(setups, poll_s=poll_s, seed=seed),
+        lambda rng: policy_named(policy, rng),
+    )
+    start = time.process_time()
+    outcome = world.run(load.arrivals())
+    cpu_s = time.process_time() - start
+    return Cost(
+        policy=policy,
+        replicas=replicas,
+        requests=requests,
+        cpu_s=cpu_s,
+        per_request_us=cpu_s / requests * 1e6,
+        events=outcome.events,
+        polls=int(outcome.end_s / poll_s + 1) * replicas,
+        memory_mib=getrusage(RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def table_of(costs: Sequence[Cost]) -> Table:
+    """Return microseconds per request: a line per policy, a column per size."""
+    sizes = sorted({cost.replicas for cost in costs})
+    by = {(cost.policy, cost.replicas): cost for cost in costs}
+    table = Table(title="microseconds of one core per simulated request, by replicas")
+    for column in ("policy", *(f"{size:,}" for size in sizes)):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for policy in dict.fromkeys(cost.policy for cost in costs):
+        table.add_row(policy, *(f"{by[policy, size].per_request_us:.0f}" for size in sizes))
+    return table

@@ -1,0 +1,195 @@
+"""Run one upstream several times: over rates, over models, up to a limit.  Input and output."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from rich.table import Table
+
+from bench.experiments.run import load_one, measure_one
+from bench.loadgen.session import Measured
+from bench.report.tables import number
+from bench.results.comparison_json import pretty
+from bench.results.context import Setting
+from bench.results.files import new_run_folder, write_file
+from bench.stats.rate_search import Trial, highest, next_rate
+from bench.stats.request_metrics import ITL, LATENCY, TTFT, summarize, totals
+from bench.stats.validity import judge
+from bench.stats.windowed_metrics import Goal
+from bench.target.arms import Arm
+from bench.workload.registry import Ask, make_schedule, read_shares
+from bench.workload.schedule import Schedule
+
+# Beyond this the upstream is behind its load, and a higher rate only makes a longer queue.
+_SATURATED_SHARE = 0.9
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a sweep: a closed loop of *users*, or without them an open loop at *rate*."""
+
+    rate: float
+    users: int | None
+    requests: int
+
+
+class Stepped(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step brought."""
+
+    step: Step
+    requests_per_s: float
+    tokens_per_s: float
+    ttft_p50_ms: float | None
+    ttft_p99_ms: float | None
+    itl_p50_ms: float | None
+    e2e_p50_ms: float | None
+    failed: int
+    invalid: tuple[str, ...]
+    saturated: bool
+
+
+def sweep_steps(
+    url: str,
+    env: str,
+    models: Sequence[str],
+    workload: str,
+    steps: Sequence[Step],
+    seed: int,
+    setting: Setting,
+) -> list[Stepped]:
+    """Run *steps* in order, until one saturates the upstream or is stopped; print and keep them."""
+    folder = new_run_folder(setting.output_dir, f"{env}-sweep", datetime.now())  # noqa: DTZ005
+    found: list[Stepped] = []
+    for step in steps:
+        schedule = _schedule(models, workload, step.requests, step.rate, seed)
+        measured = load_one(Arm(name=env, url=url), schedule, step.users, setting)
+        found.append(_stepped(step, schedule, measured))
+        write_file(folder / "sweep.json", pretty(found))
+        if found[-1].saturated or measured.partial:
+            break
+    setting.console.print(_table(found))
+    if found[-1].saturated:
+        setting.console.print("saturated at the last step: it answered slower than it was asked")
+    setting.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+    return found
+
+
+def search_rate(
+    url: str,
+    env: str,
+    models: Sequence[str],
+    workload: str,
+    *,
+    goal: Goal,
+    share: float,
+    start: float,
+    trials: int,
+    seconds: float,
+    seed: int,
+    setting: Setting,
+) -> Trial | None:
+    """Print, keep and return the highest rate at which *share* of requests meet *goal*."""
+    folder = new_run_folder(setting.output_dir, f"{env}-search", datetime.now())  # noqa: DTZ005
+    tried: list[Trial] = []
+    while len(tried) < trials and (rate := next_rate(tried, start, share)) is not None:
+        schedule = _schedule(models, workload, max(10, round(rate * seconds)), rate, seed)
+        measured = load_one(Arm(name=env, url=url), schedule, None, setting)
+        if measured.partial:
+            break
+        good = sum(goal.met_by(record) for record in measured.records)
+        tried.append(Trial(rate, good / len(measured.records), good / schedule.length_s))
+        write_file(folder / "search.json", pretty({"goal": goal, "share": share, "trials": tried}))
+        setting.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} kept their limits")
+    best = highest(tried, share)
+    setting.console.print(
+        "no rate that was tried held; lower --start"
+        if best is None
+        else f"peak: {best.rate:.2f} requests/s, of which {best.good_share:.1%} kept their limits "
+        f"(goodput {best.goodput:.2f}/s)"
+    )
+    return best
+
+
+def each_model(
+    models: Sequence[str],
+    url: str,
+    env: str,
+    concurrency: int,
+    requests: int,
+    workload: str,
+    seed: int,
+    pause_s: float,
+    setting: Setting,
+) -> None:
+    """Measure every one of *models* at *url*, with a pause between two."""
+    for number_, model in enumerate(models):
+        if number_:
+            time.sleep(pause_s)
+        setting.console.print(f"[bold]{model}[/bold]")
+        schedule = _schedule([model], workload, requests, 1.0, seed)
+        if measure_one(Arm(name=env, url=url), schedule, concurrency, setting).partial:
+            return
+
+
+def _schedule(
+    models: Sequence[str], workload: str, requests: int, rate: float, seed: int
+) -> Schedule:
+    return make_schedule(
+        Ask(
+            workload=workload,
+            shares=read_shares(models),
+            requests=requests,
+            rate=rate,
+            arrivals="poisson",
+            seed=seed,
+        )
+    )
+
+
+def _stepped(step: Step, schedule: Schedule, measured: Measured) -> Stepped:
+    found, total = summarize(measured.records), totals(measured.records)
+    asked = len(schedule.calls) / schedule.length_s if schedule.length_s else 0.0
+    # An open loop that is answered slower than it asks leaves its queue to the end of the step.
+    behind = step.users is None and total.request_throughput < _SATURATED_SHARE * asked
+    return Stepped(
+        step=step,
+        requests_per_s=total.request_throughput,
+        tokens_per_s=total.output_token_throughput,
+        ttft_p50_ms=found[TTFT].percentiles[50] if TTFT in found else None,
+        ttft_p99_ms=found[TTFT].percentiles[99] if TTFT in found else None,
+        itl_p50_ms=found[ITL].percentiles[50] if ITL in found else None,
+        e2e_p50_ms=found[LATENCY].percentiles[50] if LATENCY in found else None,
+        failed=total.failed,
+        invalid=judge(measured.records, measured.burden).reasons,
+        saturated=behind and total.duration_s > 1.5 * schedule.length_s,
+    )
+
+
+def _table(found: Sequence[Stepped]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in (
+        "load",
+        "requests/s",
+        "tokens/s",
+        "TTFT p50 (ms)",
+        "TTFT p99 (ms)",
+        "ITL p50 (ms)",
+        "E2E p50 (ms)",
+        "failed",
+        "",
+    ):
+        table.add_column(heading, justify="right")
+    for one in found:
+        users, rate = one.step.users, one.step.rate
+        table.add_row(
+            f"{rate:g}/s" if users is None else f"{users} users",
+            number(one.requests_per_s),
+            number(one.tokens_per_s),
+            number(one.ttft_p50_ms),
+            number(one.ttft_p99_ms),
+            number(one.itl_p50_ms),
+            number(one.e2e_p50_ms),
+            str(one.failed),
+            "invalid" if one.invalid else "",
+        )
+    return table

@@ -1,0 +1,252 @@
+"""Measure arms: warm up, replay, watch ourselves, and keep what there is when stopped early."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+import uvloop
+
+from bench.loadgen.client_load import Burden, Monitor, few_collections
+from bench.loadgen.progress import Progress
+from bench.loadgen.record import Record
+from bench.loadgen.replay import Body, Leg, abba
+from bench.loadgen.server_metrics import Snapshot, Watcher
+from bench.target.arms import Arm
+from bench.workload.request_bodies import PromptBook
+from bench.workload.schedule import Call, Part, Schedule
+from servekit.cli.server import until_stopped
+from servekit.client.client import CHAT, COMPLETIONS, Client
+from servekit.client.outcome import Outcome
+from servekit.timing.clock import Clock, SystemClock
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run brought.
+
+    Attributes:
+        started: when the run's zero was.
+        partial: it was stopped before its schedule was through.
+    """
+
+    records: list[Record]
+    burden: Burden
+    started: datetime
+    partial: bool
+    snapshots: list[Snapshot] = []
+
+    def of(self, arm: str) -> list[Record]:
+        return [record for record in self.records if record.arm == arm]
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests reach an arm."""
+
+    path: str = COMPLETIONS
+    stream: bool = True
+    timeout_s: float = 300.0
+    api_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What every run is given.
+
+    Attributes:
+        body: writes a call's body.
+        stop: once set, the run ends with what it has.
+    """
+
+    body: Body
+    clock: Clock
+    progress: Progress
+    target: Target
+    stop: asyncio.Event
+
+
+async def compare_arms(
+    arms: Sequence[Arm],
+    warmup: Part | None,
+    parts: Sequence[Part],
+    given: Conditions,
+    *,
+    drain: bool,
+) -> Measured:
+    """Replay *parts* against each of *arms* in ABBA order, after *warmup* on all at once.
+
+    With *drain*, an arm's turn starts when the other's last request has ended: for arms that share
+    hardware.  Without, it starts when the other's last request is due.
+    """
+
+    async def work(session: "_Session") -> None:
+        if warmup is not None:
+            given.progress.phase("warm-up")
+            start_s = given.clock.now() + _LEAD_S
+            silent = [session.leg(arm, lambda _: None) for arm in arms]
+            await asyncio.gather(*(leg.replay(warmup, start_s) for leg in silent))
+            await given.clock.sleep(start_s + warmup.length_s - given.clock.now())
+        legs = {arm.name: session.leg(arm, session.keep) for arm in arms}
+        start_s = given.clock.now() + _LEAD_S
+        for name, part in abba(parts, [arm.name for arm in arms]):
+            given.progress.phase(f"part {part.number} of {parts[-1].number}: {name}")
+            await legs[name].replay(part, start_s)
+            if drain:
+                await legs[name].drain()
+                start_s = given.clock.now() + _LEAD_S
+            else:
+                start_s += part.length_s
+        given.progress.phase("last answers")
+        await asyncio.gather(*(leg.drain() for leg in session.legs))
+
+    return await _measure(arms, work, given)
+
+
+async def replay_once(
+    arm: Arm, part: Part, given: Conditions, *, start_s: float | None = None
+) -> Measured:
+    """Replay *part* against one arm, in an open loop, from *start_s* on the clock or from now."""
+
+    async def work(session: "_Session") -> None:
+        given.progress.phase(arm.name)
+        leg = session.leg(arm, session.keep)
+        await leg.replay(part, given.clock.now() + _LEAD_S if start_s is None else start_s)
+        await leg.drain()
+
+    return await _measure([arm], work, given, start_s)
+
+
+async def keep_busy(
+    arm: Arm,
+    calls: Sequence[Call],
+    concurrency: int,
+    given: Conditions,
+    *,
+    start_s: float | None = None,
+) -> Measured:
+    """Send *calls* to one arm in a closed loop of *concurrency* users."""
+
+    async def work(session: "_Session") -> None:
+        given.progress.phase(arm.name)
+        await session.leg(arm, session.keep).keep_busy(calls, concurrency)
+
+    return await _measure([arm], work, given, start_s)
+
+
+# A moment between deciding to start and the first request, so that it is not sent late.
+_LEAD_S = 0.05
+
+
+class _Session:
+    """What is open while we measure: clients, legs, and the records so far."""
+
+    def __init__(self, arms: Sequence[Arm], given: Conditions, start_s: float | None) -> None:
+        self.records: list[Record] = []
+        self.legs: list[Leg] = []
+        self.start_s = given.clock.now() if start_s is None else start_s
+        self._given = given
+        target = given.target
+        self.clients = {
+            arm.name: Client(
+                arm.url, given.clock, timeout_s=target.timeout_s, api_key=target.api_key
+            )
+            for arm in arms
+        }
+
+    def leg(self, arm: Arm, on_record: Callable[[Record], None]) -> Leg:
+        client, target = self.clients[arm.name], self._given.target
+
+        async def send(body: bytes) -> Outcome:
+            return await client.send(target.path, body, stream=target.stream)
+
+        leg = Leg(
+            arm.name,
+            send,
+            self._given.body,
+            self._given.clock,
+            run_start_s=self.start_s,
+            on_record=on_record,
+        )
+        self.legs.append(leg)
+        return leg
+
+    def keep(self, record: Record) -> None:
+        self.records.append(record)
+        self._given.progress.count(record)
+
+    async def aclose(self) -> None:
+        for leg in self.legs:
+            await leg.abandon()
+        for client in self.clients.values():
+            await client.aclose()
+
+
+async def _measure(
+    arms: Sequence[Arm],
+    work: Callable[[_Session], Coroutine[None, None, None]],
+    given: Conditions,
+    start_s: float | None = None,
+) -> Measured:
+    """Do *work* in a session, until it is done or *stop* is set."""
+    started = datetime.now(UTC)
+    session = _Session(arms, given, start_s)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(session.aclose)
+        stack.enter_context(few_collections())
+        monitor = await stack.enter_async_context(Monitor())
+        watcher = Watcher(arms, given.clock, session.start_s)
+        stack.push_async_callback(watcher.aclose)
+        watching = asyncio.create_task(watcher.watch())
+        stack.push_async_callback(_end, watching)
+        done = await until_stopped(work(session), given.stop)
+    return Measured(
+        records=[named(record, arms) for record in session.records],
+        burden=monitor.burden,
+        started=started,
+        partial=not done,
+        snapshots=watcher.snapshots,
+    )
+
+
+async def _end(watching: "asyncio.Task[None]") -> None:
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+def named(record: Record, arms: Sequence[Arm]) -> Record:
+    """Return *record* with its replica's name, where the load balancer gave only an address."""
+    replicas = next((arm.replicas for arm in arms if arm.name == record.arm), {})
+    for name, url in replicas.items():
+        if record.served_by and url.endswith(f"//{record.served_by}"):
+            return msgspec.structs.replace(record, served_by=name)
+    return record
+
+
+def run_stoppable(
+    work: Callable[[Conditions], Awaitable[Measured]],
+    book: PromptBook,
+    progress: Progress,
+    target: Target,
+) -> Measured:
+    """Run *work*, which Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends it hard."""
+
+    async def run() -> Measured:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ask_to_stop(number: signal.Signals) -> None:
+            stop.set()
+            loop.remove_signal_handler(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask_to_stop, number)
+        return await work(Conditions(book.body, SystemClock(), progress, target, stop))
+
+    return uvloop.run(run())
+
+
+def book_for(schedule: Schedule, target: Target) -> PromptBook:
+    """Return what writes the bodies of *schedule* for *target*."""
+    return PromptBook(schedule.seed, chat=target.path == CHAT, stream=target.stream)

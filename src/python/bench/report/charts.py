@@ -1,0 +1,193 @@
+"""Records -> the plots of a report, as SVG.  Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from bench.loadgen.record import Record
+from bench.loadgen.server_metrics import Snapshot
+from bench.report import svg
+from bench.report.markup import verdict_css
+from bench.report.tables import number
+from bench.stats.comparison import Comparison, Row
+from bench.stats.windowed_metrics import Window, delivered_tokens, windows_of
+from bench.workload.schedule import Part
+
+
+class Line(msgspec.Struct, frozen=True):
+    """An arm as a plot knows it; *css* is the class that colours it."""
+
+    name: str
+    records: Sequence[Record]
+    css: str
+
+
+class Plot(msgspec.Struct, frozen=True):
+    """A plot under its title; *name* is that of its file."""
+
+    name: str
+    title: str
+    content: str
+
+
+def differences(found: Comparison) -> Plot | None:
+    """Return a forest plot of the ratios: all metrics on one axis, whatever their units."""
+    rows = [row for row in found.rows if row.ratio_low is not None and row.ratio is not None]
+    rows = [row for row in rows if not row.key.startswith("per_token")]
+    if not rows:
+        return None
+    reach = max(abs(v - 1.0) for row in rows for v in (row.ratio_low or 1.0, row.ratio_high or 1.0))
+    reach = min(1.0, max(0.02, reach * 1.05))
+    axis = svg.Axis(f"{found.candidate} relative to {found.baseline}", -reach, reach)
+    title = "relative difference of each metric"
+    return Plot("differences", title, svg.forest(title, axis, [_interval(row) for row in rows]))
+
+
+def _interval(row: Row) -> svg.Interval:
+    return svg.Interval(
+        row.label,
+        (row.ratio_low or 1.0) - 1.0,
+        (row.ratio or 1.0) - 1.0,
+        (row.ratio_high or 1.0) - 1.0,
+        verdict_css(row.verdict),
+        f"{row.label}: {number(row.difference, sign=True)} {row.unit}, {row.verdict}",
+    )
+
+
+def distributions(lines: Sequence[Line]) -> list[Plot]:
+    """Return TTFT, gaps between tokens, and E2E, each as the share that took at most so long."""
+    plots = (
+        _cumulative("ttft", "Time to first token (TTFT)", lines, lambda r: _one(r.ttft_s)),
+        _cumulative("itl", "Inter-token latency (ITL)", lines, _token_gaps),
+        _cumulative("icl", "Inter-chunk latency: several tokens each", lines, _chunk_gaps),
+        _cumulative("e2e", "End to end (E2E)", lines, lambda r: _one(r.e2e_s)),
+    )
+    return [plot for plot in plots if plot is not None]
+
+
+def _one(value: float | None) -> Sequence[float]:
+    return () if value is None else (value,)
+
+
+def _token_gaps(record: Record) -> Sequence[float]:
+    return record.gaps_s if record.ok and record.event_is_token else ()
+
+
+def _chunk_gaps(record: Record) -> Sequence[float]:
+    return record.gaps_s if record.ok and not record.event_is_token else ()
+
+
+def _cumulative(
+    name: str, title: str, lines: Sequence[Line], values: Callable[[Record], Sequence[float]]
+) -> Plot | None:
+    per_arm = [(line, [v * 1e3 for r in line.records for v in values(r)]) for line in lines]
+    everything = [v for _, some in per_arm for v in some if v > 0]
+    if not everything:
+        return None
+    low, high = (float(v) for v in np.quantile(everything, [0.001, 0.999]))
+    x = svg.Axis("milliseconds", max(low, 1e-3), max(high, low * 1.1, 2e-3), log=True)
+    series = [
+        svg.Series(line.name, [(max(v, x.low), at) for v, at in svg.cumulative(some)], line.css)
+        for line, some in per_arm
+    ]
+    return Plot(name, title, svg.line_chart(title, x, svg.Axis("", 0.0, 1.0), series))
+
+
+def over_time(lines: Sequence[Line], parts: Sequence[Part]) -> list[Plot]:
+    """Return TTFT, tokens and requests of every window of the schedule."""
+    windows = windows_of(parts)
+    if not windows:
+        return []
+    return [
+        _time_chart("ttft-over-time", "TTFT p50, ms", lines, windows, _ttft_by_window),
+        _time_chart("tokens-over-time", "Output tokens per second", lines, windows, _token_rate),
+        _time_chart("due-over-time", "Requests due per second", lines, windows, _due_rate),
+    ]
+
+
+def _time_chart(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    windows: Sequence[Window],
+    values: Callable[[Sequence[Record], Sequence[Window]], Sequence[float]],
+) -> Plot:
+    ends = np.cumsum([window.length_s for window in windows])
+    middles = [float(end) - w.length_s / 2 for end, w in zip(ends, windows, strict=True)]
+    series = [
+        svg.Series(
+            line.name,
+            [
+                (at, v)
+                for at, v in zip(middles, values(line.records, windows), strict=True)
+                if np.isfinite(v)
+            ],
+            line.css,
+        )
+        for line in lines
+    ]
+    return _over(name, title, "seconds of schedule", float(ends[-1]), series)
+
+
+def _over(name: str, title: str, axis: str, length_s: float, series: Sequence[svg.Series]) -> Plot:
+    top = max((v for line in series for _, v in line.points), default=0.0) or 1.0
+    x, y = svg.Axis(axis, 0.0, length_s), svg.Axis("", 0.0, top * 1.08)
+    return Plot(name, title, svg.line_chart(title, x, y, series))
+
+
+def _ttft_by_window(records: Sequence[Record], windows: Sequence[Window]) -> Sequence[float]:
+    groups: list[list[float]] = [[] for _ in windows]
+    for one in records:
+        for own, window in zip(groups, windows, strict=True):
+            if window.holds(one.part, one.part_s):
+                own.extend(v * 1e3 for v in _one(one.ttft_s))
+    return [float(np.median(group)) if group else float("nan") for group in groups]
+
+
+def _token_rate(records: Sequence[Record], windows: Sequence[Window]) -> Sequence[float]:
+    tokens = delivered_tokens(records, windows)
+    return [float(n) / w.length_s for n, w in zip(tokens, windows, strict=True)]
+
+
+def _due_rate(records: Sequence[Record], windows: Sequence[Window]) -> Sequence[float]:
+    return [sum(w.holds(one.part, one.part_s) for one in records) / w.length_s for w in windows]
+
+
+def engines_over_time(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> list[Plot]:
+    """Return what the engines of each arm held at the same moments of the run, summed."""
+    held: dict[str, dict[float, float]] = {line.name: {} for line in lines}
+    for one in snapshots:
+        if one.load is not None and one.arm in held:
+            requests = (one.load.running or 0) + (one.load.waiting or 0)
+            held[one.arm][one.at_s] = held[one.arm].get(one.at_s, 0.0) + requests
+    series = [svg.Series(line.name, sorted(held[line.name].items()), line.css) for line in lines]
+    length_s = max((at_s for line in series for at_s, _ in line.points), default=0.0)
+    if not length_s:
+        return []
+    title = "Requests in the engines, running and waiting"
+    return [_over("engines-over-time", title, "seconds of the run", length_s, series)]
+
+
+def per_replica(lines: Sequence[Line]) -> list[Plot]:
+    """Return a bar for each replica's tokens, one plot per arm."""
+    plots = []
+    for line in lines:
+        tokens = tokens_by_replica(line.records)
+        bars = [svg.Bar(replica, n / 1e3, line.css) for replica, n in sorted(tokens.items())]
+        if bars:
+            title = f"{line.name}: thousand tokens, prompt and output, per replica"
+            plots.append(
+                Plot(f"replicas-{line.css}", title, svg.bar_chart(title, "thousand tokens", bars))
+            )
+    return plots
+
+
+def tokens_by_replica(records: Sequence[Record]) -> Mapping[str, int]:
+    """Return prompt and output tokens by the replica that served them, where it was named."""
+    tokens: dict[str, int] = {}
+    for one in records:
+        if one.served_by:
+            asked = (one.prompt_tokens or 0) + (one.completion_tokens or 0)
+            tokens[one.served_by] = tokens.get(one.served_by, 0) + asked
+    return tokens

@@ -1,0 +1,96 @@
+"""One upstream, measured -> report.html: no verdict, for there is no other.  Pure."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import msgspec
+
+from bench.loadgen.record import Record
+from bench.loadgen.server_metrics import Snapshot
+from bench.report import charts, markup, sections
+from bench.report.charts import Line, Plot
+from bench.report.tables import error_text, number
+from bench.stats.request_metrics import LATENCY, TTFT, summarize, totals
+from bench.stats.validity import Validity
+from bench.workload.schedule import Part
+
+
+class RunEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the report of one upstream is made from."""
+
+    name: str
+    validity: Validity
+    records: Sequence[Record]
+    partial: bool
+    manifest: Mapping[str, Any]
+    snapshots: Sequence[Snapshot] = ()
+
+    @property
+    def line(self) -> Line:
+        """The records as one part whose times are those of the run."""
+        own = [msgspec.structs.replace(r, part=0, part_s=r.due_s) for r in self.records]
+        return Line(self.name, own, "s1")
+
+    @property
+    def whole(self) -> Part:
+        return Part(0, 0.0, max((r.due_s for r in self.records), default=0.0) + 1e-3, ())
+
+
+def run_html(evidence: RunEvidence) -> str:
+    """Return the page of one upstream: no verdict, for there is nothing to compare with."""
+    lines = [evidence.line]
+    parts = (
+        _run_heading(evidence),
+        _run_tiles(evidence.records),
+        sections.distributions(lines),
+        sections.over_time(lines, [evidence.whole]),
+        sections.by_model(lines),
+        sections.by_replica(lines, evidence.snapshots),
+        sections.trust(lines, evidence.validity),
+        sections.method(None, evidence.manifest),
+    )
+    return markup.page(f"{evidence.name}, measured", sections.style(), parts)
+
+
+def run_plots(evidence: RunEvidence) -> list[Plot]:
+    """Return the plots that are worth a file of their own."""
+    lines = [evidence.line]
+    return [*charts.distributions(lines), *charts.over_time(lines, [evidence.whole])[:2]]
+
+
+def _run_heading(evidence: RunEvidence) -> str:
+    total, validity = totals(evidence.records), evidence.validity
+    schedule = evidence.manifest.get("schedule") or {}
+    css = "" if validity.valid else " invalid"
+    heading = (
+        f"{evidence.name} answered {total.request_throughput:.3g} requests per second"
+        if validity.valid
+        else "This run is invalid"
+    )
+    why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
+    soft = (
+        f"Workload {schedule.get('workload', '?')}, {total.requests:,} requests in "
+        f"{total.duration_s:.1f} s; errors: {error_text(total)}."
+    )
+    return (
+        f'<header class="verdict{css}"><h1>{escape(heading)}</h1>{why}'
+        f'{sections.PARTIAL if evidence.partial else ""}<p class="soft">{escape(soft)}</p></header>'
+    )
+
+
+def _run_tiles(records: Sequence[Record]) -> str:
+    found, total = summarize(records), totals(records)
+    shown = [
+        (f"{m.label} p{q}", found[m], q) for m in (TTFT, LATENCY) for q in (50, 99) if m in found
+    ]
+    tiles = [(label, number(of.percentiles[q]), "ms, since sent") for label, of, q in shown]
+    tiles.append(("Output", number(total.output_token_throughput), "tokens/s"))
+    return '<div class="tiles">' + "".join(_number_tile(*tile) for tile in tiles) + "</div>"
+
+
+def _number_tile(label: str, value: str, unit: str) -> str:
+    return (
+        f'<div class="tile"><span class="soft">{escape(label)}</span><b>{value}</b>'
+        f'<span class="soft">{escape(unit)}</span></div>'
+    )

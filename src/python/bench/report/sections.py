@@ -1,0 +1,177 @@
+"""The sections that every report has.  Pure but for the style sheet, which is read from the
+package."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bench.loadgen.record import Record
+from bench.loadgen.server_metrics import ReplicaLoad, Snapshot, replica_loads
+from bench.report import charts, markup
+from bench.report.charts import Line, Plot
+from bench.report.tables import client_line, error_text, number
+from bench.stats.request_metrics import totals
+from bench.stats.validity import Validity
+from bench.stats.windowed_metrics import Goal
+from bench.workload.schedule import Part
+
+PARTIAL = "<p><b>Partial:</b> the run was stopped early.</p>"
+
+
+def style() -> str:
+    return (resources.files("bench.report") / "report.css").read_text()
+
+
+def distributions(lines: Sequence[Line]) -> str:
+    return markup.section(
+        "Distributions",
+        "The share of requests, or of gaps between tokens, that took at most so long; from when a "
+        "request was due. A curve further to the left is better.",
+        legend(lines) + _figures(charts.distributions(lines)),
+    )
+
+
+def over_time(lines: Sequence[Line], parts: Sequence[Part]) -> str:
+    plots = charts.over_time(lines, parts)
+    if not plots:
+        return ""
+    text = (
+        "Both arms at the same moment of the same schedule. Tokens are those that arrived while "
+        "load was offered; every part starts with the streams that it starts itself."
+    )
+    return markup.section(
+        "Over the schedule" if len(lines) > 1 else "Over the run",
+        text if len(lines) > 1 else "By when requests were due, and when tokens arrived.",
+        legend(lines) + _figures(plots),
+    )
+
+
+def _figures(plots: Sequence[Plot]) -> str:
+    return markup.charts([markup.figure(plot.title, plot.content) for plot in plots])
+
+
+def legend(lines: Sequence[Line]) -> str:
+    return markup.legend([(line.name, line.css) for line in lines]) if len(lines) > 1 else ""
+
+
+def by_model(lines: Sequence[Line]) -> str:
+    models = sorted({one.model for line in lines for one in line.records})
+    rows = [
+        [model, line.name, *_latencies([r for r in line.records if r.model == model])]
+        for model in models
+        for line in lines
+    ]
+    head = ["model", "arm", "requests", "TTFT p50", "TTFT p99", "E2E p50", "E2E p99", "errors"]
+    return markup.section("Per model", "Milliseconds.", markup.table(head, rows))
+
+
+def _latencies(records: Sequence[Record]) -> list[str]:
+    ttft = [r.ttft_s * 1e3 for r in records if r.ttft_s is not None]
+    e2e = [r.e2e_s * 1e3 for r in records if r.e2e_s is not None]
+    at = [(values, q) for values in (ttft, e2e) for q in (50, 99)]
+    quantiles = [number(float(np.percentile(v, q)) if v else None) for v, q in at]
+    return [f"{len(records):,}", *quantiles, error_text(totals(records))]
+
+
+def by_replica(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> str:
+    plots = [*charts.per_replica(lines), *charts.engines_over_time(lines, snapshots)]
+    replicas = replica_loads(snapshots)
+    if not plots and not replicas:
+        return ""
+    return markup.section(
+        "Per replica",
+        "Who served what, as the load balancer named it; then what the engines said of "
+        "themselves, sampled at the same moments during the whole run.",
+        legend(lines) + _figures(plots) + _engines(replicas),
+    )
+
+
+def _engines(replicas: Sequence[ReplicaLoad]) -> str:
+    if not replicas:
+        return ""
+    head = ["replica", "arm", "running, mean", "waiting, max", "KV cache, max", "prefix hits"]
+    rows = [
+        [
+            one.replica,
+            one.arm,
+            number(one.running_mean),
+            "-" if one.waiting_max is None else str(one.waiting_max),
+            _share(one.kv_usage_max),
+            _share(one.prefix_hit_share),
+        ]
+        for one in sorted(replicas, key=lambda one: (one.replica, one.arm))
+    ]
+    return markup.table(head, rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def trust(lines: Sequence[Line], validity: Validity) -> str:
+    reasons = "".join(f'<p class="invalid">{escape(reason)}</p>' for reason in validity.reasons)
+    errors = "".join(
+        f"<p>{escape(line.name)}: {error_text(totals(line.records))} of {len(line.records):,} "
+        "requests failed</p>"
+        for line in lines
+    )
+    good = "" if reasons else "<p>Nothing speaks against this run.</p>"
+    return markup.section(
+        "Can it be trusted?",
+        client_line(validity) + ".",
+        reasons + good + errors + _due_and_sent(lines),
+    )
+
+
+def _due_and_sent(lines: Sequence[Line]) -> str:
+    """Both clocks side by side: what differs is the client's own delay."""
+    head = ["milliseconds", "arm", "p50, due", "p50, sent", "p99, due", "p99, sent"]
+    rows = []
+    for line in lines:
+        since_due = [("TTFT", [r.ttft_s for r in line.records])]
+        since_due.append(("E2E", [r.e2e_s for r in line.records]))
+        for name, values in since_due:
+            pairs = [
+                (v * 1e3, (v - r.dispatch_delay_s) * 1e3)
+                for v, r in zip(values, line.records, strict=True)
+                if v is not None
+            ]
+            rows.append([name, line.name, *_quantiles_of_both(pairs)])
+    return markup.table(head, rows)
+
+
+def _quantiles_of_both(pairs: Sequence[tuple[float, float]]) -> list[str]:
+    if not pairs:
+        return ["-"] * 4
+    return [number(float(v)) for row in np.percentile(pairs, (50, 99), axis=0) for v in row]
+
+
+def method(goal: Goal | None, manifest: Mapping[str, Any]) -> str:
+    shown = msgspec.json.format(msgspec.json.encode(manifest, enc_hook=str), indent=2).decode()
+    return markup.section(
+        "How it was measured",
+        "Latencies run from the moment a request was due, not from when the client managed to "
+        f"send it.{_goal_text(goal)} Failed requests have no latency and are counted as errors. "
+        "ITL is the gap between two events where each event was one token, as usage counted "
+        "them; where events carry several, the gap is an inter-chunk latency.",
+        f"<details><summary>Manifest</summary><pre>{escape(shown)}</pre></details>",
+    )
+
+
+def _goal_text(goal: Goal | None) -> str:
+    if goal is None:
+        return ""
+    limits = [
+        f"{name} at most {limit:g} ms"
+        for name, limit in (
+            ("TTFT", goal.ttft_ms),
+            ("time per token", goal.itl_ms),
+            ("E2E", goal.e2e_ms),
+        )
+        if limit is not None
+    ]
+    return f" Goodput counts requests with {' and '.join(limits) or 'no limit'}."

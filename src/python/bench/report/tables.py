@@ -1,0 +1,194 @@
+"""Comparisons and runs as tables for people: rich on a terminal, Markdown in a file.  Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from bench.loadgen.record import Record
+from bench.stats.comparison import Comparison, Row
+from bench.stats.factorial import EFFECTS, Effect
+from bench.stats.intervals import Verdict
+from bench.stats.request_metrics import (
+    CHUNK,
+    DISPATCH,
+    EFFECTIVE,
+    EFFECTIVE_TTFT,
+    ITL,
+    LATENCY,
+    TTFT,
+    Measure,
+    Stats,
+    Totals,
+    summarize,
+    totals,
+)
+from bench.stats.validity import Validity
+
+# What the terminal has room for; the report and comparison.json have all rows.
+SHOWN = (
+    *(f"{latency}_{of}" for latency in ("ttft", "itl", "e2e") for of in ("p50", "p90", "p99")),
+    "output_throughput",
+    "request_throughput",
+    "goodput",
+    "error_rate",
+)
+
+# Since it was sent, and since it was due; what differs is our own delay.
+_RUN_ROWS = (TTFT, EFFECTIVE_TTFT, ITL, CHUNK, LATENCY, EFFECTIVE, DISPATCH)
+
+_STYLE = {
+    Verdict.BETTER: "bold green",
+    Verdict.WORSE: "bold red",
+    Verdict.MIXED: "bold yellow",
+    Verdict.NOT_SHOWN: "dim",
+}
+
+
+def comparison_table(found: Comparison) -> Table:
+    """Return a line per metric: both arms, the difference with its interval, the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in _headings(found):
+        table.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
+    for row in _shown(found):
+        style = _STYLE[row.verdict]
+        table.add_row(*_cells(row), f"[{style}]{row.verdict}[/{style}]")
+    return table
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """Return the same table in Markdown."""
+    lines = [_headings(found), ["---"] * 6]
+    lines += [[*_cells(row), str(row.verdict)] for row in _shown(found)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def summary_markdown(found: Comparison, validity: Validity, *, partial: bool) -> str:
+    """Return verdict, table and what the client did, fit for a pull request."""
+    line = verdict_line(found, validity.reasons, partial=partial)
+    return f"**{line}**\n\n{comparison_markdown(found)}\n{client_line(validity)}\n"
+
+
+def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) -> str:
+    """Return the verdict of the whole in one sentence."""
+    if invalid:
+        return f"INVALID: {'; '.join(invalid)}"
+    candidate, baseline = found.candidate, found.baseline
+    sentence = {
+        Verdict.BETTER: f"{candidate} is better than {baseline}",
+        Verdict.WORSE: f"{candidate} is worse than {baseline}",
+        Verdict.MIXED: f"{candidate} is better than {baseline} in some respects, worse in others",
+        Verdict.NOT_SHOWN: f"not shown that {candidate} differs from {baseline}",
+    }[found.verdict]
+    return f"{'PARTIAL RUN: ' if partial else ''}{sentence} ({found.reason}{_seen(found)})"
+
+
+def _seen(found: Comparison) -> str:
+    """What could have been seen, where nothing was."""
+    rows = [found.row(key) for key in ("ttft_p50", "ttft_p99", "output_throughput")]
+    known = [r for r in rows if r.smallest_effect is not None]
+    if found.verdict is not Verdict.NOT_SHOWN or not known:
+        return ""
+    effects = ", ".join(f"{r.label} by {number(r.smallest_effect)} {r.unit}" for r in known)
+    return f"; in four of five such runs, this much would have shown: {effects}"
+
+
+def effects_markdown(found: Sequence[Effect], metrics: Sequence[str]) -> str:
+    """Return a row per metric and a column per effect."""
+    lines = [["", *EFFECTS], ["---"] * (1 + len(EFFECTS))]
+    by_metric = {(one.metric, one.effect): one for one in found}
+    for key in metrics:
+        row = [by_metric[key, name] for name in EFFECTS]
+        lines.append([f"{row[0].label} ({row[0].unit})", *(_effect_cell(one) for one in row)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _effect_cell(one: Effect) -> str:
+    if one.low is None:
+        return "-"
+    interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
+    return f"{number(one.estimate, sign=True)} ({interval}) {one.verdict}"
+
+
+def client_line(validity: Validity) -> str:
+    """Return what the client did to its own measurement."""
+    return (
+        f"client: {validity.client_cpu_share:.0%} of a core, {_lag(validity)}, requests sent "
+        f"{validity.dispatch_p50_ms:.2f} ms (p50) and {validity.dispatch_p99_ms:.2f} ms (p99) "
+        f"after they were due, {validity.achieved_share:.1%} of the asked rate"
+    )
+
+
+def _lag(validity: Validity) -> str:
+    if validity.lag_p50_ms is None or validity.lag_p99_ms is None:
+        return "event loop not looked at"
+    return f"event loop {validity.lag_p50_ms:.1f} ms (p50), {validity.lag_p99_ms:.1f} ms late (p99)"
+
+
+def run_table(found: dict[Measure, Stats], total: Totals) -> Table:
+    """Return the latencies and totals of one run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "mean", "p50", "p90", "p99"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for measure in _RUN_ROWS:
+        if measure in found:
+            table.add_row(f"{measure.label} ({measure.unit})", *_run_cells(found[measure]))
+    table.add_row("Requests per second", number(total.request_throughput))
+    table.add_row("Output tokens per second", number(total.output_token_throughput))
+    table.add_row("Requests", str(total.requests))
+    table.add_row("Errors", error_text(total))
+    return table
+
+
+def run_markdown(name: str, records: Sequence[Record], validity: Validity) -> str:
+    """Return the latencies and totals of one run in Markdown."""
+    found, total = summarize(records), totals(records)
+    lines = [["", "mean", "p50", "p90", "p99"], ["---"] * 5]
+    lines += [[f"{m.label} ({m.unit})", *_run_cells(found[m])] for m in _RUN_ROWS if m in found]
+    rates = (
+        f"{number(total.request_throughput)} requests/s, "
+        f"{number(total.output_token_throughput)} tokens/s, errors: {error_text(total)}"
+    )
+    trust = "".join(f"INVALID: {reason}\n" for reason in validity.reasons)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"**{name}: {rates}**\n\n{table}\n{trust}{client_line(validity)}\n"
+
+
+def _run_cells(of: Stats) -> list[str]:
+    return [number(v) for v in (of.avg, *(of.percentiles[q] for q in (50, 90, 99)))]
+
+
+def error_text(total: Totals) -> str:
+    """Return how many requests failed, and of what."""
+    named = ", ".join(f"{n} {error}" for error, n in total.errors.items())
+    return f"{total.failed} ({named})" if named else "0"
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """Return *value* with about three figures that matter; a dash where it is unknown."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    text = f"{value:{'+' if sign else ''},.{digits}f}"
+    return text if float(text.replace(",", "")) else "0"
+
+
+def _shown(found: Comparison) -> Iterable[Row]:
+    return (found.row(key) for key in SHOWN)
+
+
+def _headings(found: Comparison) -> list[str]:
+    percent = f"{found.confidence:.0%}"
+    return ["", found.baseline, found.candidate, "difference", f"{percent} interval", "verdict"]
+
+
+def _cells(row: Row) -> list[str]:
+    interval = f"{number(row.low, sign=True)} to {number(row.high, sign=True)}"
+    percent = f" ({row.ratio - 1:+.1%})" if row.ratio is not None else ""
+    return [
+        f"{row.label} ({row.unit})",
+        number(row.baseline),
+        number(row.candidate),
+        number(row.difference, sign=True) + percent,
+        interval if row.low is not None else "-",
+    ]

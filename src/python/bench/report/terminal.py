@@ -1,0 +1,30 @@
+"""Print comparisons and what the client did to them.  Input and output: the console."""
+
+from rich.console import Console
+
+from bench.loadgen.session import Measured
+from bench.report.tables import client_line, comparison_table, verdict_line
+from bench.stats.validity import Validity
+from bench.stats.verdict import Judged
+
+
+def print_comparison(judged: Judged, console: Console) -> None:
+    """Print the table, what the client did to it, and the verdict."""
+    found, validity = judged.comparison, judged.validity
+    console.print()
+    console.print(comparison_table(found))
+    console.print()
+    print_client(validity, judged.measured, console)
+    if judged.apart:
+        console.print("measured apart: what changed between the two runs is in the difference")
+    line = verdict_line(found, validity.reasons, partial=judged.measured.partial)
+    console.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
+
+
+def print_client(validity: Validity, measured: Measured, console: Console) -> None:
+    """Print what the client did to its own measurement."""
+    console.print(client_line(validity), highlight=False, soft_wrap=True)
+    for reason in validity.reasons:
+        console.print(f"[bold red]invalid:[/bold red] {reason}", highlight=False, soft_wrap=True)
+    if measured.partial:
+        console.print("stopped early: what there is was kept and is marked partial")

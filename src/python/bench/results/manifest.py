@@ -1,0 +1,84 @@
+"""What a run was made of, so that it can be made again.  Looks at the machine."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.workload.schedule import Schedule
+
+_PACKAGES = ("servekit-bench", "uvloop", "httptools", "msgspec", "numpy")
+
+
+def manifest(schedule: Schedule | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return versions, machine, git commit, arguments and schedule hash."""
+    return {
+        "argv": without_keys(sys.argv[1:]),
+        "options": options,
+        "schedule": _about(schedule),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "load_1min": os.getloadavg()[0],
+        },
+    }
+
+
+def without_keys(argv: Sequence[str]) -> list[str]:
+    """Return *argv* with whatever API key is in it left out: results are passed on."""
+    shown: list[str] = []
+    for before, word in pairwise(["", *argv]):
+        masked = "--api-key=…" if word.startswith("--api-key=") else word
+        shown.append("…" if before == "--api-key" else masked)
+    return shown
+
+
+def _about(schedule: Schedule | None) -> dict[str, Any] | None:
+    if schedule is None:
+        return None
+    return {
+        "workload": schedule.name,
+        "seed": schedule.seed,
+        "requests": len(schedule.calls),
+        "length_s": schedule.length_s,
+        "sha256": schedule.digest,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the working directory; None outside a repository or without git."""
+    try:
+        commit = _run("git", "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_run("git", "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())

@@ -1,0 +1,68 @@
+"""What was measured -> what it says of two arms.  Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from bench.loadgen.session import Measured
+from bench.stats.comparison import Comparison, compare
+from bench.stats.validity import Validity, judge
+from bench.stats.windowed_metrics import Goal, windows_of
+from bench.workload.schedule import Part, Schedule
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """Two arms compared.
+
+    Attributes:
+        apart: they were measured in runs of their own, not in turns.
+    """
+
+    comparison: Comparison
+    validity: Validity
+    measured: Measured
+    parts: tuple[Part, ...]
+    schedule: Schedule
+    goal: Goal
+    apart: bool = False
+
+
+def conclude(
+    arms: Sequence[str],
+    measured: Measured,
+    parts: Sequence[Part],
+    schedule: Schedule,
+    goal: Goal,
+    *,
+    apart: bool = False,
+) -> Judged:
+    """Return what *measured* says of the two *arms*, baseline first."""
+    baseline, candidate = arms
+    kept = _through(arms, measured, parts)
+    numbers = {part.number for part in kept}
+    records = [record for record in measured.records if record.part in numbers]
+    found = compare(
+        [r for r in records if r.arm == baseline],
+        [r for r in records if r.arm == candidate],
+        windows_of(kept),
+        goal=goal,
+        seed=schedule.seed,
+        names=(baseline, candidate),
+    )
+    return Judged(
+        comparison=found,
+        validity=judge(measured.records, measured.burden),
+        measured=measured,
+        parts=tuple(parts),
+        schedule=schedule,
+        goal=goal,
+        apart=apart,
+    )
+
+
+def _through(arms: Sequence[str], measured: Measured, parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that every arm has been through to the end: of an interrupted run only
+    these count."""
+    done = {name: Counter(r.part for r in measured.of(name)) for name in arms}
+    return [p for p in parts if all(done[name][p.number] == len(p.calls) for name in arms)]

@@ -1,0 +1,217 @@
+"""The records of one arm -> its metrics, by windows that can be resampled.  Pure."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import msgspec
+import numpy as np
+
+from bench.loadgen.record import Record
+from bench.stats import estimators
+from bench.stats.estimators import Floats, Sample
+from bench.workload.schedule import Part
+
+# Windows this long hold tens of requests, and there are enough of them to resample.
+WINDOW_S = 3.0
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request must keep to count as good.  None asks for nothing."""
+
+    ttft_ms: float | None = 1_000.0
+    itl_ms: float | None = 50.0
+    e2e_ms: float | None = None
+
+    def met_by(self, record: Record) -> bool:
+        limits = (
+            (record.ttft_s, self.ttft_ms),
+            (record.itl_s, self.itl_ms),
+            (record.e2e_s, self.e2e_ms),
+        )
+        # A request of one token has no ITL that could be too long.
+        return record.ok and all(
+            limit is None or value is None or value * 1e3 <= limit for value, limit in limits
+        )
+
+
+DEFAULT_GOAL = Goal()
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A stretch of a part: what is resampled.  Both arms have the same ones."""
+
+    part: int
+    start_s: float
+    length_s: float
+
+    def holds(self, part: int, at_s: float) -> bool:
+        """Whether *at_s*, counted from the start of *part*, lies in it."""
+        return part == self.part and 0.0 <= at_s - self.start_s < self.length_s
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of an arm, and how to draw it from resampled windows."""
+
+    key: str
+    label: str
+    unit: str
+    lower_is_better: bool
+    draw: Callable[["ArmWindows", Floats | None], Floats]
+    headline: bool = False
+
+
+class ArmWindows:
+    """One arm's records, by window."""
+
+    def __init__(self, records: Sequence[Record], windows: Sequence[Window], goal: Goal) -> None:
+        index = [_window_of(record, windows) for record in records]
+        pairs = [(r, w) for r, w in zip(records, index, strict=True) if w is not None]
+        good = [(r, w) for r, w in pairs if r.ok]
+        n = len(windows)
+        self.ttft = _sample(good, n, lambda record: record.ttft_s)
+        self.e2e = _sample(good, n, lambda record: record.e2e_s)
+        self.itl = _gaps([(r, w) for r, w in good if r.event_is_token], n)
+        self.chunk = _gaps([(r, w) for r, w in good if not r.event_is_token], n)
+        self.per_token = _sample(good, n, lambda record: record.itl_s)
+        self.offered = _count(pairs, n)
+        self.failed = _count([(r, w) for r, w in pairs if not r.ok], n)
+        self.good = _count([(r, w) for r, w in pairs if goal.met_by(r)], n)
+        self.tokens = delivered_tokens(records, windows)
+        self.ended = _ended(records, windows)
+        self.seconds = np.array([window.length_s for window in windows])
+
+
+def windows_of(parts: Sequence[Part], window_s: float = WINDOW_S) -> tuple[Window, ...]:
+    """Return the windows of *parts*: in each, equal ones of about *window_s*."""
+    windows = []
+    for part in parts:
+        n = max(1, round(part.length_s / window_s))
+        length_s = part.length_s / n
+        windows += [Window(part.number, i * length_s, length_s) for i in range(n)]
+    return tuple(windows)
+
+
+def _window_of(record: Record, windows: Sequence[Window]) -> int | None:
+    for number, window in enumerate(windows):
+        if window.holds(record.part, record.part_s):
+            return number
+    return None
+
+
+def _sample(
+    pairs: Sequence[tuple[Record, int]], n: int, value: Callable[[Record], float | None]
+) -> Sample:
+    known = [(v, w) for r, w in pairs if (v := value(r)) is not None]
+    return estimators.sample([v for v, _ in known], [w for _, w in known], n)
+
+
+def _gaps(pairs: Sequence[tuple[Record, int]], n: int) -> Sample:
+    """Gaps between events: those of tokens and those of chunks are never mixed."""
+    return estimators.binned([r.gaps_s for r, _ in pairs], [w for _, w in pairs], n)
+
+
+def _count(pairs: Sequence[tuple[Record, int]], n: int) -> Floats:
+    return np.bincount([w for _, w in pairs], minlength=n).astype(np.float64)
+
+
+def delivered_tokens(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
+    """Return the output tokens that arrived in each window, while load was offered.
+
+    An event of several tokens counts as its request's mean.
+    """
+    tokens = np.zeros(len(windows))
+    of_part = _edges(windows)
+    for one in records:
+        if one.completion_tokens is None or not one.content_s or one.part not in of_part:
+            continue
+        numbers, starts, ends = of_part[one.part]
+        since_s = np.asarray(one.content_s) - (one.due_s - one.part_s)
+        each = one.completion_tokens / len(one.content_s)
+        before = np.searchsorted(since_s, starts)
+        tokens[numbers] += each * (np.searchsorted(since_s, ends) - before)
+    return tokens
+
+
+def _edges(windows: Sequence[Window]) -> dict[int, tuple[list[int], Floats, Floats]]:
+    """Return, by part, the numbers of its windows, and when they start and end."""
+    edges = {}
+    for part in {window.part for window in windows}:
+        numbers = [n for n, window in enumerate(windows) if window.part == part]
+        starts = np.array([windows[n].start_s for n in numbers])
+        edges[part] = numbers, starts, starts + [windows[n].length_s for n in numbers]
+    return edges
+
+
+def _ended(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
+    ended = np.zeros(len(windows))
+    for one in records:
+        since_s = one.end_s - (one.due_s - one.part_s)
+        for number, window in enumerate(windows):
+            ended[number] += one.ok and window.holds(one.part, since_s)
+    return ended
+
+
+def _latency(
+    key: str, label: str, pick: Callable[[ArmWindows], Sample], headline: tuple[str, ...] = ()
+) -> list[Metric]:
+    """The mean and three quantiles of a latency, in milliseconds."""
+    return [
+        Metric(
+            key=f"{key}_{name}",
+            label=f"{label} {name}",
+            unit="ms",
+            lower_is_better=True,
+            draw=_in_ms(pick, statistic),
+            headline=name in headline,
+        )
+        for name, statistic in (
+            ("mean", estimators.mean),
+            ("p50", partial(_quantile, q=0.50)),
+            ("p90", partial(_quantile, q=0.90)),
+            ("p99", partial(_quantile, q=0.99)),
+        )
+    ]
+
+
+def _quantile(of: Sample, weights: Floats | None, *, q: float) -> Floats:
+    return estimators.quantile(of, q, weights)
+
+
+def _in_ms(
+    pick: Callable[[ArmWindows], Sample], statistic: Callable[[Sample, Floats | None], Floats]
+) -> Callable[[ArmWindows, Floats | None], Floats]:
+    return lambda arm, weights: statistic(pick(arm), weights) * 1e3
+
+
+def _throughput(
+    key: str, unit: str, pick: Callable[[ArmWindows], Floats], *, headline: bool = False
+) -> Metric:
+    """What came in a second, of the seconds in which load was offered."""
+    return Metric(
+        key=key,
+        label=key.replace("_", " "),
+        unit=unit,
+        lower_is_better=False,
+        draw=lambda arm, weights: estimators.rate(pick(arm), arm.seconds, weights),
+        headline=headline,
+    )
+
+
+METRICS: tuple[Metric, ...] = (
+    *_latency("ttft", "TTFT", lambda arm: arm.ttft, ("p50", "p99")),
+    *_latency("itl", "ITL", lambda arm: arm.itl, ("p50", "p99")),
+    *_latency("e2e", "E2E", lambda arm: arm.e2e, ("p50", "p99")),
+    *_latency("chunk", "inter-chunk latency", lambda arm: arm.chunk),
+    *_latency("per_token", "time per token", lambda arm: arm.per_token),
+    _throughput("output_throughput", "tokens/s", lambda arm: arm.tokens, headline=True),
+    _throughput("request_throughput", "requests/s", lambda arm: arm.ended),
+    _throughput("goodput", "requests/s", lambda arm: arm.good, headline=True),
+    Metric(
+        key="error_rate",
+        label="errors",
+        unit="%",
+        lower_is_better=True,
+        draw=lambda arm, weights: 100.0 * estimators.rate(arm.failed, arm.offered, weights),
+        headline=True,
+    ),
+)

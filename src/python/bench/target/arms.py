@@ -1,0 +1,153 @@
+"""The arms of a comparison: two upstreams, or two fleets of our own.  Input and output."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.target.processes import Program, require_module
+from servekit.client.client import Client
+from servekit.errors.tree import EngineUnreachable, RequestInvalid, SettingInvalid
+from servekit.timing.clock import SystemClock
+from servekit.wire.openai import ModelCard, read_models
+
+# The ports of the seeds' two environments.
+ENVIRONMENTS = {"baseline": "http://127.0.0.1:8080", "managed": "http://127.0.0.1:8081"}
+
+# An upstream that takes longer than this to say what it is cannot be measured.
+_TIMEOUT_S = 10.0
+
+_REMEDY = "give --url, or --env with a running environment, to measure one"
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a comparison.
+
+    Attributes:
+        url: where its requests go.
+        replicas: its engines' URLs by name; empty where they are not known.
+    """
+
+    name: str
+    url: str
+    replicas: dict[str, str] = {}
+
+
+def environment_url(env: str) -> str:
+    """Return where the environment called *env* listens.
+
+    Raises:
+        SettingInvalid: there is none.
+    """
+    if env not in ENVIRONMENTS:
+        known = ", ".join(ENVIRONMENTS)
+        raise SettingInvalid(f"env {env!r} is unknown; there are {known}, and --url for others")
+    return ENVIRONMENTS[env]
+
+
+def check_installed(balancers: Sequence[str]) -> None:
+    """Raise unless the simulator and *balancers* could be started.
+
+    Raises:
+        SettingInvalid: one of them is unknown or not installed.
+    """
+    for balancer in balancers:
+        kind = _read(balancer)[0]
+        if kind not in ENVIRONMENTS:
+            raise SettingInvalid(f"load balancer {kind!r} is unknown; there are baseline, managed")
+        require_module(f"loadbalancer.{kind}", _REMEDY)
+    require_module("simulator.main", _REMEDY)
+
+
+def start_arms(
+    balancers: Sequence[str], fleet: str, programs: list[Program], logs: Path
+) -> tuple[Arm, ...]:
+    """Start a simulated fleet and a load balancer for each of *balancers*; add them to *programs*.
+
+    *balancers* are `name[:policy][@speed]`.  Each arm has engines of its own: a shared cache would
+    let one arm live off the other's requests.
+
+    Raises:
+        EngineExited, EngineNotReady: a program did not start.
+    """
+    engines = [
+        Program(
+            f"simulator of {b}", _simulator(fleet, b), log=_log(logs, n, "simulator"), yields=True
+        )
+        for n, b in enumerate(balancers)
+    ]
+    programs += engines
+    replicas: list[dict[str, str]] = [program.ready()["replicas"] for program in engines]
+    fronts = [
+        Program(
+            f"load balancer {b}", _balancer(b, own), log=_log(logs, n, "loadbalancer"), yields=True
+        )
+        for n, (b, own) in enumerate(zip(balancers, replicas, strict=True))
+    ]
+    programs += fronts
+    return tuple(
+        Arm(name=balancer, url=front.ready()["url"], replicas=own)
+        for balancer, front, own in zip(balancers, fronts, replicas, strict=True)
+    )
+
+
+def _read(balancer: str) -> tuple[str, str, str]:
+    """Return kind, policy and speed; what is not given is empty."""
+    rest, _, speed = balancer.partition("@")
+    kind, _, policy = rest.partition(":")
+    return kind, policy, speed
+
+
+def _simulator(fleet: str, balancer: str) -> list[str]:
+    speed = _read(balancer)[2]
+    argv = ["simulator.main", "--fleet", fleet, "--ports", "auto"]
+    return [*argv, "--speed", speed] if speed else argv
+
+
+def _balancer(name: str, replicas: dict[str, str]) -> list[str]:
+    kind, policy, _ = _read(name)
+    argv = [f"loadbalancer.{kind}", "--endpoints", ",".join(replicas.values()), "--port", "0"]
+    return [*argv, "--policy", policy] if policy else argv
+
+
+def _log(folder: Path, number: int, program: str) -> Path:
+    return folder / f"{number}-{program}.log"
+
+
+async def models_at(url: str, api_key: str = "") -> tuple[str, ...]:
+    """Return the names of the models that the upstream at *url* serves.
+
+    Raises:
+        EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+        RequestInvalid: what answers is no list of models.
+    """
+    return tuple(card.id for card in await model_cards(url, api_key))
+
+
+async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
+    """Return what the upstream at *url* says of the models that it serves.
+
+    Raises:
+        EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+        RequestInvalid: what answers is no list of models.
+    """
+    status, body = await ask(url, "/v1/models", api_key)
+    if status == 0:
+        raise EngineUnreachable(
+            f"{url} cannot be reached ({body.decode()}); start it, or give another --url"
+        )
+    if status != 200:
+        raise EngineUnreachable(f"{url}/v1/models answered {status}; is it an OpenAI API?")
+    try:
+        return read_models(body).data
+    except RequestInvalid as error:
+        raise RequestInvalid(f"{url}/v1/models: no list of models: {error}") from error
+
+
+async def ask(url: str, path: str, api_key: str = "") -> tuple[int, bytes]:
+    """Return status and body of a GET; status 0, and what went wrong, without an answer."""
+    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S, api_key=api_key)
+    try:
+        return await client.get(path)
+    finally:
+        await client.aclose()

@@ -1,0 +1,142 @@
+"""Results that are read back, and compared with others or with what runs now."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from bench.experiments.run import compare_saved
+from bench.loadgen.client_load import Burden
+from bench.loadgen.record import Record
+from bench.loadgen.session import Measured, Target
+from bench.results.context import Setting
+from bench.results.load import load_saved
+from bench.results.store import about, keep_run, report_again
+from bench.workload.schedule import Call, Schedule, Shape, whole
+from servekit.errors.tree import SettingInvalid
+from tests.support.records import a_record, delayed
+
+SCHEDULE = Schedule(
+    "test",
+    1,
+    tuple(Call(at_s=n * 0.1, model="m", prompt_tokens=100, output_tokens=3) for n in range(300)),
+)
+BURDEN = Burden(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
+
+
+def a_setting(folder: Path) -> Setting:
+    return Setting(
+        target=Target(), console=Console(quiet=True), output_dir=folder, options={"rate": "10"}
+    )
+
+
+def records_of(arm: str, later_s: float) -> list[Record]:
+    return [
+        msgspec.structs.replace(
+            delayed(a_record(), call.at_s + later_s),
+            arm=arm,
+            part=1,
+            part_s=call.at_s,
+            due_s=call.at_s,
+            sent_s=call.at_s,
+        )
+        for call in SCHEDULE.calls
+    ]
+
+
+def keep(
+    folder: Path,
+    arm: str,
+    later_s: float = 0.0,
+    *,
+    shape: Shape | None = whole(SCHEDULE),  # noqa: B008
+    schedule: Schedule = SCHEDULE,
+    minute: int = 0,
+) -> Path:
+    """Keep a run of *arm* in *folder* as the runner does, and return where."""
+    started = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
+    records = records_of(arm, later_s)
+    measured = Measured(records=records, burden=BURDEN, started=started, partial=False)
+    place = folder / arm / str(minute)
+    place.mkdir(parents=True)
+    said = about(schedule, shape, measured, a_setting(folder))
+    keep_run(arm, records, measured, schedule, said, place, a_setting(folder))
+    return place
+
+
+def test_what_is_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
+    """Records, schedule and parts, to the last bit."""
+    saved = load_saved(keep(tmp_path, "one"))
+
+    assert saved.records == records_of("one", 0.0)
+    assert saved.schedule == SCHEDULE
+    assert saved.shape == whole(SCHEDULE)
+    assert (saved.name, saved.burden) == ("one", BURDEN)
+
+
+def test_two_saved_runs_of_one_schedule_are_compared(tmp_path: Path) -> None:
+    """The slower is worse, and the report says that they did not take turns."""
+    one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
+
+    judged = compare_saved(load_saved(one), load_saved(other), a_setting(tmp_path))
+
+    assert judged.comparison.verdict == "worse"
+    assert judged.apart
+    (folder,) = (tmp_path / "one-against-other").iterdir()
+    assert "Measured apart" in (folder / "report.html").read_text()
+    comparison = msgspec.json.decode((folder / "comparison.json").read_bytes())
+    assert comparison["interleaved"] is False
+
+
+def test_a_run_is_compared_with_itself(tmp_path: Path) -> None:
+    """The same folder twice: two names, and no difference."""
+    one = load_saved(keep(tmp_path, "one"))
+
+    judged = compare_saved(one, one, a_setting(tmp_path))
+
+    assert judged.comparison.verdict == "not shown"
+    assert judged.comparison.baseline != judged.comparison.candidate
+
+
+def test_a_report_is_made_again_from_what_was_kept(tmp_path: Path) -> None:
+    """Of a comparison, wherever its arms are, and of a run."""
+    one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
+    compare_saved(load_saved(one), load_saved(other), a_setting(tmp_path))
+    (folder,) = (tmp_path / "one-against-other").iterdir()
+    page = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+
+    text = report_again(folder, a_setting(tmp_path))
+
+    assert "other is worse than one" in text
+    assert (folder / "report.html").read_text().splitlines()[:40] == page.splitlines()[:40]
+    assert "requests/s" in report_again(one, a_setting(tmp_path))
+
+
+def test_runs_of_different_schedules_are_not_compared(tmp_path: Path) -> None:
+    """The remedy is in the message."""
+    other = Schedule("other", 2, SCHEDULE.calls[:-1])
+    one, two = keep(tmp_path, "one"), keep(tmp_path, "two", schedule=other, shape=whole(other))
+
+    with pytest.raises(SettingInvalid, match="replayed different schedules; run both"):
+        compare_saved(load_saved(one), load_saved(two), a_setting(tmp_path))
+
+
+def test_a_closed_loop_cannot_be_asked_again(tmp_path: Path) -> None:
+    """Its requests were due when others ended: nobody else can be asked the same."""
+    one = load_saved(keep(tmp_path, "one", shape=None))
+
+    with pytest.raises(SettingInvalid, match="was a closed loop"):
+        compare_saved(one, one, a_setting(tmp_path))
+
+
+@pytest.mark.parametrize("spoilt", ["records.msgpack", "schedule.jsonl", "manifest.json"])
+def test_a_folder_that_is_no_result_is_named(tmp_path: Path, spoilt: str) -> None:
+    """Whatever of it is missing or broken."""
+    place = keep(tmp_path, "one")
+    (place / spoilt).write_bytes(b"\xc1")
+
+    with pytest.raises(SettingInvalid, match="is no saved result"):
+        load_saved(place)

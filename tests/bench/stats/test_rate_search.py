@@ -1,0 +1,41 @@
+"""The search for the highest rate that holds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.stats.rate_search import Trial, highest, next_rate
+
+
+def climb(limit: float, start: float) -> list[Trial]:
+    """Return the trials of an upstream that holds up to *limit* requests per second."""
+    trials: list[Trial] = []
+    while len(trials) < 40 and (rate := next_rate(trials, start, 0.95)) is not None:
+        share = 1.0 if rate <= limit else 0.5
+        trials.append(Trial(rate, share, rate * share))
+    return trials
+
+
+@given(limit=st.floats(0.1, 500.0), start=st.floats(0.1, 500.0))
+def test_the_peak_is_found_to_five_percent(limit: float, start: float) -> None:
+    """Wherever the search starts, it ends just below the limit."""
+    best = highest(climb(limit, start), 0.95)
+
+    assert best is not None
+    assert limit / 1.06 < best.rate <= limit
+
+
+def test_a_rate_above_one_that_broke_does_not_count() -> None:
+    """An upstream that held 8/s once, and broke at 6/s, holds less than 6/s."""
+    trials = [Trial(4.0, 1.0, 4.0), Trial(6.0, 0.5, 3.0), Trial(8.0, 1.0, 8.0)]
+
+    best = highest(trials, 0.95)
+
+    assert best is not None
+    assert best.rate == 4.0
+
+
+def test_nothing_that_held_is_no_peak() -> None:
+    """An upstream that never keeps its limits has no highest rate."""
+    assert highest([Trial(1.0, 0.1, 0.1)], 0.95) is None
+    assert next_rate([Trial(1.0, 0.1, 0.1)], 2.0, 0.95) == pytest.approx(0.5)
