@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chat_backend.telemetry import Telemetry
+from chat_backend.metrics import ChatMetrics
 from tests.chat_backend.services import simulated_engine
 from tests.kubernetes.manifests import read
 
@@ -55,7 +55,7 @@ async def test_rules_name_what_is_exposed() -> None:
     """vLLM's metrics on a (simulated) engine's /metrics, the chat's on the backend's."""
     async with simulated_engine() as engine:
         exposed = engine.replica.exposition()
-    telemetry = Telemetry()
+    telemetry = ChatMetrics()
     telemetry.answered("POST", "/chat", 200, 0.1)
     exposed += telemetry.exposition().decode()
     samples = set(re.findall(r"^([a-z_:]+)[{ ]", exposed, flags=re.MULTILINE))
