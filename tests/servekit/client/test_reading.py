@@ -20,11 +20,11 @@ def test_events_do_not_depend_on_how_the_body_is_cut(cuts: list[int]) -> None:
 
     for number, (start, end) in enumerate(pairwise(edges)):
         reading.read(BODY[start:end], float(number))
-    reading.finish()
+    outcome = reading.finish()
 
-    assert reading.error is None
-    assert len(reading.content_s) == 5
-    assert list(reading.content_s) == sorted(reading.content_s)
+    assert outcome.error is None
+    assert len(outcome.content_s) == 5
+    assert list(outcome.content_s) == sorted(outcome.content_s)
 
 
 @given(pieces=st.lists(st.binary(max_size=200), max_size=10))
@@ -34,9 +34,8 @@ def test_any_bytes_are_read_without_an_exception(pieces: list[bytes]) -> None:
 
     for piece in pieces:
         reading.read(piece, 0.0)
-    reading.finish()
 
-    assert reading.error is not None
+    assert reading.finish().error is not None
 
 
 def test_a_refusal_that_is_not_json_keeps_its_text() -> None:

@@ -7,13 +7,13 @@ ttft_s = outcome.first_content_s - outcome.sent_s
 
 import asyncio
 import ssl
-from dataclasses import replace
 
 import msgspec
 
+from servekit.client.answer import AnswerReading
 from servekit.client.connection import Connection, Exchange
 from servekit.client.outcome import Fault, Outcome
-from servekit.client.reading import StreamReading, read_whole, refusal, shorten
+from servekit.client.reading import shorten
 from servekit.timing.clock import Clock
 from servekit.wire.address import read_address
 from servekit.wire.openai import ChatRequest, CompletionRequest
@@ -27,9 +27,6 @@ TIMEOUT_S = 300.0
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
-
-# Our load balancers name the replica that served a request in this header.
-SERVED_BY = b"x-servekit-replica"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,7 +44,10 @@ class Client:
         self._address = read_address(url)
         self._clock = clock
         self._timeout_s = timeout_s
-        self._headers = f"Host: {self._address.authority}\r\nAccept: */*\r\n"
+        # A compressor on the way would hold tokens back until it has enough to compress.
+        self._headers = (
+            f"Host: {self._address.authority}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+        )
         if api_key:
             self._headers += f"Authorization: Bearer {api_key}\r\n"
         self._tls = ssl.create_default_context() if self._address.secure else None
@@ -68,15 +68,20 @@ class Client:
         A cancelled request closes its connection, so that the upstream stops working on it.
         """
         sent_s = self._clock.now()
-        reading = _Reading(stream)
-        exchange = Exchange(reading.take)
-        wrote_s = await self._exchange(self._head("POST", path, len(body)) + body, exchange)
-        return reading.outcome(exchange, sent_s, wrote_s)
+        reading = AnswerReading(stream)
+        request = self._head("POST", path, len(body)) + body
+        wrote_s = await self._exchange(request, reading.exchange)
+        return reading.outcome(sent_s, wrote_s)
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET; status 0, and what went wrong, without an answer."""
         pieces: list[bytes] = []
-        exchange = Exchange(lambda piece, _: pieces.append(piece))
+
+        def take(piece: bytes, _: float) -> bool:
+            pieces.append(piece)
+            return False
+
+        exchange = Exchange(take)
         await self._exchange(self._head("GET", path, 0), exchange)
         if exchange.fault is not None:
             return 0, f"{exchange.fault}: {exchange.detail}".encode()
@@ -134,7 +139,7 @@ class Client:
         try:
             return await self._open()
         except ConnectionRefusedError:
-            exchange.fault, exchange.detail = Fault.REFUSED, "nobody listens there"
+            exchange.fault, exchange.detail = Fault.REFUSED, "nothing listens there"
         except TimeoutError:
             exchange.fault = Fault.TIMEOUT
             exchange.detail = f"not connected within {self._timeout_s:g} s"
@@ -151,78 +156,3 @@ class Client:
                 lambda: Connection(self._clock.now), where.host, where.port, ssl=self._tls
             )
         return connection
-
-
-# Decoding is put off until this many pieces have come: when many streams answer at once, each
-# stamp waits for the others' stamps only, not for their JSON.  32 pieces take about 0.1 ms.
-_PIECES_HELD = 32
-
-
-class _Reading:
-    """The body of one answer: pieces are kept as they come and decoded a few at a time."""
-
-    def __init__(self, stream: bool) -> None:
-        self._stream = stream
-        self._pieces: list[tuple[bytes, float]] = []
-        self._read = StreamReading()
-
-    def take(self, piece: bytes, at_s: float) -> None:
-        self._pieces.append((piece, at_s))
-        if self._stream and len(self._pieces) > _PIECES_HELD:
-            self._decode()
-
-    def outcome(self, exchange: Exchange, sent_s: float, wrote_s: float | None) -> Outcome:
-        whole = Outcome(
-            sent_s=sent_s,
-            end_s=exchange.end_s,
-            wrote_s=wrote_s,
-            error=exchange.fault,
-            detail=shorten(exchange.detail),
-            served_by=exchange.headers.get(SERVED_BY, b"").decode("latin-1"),
-        )
-        return self._interpret(whole, exchange)
-
-    def _interpret(self, whole: Outcome, exchange: Exchange) -> Outcome:
-        is_stream = exchange.headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        if exchange.status >= 400 and exchange.fault is None:
-            error, detail = refusal(exchange.status, self._body())
-            return replace(whole, error=error, detail=detail)
-        if self._stream and is_stream:
-            return self._streamed(whole)
-        if exchange.fault is not None:
-            return whole
-        if self._stream:
-            return replace(whole, error=Fault.MALFORMED, detail="the answer is not an event stream")
-        answer, fault, detail = read_whole(self._body())
-        usage = answer.usage if answer else None
-        return replace(
-            whole,
-            error=fault,
-            detail=detail,
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=usage.completion_tokens if usage else None,
-        )
-
-    def _streamed(self, whole: Outcome) -> Outcome:
-        self._decode()
-        read = self._read
-        if whole.ok:
-            read.finish()
-        # What the stream itself said of its failure tells more than that it broke off.
-        failed = read.error is not None
-        return replace(
-            whole,
-            content_s=read.content_s,
-            error=read.error if failed else whole.error,
-            detail=read.detail if failed else whole.detail,
-            prompt_tokens=read.usage.prompt_tokens if read.usage else None,
-            completion_tokens=read.usage.completion_tokens if read.usage else None,
-        )
-
-    def _decode(self) -> None:
-        for piece, at_s in self._pieces:
-            self._read.read(piece, at_s)
-        self._pieces.clear()
-
-    def _body(self) -> bytes:
-        return b"".join(piece for piece, _ in self._pieces)

@@ -12,9 +12,15 @@ import httptools
 
 from servekit.client.outcome import Fault
 
+# A server that sent [DONE] closes the body at once; one that has not after this long never does,
+# or holds its clients back.
+LINGER_LIMIT_S = 5.0
+
 
 class Exchange:
     """One request's answer, filled as it arrives.
+
+    *on_piece* is given each piece of the body with its time, and says whether it was the last.
 
     Attributes:
         status: the HTTP status; 0 until it is known.
@@ -22,8 +28,9 @@ class Exchange:
         end_s: when the last byte arrived, or the exchange broke.
     """
 
-    def __init__(self, on_piece: Callable[[bytes, float], None]) -> None:
+    def __init__(self, on_piece: Callable[[bytes, float], bool]) -> None:
         self.on_piece = on_piece
+        self.lingering: asyncio.TimerHandle | None = None
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.fault: Fault | None = None
@@ -104,8 +111,16 @@ class Connection(asyncio.Protocol):
             self._exchange.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_piece(body, self._read_at_s)
+        exchange = self._exchange
+        if exchange is None or not exchange.on_piece(body, self._read_at_s):
+            return
+        if exchange.lingering is None:
+            exchange.lingering = asyncio.get_running_loop().call_later(
+                LINGER_LIMIT_S,
+                self.abandon,
+                Fault.TIMEOUT,
+                f"the body was not closed within {LINGER_LIMIT_S:g} s of [DONE]",
+            )
 
     def on_message_complete(self) -> None:
         if self._parser is not None and self._exchange is not None:
@@ -119,6 +134,8 @@ class Connection(asyncio.Protocol):
         self.idle_since_s = self._now()
         if exchange is None or exchange.finished.done():
             return
+        if exchange.lingering is not None:
+            exchange.lingering.cancel()
         exchange.fault = fault
         exchange.detail = detail
         exchange.end_s = self._read_at_s if fault is None else self.idle_since_s

@@ -12,6 +12,9 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 DONE = b"[DONE]"
 
+# The kind of an event in which a server says that it failed.
+ERROR = "error"
+
 
 @dataclass(frozen=True, slots=True)
 class SseEvent:
@@ -26,6 +29,10 @@ class SseDecoder:
 
     The events do not depend on where the stream was cut.  Comments, `id` and `retry` are skipped,
     and so is an event that never ended, as the specification asks.
+
+    Two things that the specification ignores are events of kind ERROR here, since servers report
+    failures so: a line `error: …` (llama.cpp) and a bare JSON object (a handler that raised after
+    the headers were sent).
     """
 
     def __init__(self) -> None:
@@ -64,6 +71,11 @@ class SseDecoder:
         """Whether bytes of an event that has not ended are held."""
         return bool(self._rest.strip())
 
+    def flush(self) -> list[SseEvent]:
+        """Return the event that the end of the body completes, if one was held: many servers and
+        clients leave out the last empty line."""
+        return self.feed(b"\n\n") if self.unfinished else []
+
 
 def encode(data: bytes) -> bytes:
     """Return *data*, which holds no newline, as one event."""
@@ -82,4 +94,8 @@ def _event(block: bytes) -> SseEvent | None:
             data.append(value)
         elif field == b"event":
             kind = value.decode("utf-8", "replace") or "message"
+        elif field == b"error":
+            return SseEvent(value, ERROR)
+    if not data and block.lstrip().startswith(b"{"):
+        return SseEvent(block.strip(), ERROR)
     return SseEvent(b"\n".join(data), kind) if data else None
