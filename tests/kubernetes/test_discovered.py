@@ -7,7 +7,7 @@ from random import Random
 
 from loadbalancer.balancing.balancer import Balancer, Rules
 from loadbalancer.membership.discovery import Discovery
-from loadbalancer.membership.dns_source import Source
+from loadbalancer.membership.dns_source import DnsSource
 from loadbalancer.server.server import Server
 from servekit.client.client import Client
 from servekit.client.outcome import Outcome
@@ -26,14 +26,14 @@ SERVED_AS = "llama-3.2-3b"
 async def balancing(*ports: int) -> AsyncIterator[tuple[Client, Balancer]]:
     """A client of a load balancer whose name servers know of *ports* on loopback."""
 
-    async def resolve(source: Source) -> frozenset[Address]:
+    async def resolve(source: DnsSource) -> frozenset[Address]:
         assert source.name == "pods"
         return frozenset(Address("127.0.0.1", port) for port in ports)
 
     clock = SystemClock()
     balancer = Balancer(Rules(policy="round-robin"), Random(0), clock.now)
     server = Server(balancer, clock, Random(0))
-    await Discovery(Source("pods", 1), resolve, balancer, server.pollers.follow).once()
+    await Discovery(DnsSource("pods", 1), resolve, balancer, server.pollers.follow).once()
     listening = listen("127.0.0.1", 0)
     await server.start(listening)
     client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}", clock)

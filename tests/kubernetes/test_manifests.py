@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from chat_backend.chat_settings import ChatSettings
-from loadbalancer.membership.dns_source import Source, read_source
+from loadbalancer.membership.dns_source import DnsSource, read_source
 from model_server.settings import ModelServerSettings
 from servekit.settings.environment import read_settings
 from tests.kubernetes.manifests import (
@@ -229,7 +229,7 @@ def test_the_load_balancer_finds_every_pod_of_the_model_server() -> None:
     service = one(found, "Service", servers["serviceName"])["spec"]
 
     assert option == "--discover"
-    assert read_source(source) == Source(servers["serviceName"], port["containerPort"])
+    assert read_source(source) == DnsSource(servers["serviceName"], port["containerPort"])
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"]
     assert service["selector"] == servers["template"]["metadata"]["labels"]

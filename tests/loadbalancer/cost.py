@@ -18,11 +18,11 @@ import uvloop
 
 from loadbalancer.balancing.balancer import Balancer, Rules
 from loadbalancer.observe.tracing import Tracing
-from loadbalancer.server.handlers import FrontDesk
-from loadbalancer.workers.shared_stats import Together
-from servekit.relay.client_connection import Front
-from servekit.relay.engine_connection import Connection
-from servekit.relay.upstream_pool import Upstream
+from loadbalancer.server.handlers import RequestHandlers
+from loadbalancer.workers.shared_stats import WorkerStats
+from servekit.relay.client_connection import ClientConnection
+from servekit.relay.engine_connection import EngineConnection
+from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import SystemClock
 from servekit.wire.address import read_address
 from tests.loadbalancer.engine import EVENT, WHOLE, chunk, request, whole
@@ -66,69 +66,73 @@ class Wire(asyncio.Transport):
         return False
 
 
-class Warm(Upstream):
+class Warm(UpstreamPool):
     """Always has an idle connection, and keeps those that it gave."""
 
-    def __init__(self, given: list[Connection]) -> None:
+    def __init__(self, given: list[EngineConnection]) -> None:
         super().__init__(read_address("http://127.0.0.1:9"), 1.0)
         self._given = given
-        self._spare: list[Connection] = []
+        self._spare: list[EngineConnection] = []
 
-    def idle(self) -> Connection:
+    def idle(self) -> EngineConnection:
         if self._spare:
             connection = self._spare.pop()
         else:
-            connection = Connection(self._spare.append)
+            connection = EngineConnection(self._spare.append)
             connection.connection_made(Wire())
         self._given.append(connection)
         return connection
 
 
-def house(policy: str, given: list[Connection], tracing: Tracing | None = None) -> list[Front]:
+def house(
+    policy: str, given: list[EngineConnection], tracing: Tracing | None = None
+) -> list[ClientConnection]:
     """Return the clients of a load balancer over two engines, whose connections come to *given*."""
     balancer = Balancer(Rules(policy=policy), Random(0), SystemClock().now)
     for name in ("r0", "r1"):
         balancer.add(name, "http://127.0.0.1:9", ("m",)).upstream = Warm(given)
-    desk = FrontDesk(balancer, Together(balancer))
-    desk.tracing = tracing
-    fronts = [Front(desk, set()) for _ in range(CLIENTS)]
-    for front in fronts:
-        front.connection_made(Wire())
-    return fronts
+    handlers = RequestHandlers(balancer, WorkerStats(balancer))
+    handlers.tracing = tracing
+    clients = [ClientConnection(handlers, set()) for _ in range(CLIENTS)]
+    for client in clients:
+        client.connection_made(Wire())
+    return clients
 
 
-def ask(fronts: list[Front], given: list[Connection]) -> list[Connection]:
+def ask(clients: list[ClientConnection], given: list[EngineConnection]) -> list[EngineConnection]:
     """Let every client send a request; return the connections on which the engines have them."""
     given.clear()
-    for front in fronts:
-        front.data_received(REQUEST)
+    for client in clients:
+        client.data_received(REQUEST)
     return list(given)
 
 
-def answer_all(fronts: list[Front], given: list[Connection]) -> int:
+def answer_all(clients: list[ClientConnection], given: list[EngineConnection]) -> int:
     """Have every client answered; return how many were."""
-    for connection in ask(fronts, given):
+    for connection in ask(clients, given):
         connection.data_received(ANSWER)
     return CLIENTS
 
 
-def stream_all(fronts: list[Front], given: list[Connection]) -> int:
+def stream_all(clients: list[ClientConnection], given: list[EngineConnection]) -> int:
     """Have every client answered by a stream; return how many chunks were relayed."""
-    connections = ask(fronts, given)
+    connections = ask(clients, given)
     for piece in (STREAM, *(EVENT_CHUNK for _ in range(CHUNKS)), LAST_CHUNK):
         for connection in connections:
             connection.data_received(piece)
     return CLIENTS * CHUNKS
 
 
-def seconds(policy: str, work: Callable[[list[Front], list[Connection]], int]) -> float:
+def seconds(
+    policy: str, work: Callable[[list[ClientConnection], list[EngineConnection]], int]
+) -> float:
     """Return the CPU time of one unit of *work*, the best of some rounds."""
-    given: list[Connection] = []
-    fronts = house(policy, given)
+    given: list[EngineConnection] = []
+    clients = house(policy, given)
     best = float("inf")
     for _ in range(ROUNDS):
         begun_s = time.process_time()
-        units = sum(work(fronts, given) for _ in range(TURNS))
+        units = sum(work(clients, given) for _ in range(TURNS))
         best = min(best, (time.process_time() - begun_s) / units)
     return best
 
@@ -150,14 +154,14 @@ def traced_seconds(url: str, share: str) -> float:
     """Return the CPU time of a request under `latency`, with a span of each or of a *share*."""
     os.environ["OTEL_TRACES_SAMPLER"] = "traceidratio"
     os.environ["OTEL_TRACES_SAMPLER_ARG"] = share
-    given: list[Connection] = []
+    given: list[EngineConnection] = []
     epoch_s = time.time() - time.monotonic()
     tracing = Tracing(f"{url}/v1/traces", ("127.0.0.1", 9), epoch_s)
-    fronts = house("latency", given, tracing)
+    clients = house("latency", given, tracing)
     best = float("inf")
     for _ in range(ROUNDS):
         begun_s = time.process_time()
-        units = sum(answer_all(fronts, given) for _ in range(TRACED_TURNS))
+        units = sum(answer_all(clients, given) for _ in range(TRACED_TURNS))
         time.sleep(PAUSE_S)
         best = min(best, (time.process_time() - begun_s) / units)
     tracing.close()

@@ -160,19 +160,19 @@ async def running(
         msgspec.structs.replace(usual, **rules), Random(0), clock.now, engine_key=engine_key
     )
     listening = listen("127.0.0.1", 0)
-    front = Server(balancer, clock, Random(0))
-    front.use_keys(keys or KeyRing())
+    client = Server(balancer, clock, Random(0))
+    client.use_keys(keys or KeyRing())
     if tracing is not None:
-        front.use_tracing(tracing)
+        client.use_tracing(tracing)
     async with serving(*engines) as urls:
         for number, (engine, url) in enumerate(zip(engines, urls, strict=True)):
             engine.url = url
             balancer.add(f"r{number}", url)
-        await front.start(listening)
+        await client.start(listening)
         try:
             yield balancer, listening.getsockname()[1]
         finally:
-            await front.stop(drain_s)
+            await client.stop(drain_s)
 
 
 def request(body: bytes = b'{"model":"m","prompt":"x"}', lines: bytes = b"") -> bytes:

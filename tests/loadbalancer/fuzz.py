@@ -104,7 +104,7 @@ async def _settled(balancer: Balancer) -> None:
         Fuzzed: something is, long after everybody has left.
     """
     for _ in range(1000):
-        held = [replica.account.in_flight for replica in balancer.replicas.values()]
+        held = [replica.load.in_flight for replica in balancer.replicas.values()]
         inside = [service.admission.in_flight for service in balancer.services.values()]
         if not any([*held, *inside]):
             return

@@ -22,7 +22,7 @@ class Collector:
         resources: what the spans are of, one for each request that came.
         heads: lower-case heads of those requests.
         bodies: their bodies, unpacked.
-        heard: set once a request came.
+        chunks_received: set once a request came.
     """
 
     script: str = "take"
@@ -31,7 +31,7 @@ class Collector:
     resources: list[dict[str, Any]] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    chunks_received: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -56,7 +56,7 @@ class Collector:
             self.resources.append(told(resource.resource))
             for scope in resource.scope_spans:
                 self.spans += scope.spans
-        self.heard.set()
+        self.chunks_received.set()
 
 
 def told(thing: Any) -> dict[str, Any]:

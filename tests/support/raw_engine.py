@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from servekit.relay.client_connection import Client, Limits
-from servekit.relay.exchange import Passing
-from servekit.relay.heads import RequestHead
+from servekit.relay.client_connection import ConnectionLimits, Responder
+from servekit.relay.exchange import PassThrough
+from servekit.relay.heads import HttpRequestHead
 from servekit.relay.listening import Listener, listen
-from servekit.relay.responses import Answer
-from servekit.relay.upstream_pool import Upstream
+from servekit.relay.responses import LocalResponse
+from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import SystemClock
 from servekit.wire.address import Address
 
@@ -72,18 +72,18 @@ class Dying(Engine):
 class PlainHost:
     """Relays everything, and refuses what it is told to."""
 
-    upstream: Upstream
-    limits: Limits
+    upstream: UpstreamPool
+    limits: ConnectionLimits
     now: Callable[[], float] = field(default=SystemClock.now)
     draining: bool = False
-    refused: Answer | None = None
+    refused: LocalResponse | None = None
 
-    def admit(self, head: RequestHead) -> Answer | None:
+    def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         del head
         return self.refused
 
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Passing:
-        return Passing(self, self.upstream, client, head, body)
+    def serve(self, client: Responder, head: HttpRequestHead, body: bytes) -> PassThrough:
+        return PassThrough(self, self.upstream, client, head, body)
 
 
 @dataclass
@@ -129,11 +129,11 @@ def _is_whole(answer: bytes) -> bool:
 
 
 @asynccontextmanager
-async def fronted(engine: Engine, limits: Limits | None = None) -> AsyncIterator[Fronted]:
+async def fronted(engine: Engine, limits: ConnectionLimits | None = None) -> AsyncIterator[Fronted]:
     listening = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
     port = int(listening.sockets[0].getsockname()[1])
-    upstream = Upstream(Address("127.0.0.1", port), 2.0)
-    host = PlainHost(upstream, limits or Limits())
+    upstream = UpstreamPool(Address("127.0.0.1", port), 2.0)
+    host = PlainHost(upstream, limits or ConnectionLimits())
     listener = Listener(host, SystemClock())
     socket = listen("127.0.0.1", 0)
     await listener.start(socket)

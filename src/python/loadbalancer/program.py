@@ -17,14 +17,14 @@ import structlog
 import typer
 
 from loadbalancer.balancing.balancer import Balancer, Rules
-from loadbalancer.membership.dns_source import Source, read_source
-from loadbalancer.membership.reloading import Watched, apply_fleet, check_fleet, watch_all
+from loadbalancer.membership.dns_source import DnsSource, read_source
+from loadbalancer.membership.reloading import WatchedFile, apply_fleet, check_fleet, watch_all
 from loadbalancer.observe.decision_log import DecisionLog
 from loadbalancer.observe.otlp_settings import OtelSettings, collector_url
 from loadbalancer.server.keys import load_keys
 from loadbalancer.server.server import Server
 from loadbalancer.workers.shared_counts import SharedCounts
-from loadbalancer.workers.shared_stats import Board, Together, bury
+from loadbalancer.workers.shared_stats import SharedStats, WorkerStats, discard_worker
 from loadbalancer.workers.supervisor import Supervisor
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float
     seed: int | None
     workers: int = 1
-    source: Source | None = None
+    source: DnsSource | None = None
     decision_log: Path | None = None
     admin_port: int | None = None
     collector: str | None = None
@@ -178,7 +178,7 @@ def _run(plan: Plan) -> None:
         run_until_stopped(lambda stop: _serve(plan, stop, Place(listening, admin)))
         return
     _check(plan)
-    counts, board = SharedCounts(plan.workers), Board(plan.workers)
+    counts, shared_stats = SharedCounts(plan.workers), SharedStats(plan.workers)
     # Whoever listens on the ports that these were given, listens on the same ones.
     ports = [s.getsockname()[1] if s is not None else None for s in (listening, admin)]
 
@@ -187,13 +187,13 @@ def _run(plan: Plan) -> None:
         sockets = [None if p is None else listen(plan.host, p, shared=True) for p in ports]
         assert sockets[0] is not None
         place = Place(
-            sockets[0], sockets[1], worker, counts, board, announced=worker == 0 and first
+            sockets[0], sockets[1], worker, counts, shared_stats, announced=worker == 0 and first
         )
         run_until_stopped(lambda stop: _serve(plan, stop, place))
 
     def died(worker: int) -> None:
         counts.clear(worker)
-        bury(board, worker)
+        discard_worker(shared_stats, worker)
 
     Supervisor(plan.workers, work, died).run()
 
@@ -221,7 +221,7 @@ class Place:
     admin: socket.socket | None = None
     worker: int = 0
     counts: SharedCounts | None = None
-    board: Board | None = None
+    shared_stats: SharedStats | None = None
     announced: bool = True
 
 
@@ -232,9 +232,9 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     balancer = Balancer(
         plan.rules, rng, clock.now, place.counts, decisions, engine_key=plan.engine_key
     )
-    together = Together(balancer, place.board, place.worker)
-    together.resume()
-    server = Server(balancer, clock, rng, together=together, admin=place.admin)
+    stats = WorkerStats(balancer, place.shared_stats, place.worker)
+    stats.resume()
+    server = Server(balancer, clock, rng, stats=stats, admin=place.admin)
     tracing = None
     if plan.collector is not None:
         tracing = _tracing(plan.collector, place.listening, clock)
@@ -245,7 +245,7 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
         tasks.append(await _discover(plan.source, balancer, server, rng, clock))
     if decisions is not None:
         tasks.append(decisions.run(clock))
-    if place.board is not None:
+    if place.shared_stats is not None:
         tasks.append(_end_with(os.getppid(), stop, clock))
     loop = asyncio.get_running_loop()
     # Before anybody knows that we listen, and may send it.
@@ -269,7 +269,7 @@ def _decision_log(plan: Plan, place: Place, clock: Clock) -> DecisionLog | None:
     path = plan.decision_log
     if path is None:
         return None
-    if place.board is not None:
+    if place.shared_stats is not None:
         path = path.with_name(f"{path.stem}-{place.worker}{path.suffix}")
     return DecisionLog(path, time.time() - clock.now())
 
@@ -287,7 +287,7 @@ def _tracing(collector: str, listening: socket.socket, clock: Clock) -> "Tracing
 
 
 async def _discover(
-    source: Source, balancer: Balancer, server: Server, rng: Random, clock: Clock
+    source: DnsSource, balancer: Balancer, server: Server, rng: Random, clock: Clock
 ) -> Coroutine[Any, Any, None]:
     """Look the replicas up for the first time; return what goes on doing so."""
     # Only here: a resolver takes 7 MiB that a fleet file does not need.
@@ -312,13 +312,13 @@ def _url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
+def _files(plan: Plan, balancer: Balancer, server: Server) -> list[WatchedFile]:
     """Read what is configured in files, and return those that may change.
 
     Raises:
         ConfigError: one is not valid.
     """
-    files: list[Watched] = []
+    files: list[WatchedFile] = []
     fleet, keys = plan.fleet, plan.api_keys
     for name, url in _named(plan.urls).items():
         balancer.add(name, url)
@@ -329,14 +329,14 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[Watched]:
             server.pollers.follow()
 
         apply_fleet(balancer, load_fleet(fleet))
-        files.append(Watched(Path(fleet), reread_fleet))
+        files.append(WatchedFile(Path(fleet), reread_fleet))
     if keys is not None:
 
         def reread_keys() -> None:
             server.use_keys(load_keys(keys))
 
         reread_keys()
-        files.append(Watched(keys, reread_keys))
+        files.append(WatchedFile(keys, reread_keys))
     return files
 
 

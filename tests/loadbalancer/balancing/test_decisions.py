@@ -154,7 +154,7 @@ def test_who_finds_no_room_waits_in_order() -> None:
     assert (room.in_flight, room.waiting) == (1, 0)
 
 
-class Passing(Guest):
+class PassThrough(Guest):
     """Leaves as soon as it is let in."""
 
     def __init__(self, room: Admission) -> None:
@@ -170,7 +170,7 @@ def test_thousands_may_leave_as_soon_as_they_are_let_in() -> None:
     """So they do where the last replica has died while they waited; none is forgotten."""
     room = Admission(per_replica=1, most_waiting=5000, wait_s=5.0)
     room.enter(Guest(), replicas=1, now_s=0.0)
-    crowd = [Passing(room) for _ in range(5000)]
+    crowd = [PassThrough(room) for _ in range(5000)]
     for guest in crowd:
         room.enter(guest, replicas=1, now_s=0.0)
 

@@ -17,7 +17,7 @@ import pytest
 
 from loadbalancer.balancing.balancer import Balancer, Rules
 from loadbalancer.membership.discovery import Discovery, resolver_of
-from loadbalancer.membership.dns_source import Source, read_source
+from loadbalancer.membership.dns_source import DnsSource, read_source
 from servekit.errors.tree import ReplicaMissing, SettingInvalid
 from servekit.wire.address import Address
 from tests.support.clock import FakeClock
@@ -31,19 +31,19 @@ class Zone(asyncio.DatagramProtocol):
 
     Attributes:
         records: texts of records by name and type.
-        asked: how many questions came (count).
+        routable: how many questions came (count).
     """
 
     records: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     failing: bool = False
-    asked: int = 0
+    routable: int = 0
     transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.asked += 1
+        self.routable += 1
         answer = dns.message.make_response(dns.message.from_wire(data))
         answer.flags |= dns.flags.RA
         question = answer.question[0]
@@ -81,7 +81,7 @@ async def test_name_stands_for_every_address_it_has() -> None:
     """Both families, each at the port that was given."""
     zone = Zone({(NAME, "A"): ["10.0.0.1", "10.0.0.2"], (NAME, "AAAA"): ["fd00::1"]})
     async with serving(zone) as resolver:
-        found = await resolver_of(resolver)(Source(NAME, 8000))
+        found = await resolver_of(resolver)(DnsSource(NAME, 8000))
 
     assert found == {Address(host, 8000) for host in ("10.0.0.1", "10.0.0.2", "fd00::1")}
 
@@ -108,7 +108,7 @@ async def test_replicas_join_and_leave_with_the_answer() -> None:
     balancer, changes = empty_balancer(), []
     async with serving(zone) as resolver:
         discovery = Discovery(
-            Source(NAME, 8000), resolver_of(resolver), balancer, lambda: changes.append(1)
+            DnsSource(NAME, 8000), resolver_of(resolver), balancer, lambda: changes.append(1)
         )
         await discovery.once()
         stays = balancer.replicas["10.0.0.2:8000"]
@@ -126,7 +126,7 @@ async def test_model_is_known_while_all_its_replicas_are_replaced() -> None:
     zone = Zone({(NAME, "A"): ["10.0.0.1"]})
     balancer = empty_balancer()
     async with serving(zone) as resolver:
-        discovery = Discovery(Source(NAME, 8000), resolver_of(resolver), balancer, lambda: None)
+        discovery = Discovery(DnsSource(NAME, 8000), resolver_of(resolver), balancer, lambda: None)
         await discovery.once()
         balancer.serves(balancer.replicas["10.0.0.1:8000"], ("m",))
         before = balancer.services["m"]
@@ -136,7 +136,7 @@ async def test_model_is_known_while_all_its_replicas_are_replaced() -> None:
         balancer.serves(balancer.replicas["10.0.0.2:8000"], ("m",))
 
     assert meanwhile is before
-    assert [account.name for account in balancer.services["m"].pool] == ["10.0.0.2:8000"]
+    assert [load.name for load in balancer.services["m"].pool] == ["10.0.0.2:8000"]
 
 
 @pytest.mark.parametrize("what", ["fails", "knows no such name", "has no address"])
@@ -145,7 +145,7 @@ async def test_answer_that_does_not_come_changes_nothing(what: str) -> None:
     zone = Zone({(NAME, "A"): ["10.0.0.1"]})
     balancer = empty_balancer()
     async with serving(zone) as resolver:
-        discovery = Discovery(Source(NAME, 8000), resolver_of(resolver), balancer, lambda: None)
+        discovery = Discovery(DnsSource(NAME, 8000), resolver_of(resolver), balancer, lambda: None)
         assert await discovery.once()
         if what == "fails":
             zone.failing = True
@@ -162,20 +162,20 @@ async def test_answer_that_does_not_come_changes_nothing(what: str) -> None:
 
 async def test_name_is_asked_for_again_at_uneven_times() -> None:
     """Every 5 s, give or take a fifth."""
-    asked: list[float] = []
+    routable: list[float] = []
     clock = FakeClock()
 
-    async def resolve(source: Source) -> frozenset[Address]:
-        asked.append(clock.now())
-        if len(asked) == 50:
+    async def resolve(source: DnsSource) -> frozenset[Address]:
+        routable.append(clock.now())
+        if len(routable) == 50:
             raise asyncio.CancelledError
         raise ReplicaMissing(source.name)
 
-    discovery = Discovery(Source(NAME, 1), resolve, empty_balancer(), lambda: None, again_s=5.0)
+    discovery = Discovery(DnsSource(NAME, 1), resolve, empty_balancer(), lambda: None, again_s=5.0)
     with pytest.raises(asyncio.CancelledError):
         await discovery.run(clock, Random(0))
 
-    pauses = [after - before for before, after in pairwise(asked)]
+    pauses = [after - before for before, after in pairwise(routable)]
     assert all(4.0 <= pause <= 6.0 for pause in pauses)
     assert len(set(pauses)) > 40
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.workload.decision_log import is_decision_log, read_decisions
-from loadbalancer.observe.decision_log import DecisionLog, Logged
+from loadbalancer.observe.decision_log import DecisionLog, LoggedDecision
 from servekit.errors.tree import WorkloadInvalid
 from servekit.routing.decision import Decision
 from servekit.routing.request import RouteRequest
@@ -16,8 +16,8 @@ from tests.loadbalancer.engine import Engine, post, running
 STREAM = b'{"model":"m","prompt":"%s","stream":true}' % (b"lorem ipsum " * 500)
 
 
-def logged(at_s: float = 0.0, outcome: str = "done") -> Logged:
-    return Logged(
+def logged(at_s: float = 0.0, outcome: str = "done") -> LoggedDecision:
+    return LoggedDecision(
         decided_at_s=at_s,
         request=RouteRequest("m", 100, (1, 2, 3, 4, 5)),
         decision=Decision("r0", "latency", "least", (("r0", 0.5), ("r1", None))),

@@ -220,7 +220,7 @@ async def test_full_queue_drops_spans_and_no_request(monkeypatch: pytest.MonkeyP
         async with running(Engine(), tracing=tracing) as (_, port):
             answers = [await post(port) for _ in range(20)]
             async with asyncio.timeout(30.0):
-                await collector.heard.wait()
+                await collector.chunks_received.wait()
         await asyncio.to_thread(tracing.close, 0.1)
 
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)

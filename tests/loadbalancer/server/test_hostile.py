@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from loadbalancer.server.handlers import FrontDesk
-from loadbalancer.workers.shared_stats import Together
-from servekit.relay.client_connection import HEAD_TIMEOUT_S, Front
+from loadbalancer.server.handlers import RequestHandlers
+from loadbalancer.workers.shared_stats import WorkerStats
+from servekit.relay.client_connection import HEAD_TIMEOUT_S, ClientConnection
 from tests.loadbalancer.engine import Engine, post, request, running, talk
 
 
@@ -49,12 +49,12 @@ async def test_slow_loris_is_shown_out() -> None:
     """A head that does not come to its end is answered with 408."""
     async with running(Engine()) as (balancer, _):
         written: list[bytes] = []
-        front = Front(FrontDesk(balancer, Together(balancer)), fronts=set())
-        front.connection_made(_Recording(written))
-        front.data_received(b"POST /v1/completions HTTP/1.1\r\nHost:")
-        front.check(balancer.now() + HEAD_TIMEOUT_S - 1)
+        client = ClientConnection(RequestHandlers(balancer, WorkerStats(balancer)), clients=set())
+        client.connection_made(_Recording(written))
+        client.data_received(b"POST /v1/completions HTTP/1.1\r\nHost:")
+        client.check(balancer.now() + HEAD_TIMEOUT_S - 1)
         assert written == []
-        front.check(balancer.now() + HEAD_TIMEOUT_S + 1)
+        client.check(balancer.now() + HEAD_TIMEOUT_S + 1)
 
     assert written[0].startswith(b"HTTP/1.1 408")
 
@@ -90,4 +90,4 @@ async def test_mutated_requests_never_crash_or_hang() -> None:
             writer.close()
 
         assert (await post(port)).startswith(b"HTTP/1.1 200")
-        assert balancer.replicas["r0"].account.in_flight == 0
+        assert balancer.replicas["r0"].load.in_flight == 0

@@ -10,7 +10,7 @@ import pytest
 
 from loadbalancer.balancing.admission import Admission
 from loadbalancer.balancing.balancer import Balancer, Rules
-from loadbalancer.membership.reloading import Watched, apply_fleet
+from loadbalancer.membership.reloading import WatchedFile, apply_fleet
 from loadbalancer.server.keys import read_keys
 from loadbalancer.server.request_info import read_request
 from servekit.errors.tree import FleetInvalid, ReplicaMissing
@@ -85,7 +85,7 @@ def test_file_that_is_not_valid_changes_nothing(tmp_path: Path) -> None:
         tried.append("once")
         raise FleetInvalid("no replica")
 
-    watched = Watched(tmp_path / "fleet.yaml", reread)
+    watched = WatchedFile(tmp_path / "fleet.yaml", reread)
 
     assert not watched.reload()
     assert tried == ["once"]
@@ -190,8 +190,8 @@ async def test_keys_guard_everything_that_tells_something() -> None:
     close = b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%b\r\n"
 
     async def statuses(port: int, line: bytes, paths: list[str]) -> set[bytes]:
-        asked = [b"GET " + path.encode() + close % line for path in paths]
-        return {(await talk(port, ask))[9:12] for ask in asked}
+        routable = [b"GET " + path.encode() + close % line for path in paths]
+        return {(await talk(port, ask))[9:12] for ask in routable}
 
     ring = read_keys(hashlib.sha256(b"k").hexdigest(), "keys")
     async with running(Engine(), keys=ring) as (_, port):
@@ -246,13 +246,13 @@ async def test_replica_is_asked_again_as_soon_as_its_rest_is_over() -> None:
     clock = FakeClock()
     balancer = Balancer(Rules(policy="queue"), Random(0), clock.now)
     replica = balancer.add("r", "http://127.0.0.1:1", ("m",))
-    asked = read_request(balancer, {}, b'{"model":"m"}')
+    routable = read_request(balancer, {}, b'{"model":"m"}')
     balancer.refused(replica, {b"retry-after": b"2"})
 
     clock.advance(0.5)
     with pytest.raises(ReplicaMissing) as refused:
-        balancer.choose(asked, (), clock.now())
+        balancer.choose(routable, (), clock.now())
     clock.advance(1.5)
 
     assert refused.value.retry_after_s == 1.5
-    assert balancer.choose(asked, (), clock.now()).replica == "r"
+    assert balancer.choose(routable, (), clock.now()).replica == "r"

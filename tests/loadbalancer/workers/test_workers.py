@@ -7,46 +7,46 @@ from random import Random
 from loadbalancer.balancing.balancer import Balancer, Rules
 from loadbalancer.observe.exposition import exposition
 from loadbalancer.workers.shared_counts import SharedCounts
-from loadbalancer.workers.shared_stats import ROOM_BYTES, Board, Together, bury
+from loadbalancer.workers.shared_stats import ROOM_BYTES, SharedStats, WorkerStats, discard_worker
 from loadbalancer.workers.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
-from servekit.routing.load_tracker import InFlight, Ledger, Pool
+from servekit.routing.load_tracker import InFlight, LoadTracker, Pool
 
 
 def test_worker_sees_what_another_process_has_in_flight() -> None:
     """And its own requests are not counted twice."""
     shared = SharedCounts(workers=2)
-    ledger = Ledger(period_s=1.0)
-    account = ledger.account("a")
+    tracker = LoadTracker(period_s=1.0)
+    load = tracker.load_of("a")
     child = os.fork()
     if child == 0:
         shared.become(1)
         for _ in range(3):
-            ledger.begin(account)
-        shared.publish(account)
+            tracker.begin(load)
+        shared.publish(load)
         os._exit(0)
     os.waitpid(child, 0)
     shared.become(0)
-    ledger.begin(account)
-    shared.publish(account)
+    tracker.begin(load)
+    shared.publish(load)
 
-    shared.refresh(Pool([account]))
+    shared.refresh(Pool([load]))
 
-    assert (account.in_flight, account.elsewhere, account.ours) == (1, 3, 4)
+    assert (load.in_flight, load.other_workers, load.ours) == (1, 3, 4)
 
 
 def test_successor_of_a_worker_starts_from_nothing() -> None:
     """What a worker that died had in flight ended with it."""
     shared = SharedCounts(workers=2)
-    account = Ledger(period_s=1.0).account("a")
-    account.in_flight = 7
+    load = LoadTracker(period_s=1.0).load_of("a")
+    load.in_flight = 7
     shared.become(1)
-    shared.publish(account)
+    shared.publish(load)
     shared.become(1)
     shared.become(0)
 
-    shared.refresh(Pool([account]))
+    shared.refresh(Pool([load]))
 
-    assert account.elsewhere == 0
+    assert load.other_workers == 0
 
 
 async def test_limit_holds_for_all_workers_together() -> None:
@@ -74,7 +74,7 @@ class Worker:
         rules = Rules(policy="queue", most_in_flight=2)
         self.shared = shared
         self.balancer = Balancer(rules, Random(0), lambda: 5.0, shared)
-        self.account = self.balancer.add("r", "http://127.0.0.1:1", ("m",)).account
+        self.load = self.balancer.add("r", "http://127.0.0.1:1", ("m",)).load
         self.room = self.balancer.services["m"].admission
 
 
@@ -87,8 +87,8 @@ class Guest:
 
     def admitted(self, waited_s: float) -> None:
         del waited_s
-        self.held = self.worker.balancer.ledger.begin(self.worker.account)
-        self.worker.shared.publish(self.worker.account)
+        self.held = self.worker.balancer.tracker.begin(self.worker.load)
+        self.worker.shared.publish(self.worker.load)
 
     def turned_away(self, why: str) -> None:
         raise AssertionError(why)
@@ -96,30 +96,30 @@ class Guest:
 
 def test_post_is_what_was_posted_last_and_whole() -> None:
     """One that is too long is not taken, and what was there stays."""
-    board = Board(workers=2)
-    assert board.read(0) is None
+    shared_stats = SharedStats(workers=2)
+    assert shared_stats.read(0) is None
     for message in (b"a" * 1000, b"b", b"c" * 10):
-        assert board.post(0, message)
+        assert shared_stats.post(0, message)
 
-    assert board.read(0) == b"c" * 10
-    assert board.read(1) is None
-    assert not board.post(0, b"d" * ROOM_BYTES)
-    assert board.read(0) == b"c" * 10
+    assert shared_stats.read(0) == b"c" * 10
+    assert shared_stats.read(1) is None
+    assert not shared_stats.post(0, b"d" * ROOM_BYTES)
+    assert shared_stats.read(0) == b"c" * 10
 
 
 async def test_workers_are_added_up() -> None:
     """Counts, histograms and requests in flight; decisions are in the order they were made."""
-    board = Board(workers=2)
+    shared_stats = SharedStats(workers=2)
     workers = [Balancer(Rules(policy="queue"), Random(0), lambda: 5.0) for _ in range(2)]
     for number, balancer in enumerate(workers):
         replica = balancer.add("r", "http://127.0.0.1:1", ("m",))
-        balancer.ledger.begin(replica.account)
+        balancer.tracker.begin(replica.load)
         balancer.telemetry.requests["r", "done"] += 10 + number
         balancer.telemetry.refusals[503] += 1
         balancer.telemetry.ttft_s.observe(0.1)
-        Together(balancer, board, number).post()
+        WorkerStats(balancer, shared_stats, number).post()
 
-    text = exposition(Together(workers[0], board, 0).snapshot()).decode()
+    text = exposition(WorkerStats(workers[0], shared_stats, 0).snapshot()).decode()
 
     assert 'servekit_lb_requests_total{outcome="done",replica="r"} 21.0' in text
     assert 'servekit_lb_refusals_total{status="503"} 2.0' in text
@@ -130,19 +130,19 @@ async def test_workers_are_added_up() -> None:
 
 async def test_successor_counts_on_from_what_the_dead_left() -> None:
     """And what that had in flight is in flight no more."""
-    board = Board(workers=2)
+    shared_stats = SharedStats(workers=2)
     dead, other, successor = (
         Balancer(Rules(policy="queue"), Random(0), lambda: 5.0) for _ in range(3)
     )
-    dead.ledger.begin(dead.add("r", "http://127.0.0.1:1", ("m",)).account)
+    dead.tracker.begin(dead.add("r", "http://127.0.0.1:1", ("m",)).load)
     dead.telemetry.requests["r", "done"] += 7
     dead.telemetry.refusals[404] += 3
-    Together(dead, board, 0).post()
+    WorkerStats(dead, shared_stats, 0).post()
     other.add("r", "http://127.0.0.1:1", ("m",))
 
-    bury(board, 0)
-    meanwhile = Together(other, board, 1).snapshot()
-    Together(successor, board, 0).resume()
+    discard_worker(shared_stats, 0)
+    meanwhile = WorkerStats(other, shared_stats, 1).snapshot()
+    WorkerStats(successor, shared_stats, 0).resume()
 
     assert meanwhile.requests == {("r", "done"): 7}
     assert meanwhile.replicas["r"].in_flight == 0

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from servekit.relay.client_connection import (
     LINGER_AT_MOST_S,
     LINGER_S,
-    Client,
-    Exchange,
-    Front,
-    Limits,
+    ClientConnection,
+    ConnectionLimits,
+    RelayedRequest,
+    Responder,
 )
-from servekit.relay.heads import RequestHead
-from servekit.relay.responses import Answer, refuse
+from servekit.relay.heads import HttpRequestHead
+from servekit.relay.responses import LocalResponse, refuse
 from tests.support.clock import FakeClock
 
 POST = b"POST /v1/x HTTP/1.1\r\nHost: e\r\nContent-Length: 2\r\n\r\n{}"
@@ -43,7 +43,7 @@ class Wire(asyncio.Transport):
 class Waiting:
     """An exchange of which nothing is heard."""
 
-    heard: int = 0
+    chunks_received: int = 0
     keep_alive: bool = True
     bodiless: bool = False
     happened: list[str] = field(default_factory=list)
@@ -69,9 +69,9 @@ class House:
     """Lets everybody in, but for what is refused."""
 
     clock: FakeClock
-    refused: Answer | None = None
-    limits: Limits = field(
-        default_factory=lambda: Limits(idle_timeout_s=75.0, answer_timeout_s=300.0)
+    refused: LocalResponse | None = None
+    limits: ConnectionLimits = field(
+        default_factory=lambda: ConnectionLimits(idle_timeout_s=75.0, answer_timeout_s=300.0)
     )
     draining: bool = False
     exchange: Waiting = field(default_factory=Waiting)
@@ -79,31 +79,31 @@ class House:
     def now(self) -> float:
         return self.clock.now()
 
-    def admit(self, head: RequestHead) -> Answer | None:
+    def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         del head
         return self.refused
 
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Exchange:
+    def serve(self, client: Responder, head: HttpRequestHead, body: bytes) -> RelayedRequest:
         del client, head, body
         return self.exchange
 
 
-def visited(refused: Answer | None = None) -> tuple[Front, Wire, House]:
+def visited(refused: LocalResponse | None = None) -> tuple[ClientConnection, Wire, House]:
     """Return a front that somebody has connected to."""
     house = House(FakeClock(), refused)
-    front, wire = Front(house, set()), Wire()
-    front.connection_made(wire)
-    return front, wire, house
+    client, wire = ClientConnection(house, set()), Wire()
+    client.connection_made(wire)
+    return client, wire, house
 
 
 def test_client_that_reads_no_more_is_not_the_engines_fault() -> None:
     """We stop reading for its sake; that silence is its own."""
-    front, wire, house = visited()
-    front.data_received(POST)
-    front.pause_writing()
+    client, wire, house = visited()
+    client.data_received(POST)
+    client.pause_writing()
 
     house.clock.advance(301.0)
-    front.check(house.now())
+    client.check(house.now())
 
     assert wire.ended == "aborted"
     assert house.exchange.happened == ["started", "paused"]
@@ -111,13 +111,13 @@ def test_client_that_reads_no_more_is_not_the_engines_fault() -> None:
 
 def test_client_that_reads_again_is_waited_for() -> None:
     """From then on it is the engine that is silent."""
-    front, wire, house = visited()
-    front.data_received(POST)
-    front.pause_writing()
-    front.resume_writing()
+    client, wire, house = visited()
+    client.data_received(POST)
+    client.pause_writing()
+    client.resume_writing()
 
     house.clock.advance(301.0)
-    front.check(house.now())
+    client.check(house.now())
 
     assert wire.ended == ""
     assert house.exchange.happened == ["started", "paused", "resumed", "timed out"]
@@ -125,29 +125,29 @@ def test_client_that_reads_again_is_waited_for() -> None:
 
 def test_end_of_an_answer_that_nobody_reads_is_not_kept_for_ever() -> None:
     """Closing would wait until it is read."""
-    front, wire, house = visited()
-    front.data_received(POST)
-    front.pause_writing()
-    front.relayed(keep_alive=True)
+    client, wire, house = visited()
+    client.data_received(POST)
+    client.pause_writing()
+    client.relayed(keep_alive=True)
 
     house.clock.advance(76.0)
-    front.check(house.now())
+    client.check(house.now())
 
     assert wire.ended == "aborted"
 
 
 def test_refused_client_is_listened_to_until_it_is_done() -> None:
     """Whoever sends a large body reads the answer after it; a reset would lose it."""
-    front, wire, house = visited(refuse(413, "too large"))
-    front.data_received(POST)
+    client, wire, house = visited(refuse(413, "too large"))
+    client.data_received(POST)
     for _ in range(10):
         house.clock.advance(0.9 * LINGER_S)
-        front.data_received(b"x" * 1000)
-        front.check(house.now())
+        client.data_received(b"x" * 1000)
+        client.check(house.now())
     assert wire.ended == ""
 
     house.clock.advance(1.1 * LINGER_S)
-    front.check(house.now())
+    client.check(house.now())
 
     assert wire.ended == "aborted"
     assert wire.written.count(b"HTTP/1.1") == 1
@@ -155,22 +155,22 @@ def test_refused_client_is_listened_to_until_it_is_done() -> None:
 
 def test_refused_client_that_does_not_stop_is_left() -> None:
     """A body without an end is not read without an end."""
-    front, wire, house = visited(refuse(413, "too large"))
-    front.data_received(POST)
+    client, wire, house = visited(refuse(413, "too large"))
+    client.data_received(POST)
     while house.now() <= LINGER_AT_MOST_S:
         assert wire.ended == ""
         house.clock.advance(0.9 * LINGER_S)
-        front.data_received(b"x" * 1000)
-        front.check(house.now())
+        client.data_received(b"x" * 1000)
+        client.check(house.now())
 
     assert wire.ended == "aborted"
 
 
 def test_refusal_of_a_head_request_has_no_body() -> None:
     """Its length is told, and the body does not come."""
-    front, wire, _ = visited(refuse(405, "no"))
+    client, wire, _ = visited(refuse(405, "no"))
 
-    front.data_received(b"HEAD /v1/x HTTP/1.1\r\nHost: e\r\n\r\n")
+    client.data_received(b"HEAD /v1/x HTTP/1.1\r\nHost: e\r\n\r\n")
 
     assert b"content-length: " in wire.written
     assert wire.written.endswith(b"\r\n\r\n")
@@ -179,8 +179,8 @@ def test_refusal_of_a_head_request_has_no_body() -> None:
 def test_only_who_knows_of_it_is_told_to_continue() -> None:
     """HTTP/1.0 has no 100, and would take it for the answer."""
     for version, told in ((b"1.1", b"HTTP/1.1 100 Continue\r\n\r\n"), (b"1.0", b"")):
-        front, wire, _ = visited()
-        front.data_received(
+        client, wire, _ = visited()
+        client.data_received(
             b"POST /v1/x HTTP/%b\r\nHost: e\r\nExpect: 100-continue\r\n"
             b"Content-Length: 2\r\n\r\n" % version
         )
@@ -189,15 +189,15 @@ def test_only_who_knows_of_it_is_told_to_continue() -> None:
 
 def test_silence_of_an_engine_begins_when_it_has_the_request() -> None:
     """Not while the request waited for room, or was tried elsewhere."""
-    front, _, house = visited()
-    front.data_received(POST)
+    client, _, house = visited()
+    client.data_received(POST)
     house.clock.advance(299.0)
-    front.wait_anew()
+    client.wait_anew()
 
     house.clock.advance(299.0)
-    front.check(house.now())
+    client.check(house.now())
     assert house.exchange.happened == ["started"]
 
     house.clock.advance(2.0)
-    front.check(house.now())
+    client.check(house.now())
     assert house.exchange.happened == ["started", "timed out"]

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from servekit.relay.engine_connection import Connection
+from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.framing import Framing
-from servekit.relay.heads import ResponseHead
+from servekit.relay.heads import HttpResponseHead
 
 
 class Wire(asyncio.Transport):
@@ -27,10 +27,10 @@ class Wire(asyncio.Transport):
 class SlowSink:
     """Stops reading at the first piece, as a client does that does not keep up."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
 
-    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+    def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         del head, piece, framing
         self._connection.pause()
 
@@ -46,8 +46,8 @@ class SlowSink:
 
 def test_connection_that_was_paused_is_read_again_once_it_is_idle() -> None:
     """Whoever uses it next must not wait for a slow client of the answer before."""
-    idle: list[Connection] = []
-    connection = Connection(idle.append)
+    idle: list[EngineConnection] = []
+    connection = EngineConnection(idle.append)
     wire = Wire()
     connection.connection_made(wire)
     connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", SlowSink(connection))

@@ -30,7 +30,9 @@ async def test_the_kernel_asks_after_engines_and_clients() -> None:
 
     own = listening.listen("127.0.0.1", 0)
     server = await asyncio.start_server(serve, sock=own)
-    there = upstream_pool.Upstream(read_address(f"http://127.0.0.1:{own.getsockname()[1]}"), 5.0)
+    there = upstream_pool.UpstreamPool(
+        read_address(f"http://127.0.0.1:{own.getsockname()[1]}"), 5.0
+    )
 
     connection = await there.connect()
     engine = watched(connection.transport.get_extra_info("socket"))

@@ -3,7 +3,7 @@
 import time
 from random import Random
 
-from servekit.routing.load_tracker import Ledger, Pool
+from servekit.routing.load_tracker import LoadTracker, Pool
 from servekit.routing.registry import POLICY_NAMES, policy_named
 from servekit.routing.request import RouteRequest
 
@@ -13,8 +13,8 @@ ROUNDS = 7
 
 def seconds(name: str, replicas: int) -> float:
     """Return the CPU time of one choice by the policy *name*, the best of some rounds."""
-    ledger = Ledger(period_s=0.2)
-    pool = Pool(ledger.account(f"r{number}") for number in range(replicas))
+    tracker = LoadTracker(period_s=0.2)
+    pool = Pool(tracker.load_of(f"r{number}") for number in range(replicas))
     policy = policy_named(name, Random(0))
     best = float("inf")
     for _ in range(ROUNDS):
@@ -22,13 +22,13 @@ def seconds(name: str, replicas: int) -> float:
         for number in range(CHOICES):
             request = RouteRequest("m", 18)
             now_s = float(number)
-            account = pool.named(policy.choose(request, pool, now_s).replica)
-            assert account is not None
-            policy.sent(request, account, now_s)
-            held = ledger.begin(account, request.prompt_tokens)
-            ledger.first_byte(held)
-            policy.answered(request, account, 0.01 + number % 7 * 0.001)
-            ledger.end(held)
+            replica = pool.named(policy.choose(request, pool, now_s).replica)
+            assert replica is not None
+            policy.sent(request, replica, now_s)
+            held = tracker.begin(replica, request.prompt_tokens)
+            tracker.first_byte(held)
+            policy.answered(request, replica, 0.01 + number % 7 * 0.001)
+            tracker.end(held)
         best = min(best, (time.process_time() - begun_s) / CHOICES)
     return best
 

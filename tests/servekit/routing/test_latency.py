@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.routing.latency import FORGETTING, PRIOR, Paces, TtftModel
+from servekit.routing.latency import FORGETTING, PRIOR, SpeedRatios, TtftModel
 
 SCALES = (1.0, 1e-3, 1e-3, 0.1)
 
@@ -73,36 +73,36 @@ def test_model_learns_what_the_textbook_does(
 )
 def test_paces_stay_around_one(seen: list[tuple[str, float, float, bool]]) -> None:
     """They compare replicas: whoever came or was forgotten, their geometric mean is 1."""
-    paces = Paces()
+    speed_ratios = SpeedRatios()
     known: set[str] = set()
     for replica, expected_s, ttft_s, forgotten in seen:
-        paces.observe(replica, expected_s, ttft_s)
+        speed_ratios.observe(replica, expected_s, ttft_s)
         known.add(replica)
         if forgotten:
-            paces.forget(replica)
+            speed_ratios.forget(replica)
             known.discard(replica)
 
-    assert math.isclose(math.prod(paces.of(replica) for replica in known), 1.0, rel_tol=1e-9)
-    assert paces.of("stranger") == 1.0
+    assert math.isclose(math.prod(speed_ratios.of(replica) for replica in known), 1.0, rel_tol=1e-9)
+    assert speed_ratios.of("stranger") == 1.0
 
 
 def test_paces_stand_a_prediction_that_always_errs() -> None:
     """What all replicas share drifts for ever and must not over- or underflow."""
-    paces = Paces()
+    speed_ratios = SpeedRatios()
     for _ in range(50_000):
-        paces.observe("a", 60.0, 0.001)
-        paces.observe("b", 60.0, 0.001)
+        speed_ratios.observe("a", 60.0, 0.001)
+        speed_ratios.observe("b", 60.0, 0.001)
 
-    assert math.isclose(paces.of("a"), paces.of("b"), rel_tol=0.05)
+    assert math.isclose(speed_ratios.of("a"), speed_ratios.of("b"), rel_tol=0.05)
 
 
 def test_late_answers_move_a_pace_less() -> None:
     """A hundred answers that were all sent before the first of them came are worth a few."""
-    prompt, late = Paces(), Paces()
+    prompt, late = SpeedRatios(), SpeedRatios()
     for _ in range(100):
-        for paces, missed in ((prompt, 1.0), (late, 100.0)):
-            paces.observe("a", 1.0, 2.0, missed)
-            paces.observe("b", 1.0, 1.0, missed)
+        for speed_ratios, missed in ((prompt, 1.0), (late, 100.0)):
+            speed_ratios.observe("a", 1.0, 2.0, missed)
+            speed_ratios.observe("b", 1.0, 1.0, missed)
 
     assert prompt.of("a") / prompt.of("b") > 3.0
     assert 1.0 < late.of("a") / late.of("b") < 1.1
@@ -110,18 +110,18 @@ def test_late_answers_move_a_pace_less() -> None:
 
 def test_slower_replica_is_known_by_its_pace() -> None:
     """Twice as slow as the other, after as many answers of each."""
-    model, paces = TtftModel(), Paces()
+    model, speed_ratios = TtftModel(), SpeedRatios()
     for number in range(2000):
         held = number % 50
         for replica, factor in (("fast", 1.0), ("slow", 2.0)):
-            pace = paces.of(replica)
+            speed_ratio = speed_ratios.of(replica)
             ttft_s = factor * (0.01 + 0.001 * held)
-            paces.observe(replica, pace * predicted(model, 100, 0, held), ttft_s)
-            model.learn(100, 0, held, ttft_s / pace)
+            speed_ratios.observe(replica, speed_ratio * predicted(model, 100, 0, held), ttft_s)
+            model.learn(100, 0, held, ttft_s / speed_ratio)
 
-    assert math.isclose(paces.of("slow") / paces.of("fast"), 2.0, rel_tol=0.02)
+    assert math.isclose(speed_ratios.of("slow") / speed_ratios.of("fast"), 2.0, rel_tol=0.02)
     for held in (0, 49):
         expected = 0.01 + 0.001 * held
         assert math.isclose(
-            paces.of("fast") * predicted(model, 100, 0, held), expected, rel_tol=0.03
+            speed_ratios.of("fast") * predicted(model, 100, 0, held), expected, rel_tol=0.03
         )

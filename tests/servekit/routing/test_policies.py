@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from servekit.errors.tree import PolicyUnknown
 from servekit.metrics.engine_load import EngineLoad
-from servekit.routing.load_tracker import Ledger, Pool
+from servekit.routing.load_tracker import LoadTracker, Pool
 from servekit.routing.registry import POLICY_NAMES, policy_named
 from servekit.routing.request import RouteRequest
 
 ASK = RouteRequest(model="m", prompt_tokens=100, blocks=(1, 2, 3), session="s")
 
 
-def pool_of(ledger: Ledger, count: int) -> Pool:
-    return Pool(ledger.account(f"r{number}") for number in range(count))
+def pool_of(tracker: LoadTracker, count: int) -> Pool:
+    return Pool(tracker.load_of(f"r{number}") for number in range(count))
 
 
 def picks(name: str, pool: Pool, times: int, now_s: float = 0.0) -> Counter[str]:
@@ -39,12 +39,12 @@ def test_policy_picks_one_of_the_candidates(
     name: str, size: int, loads: list[tuple[int, int, int, float]], now_s: float, seed: int
 ) -> None:
     """Whatever is known of the replicas: the choice is a candidate, and among the scores."""
-    ledger = Ledger(period_s=1.0)
-    pool = pool_of(ledger, size)
+    tracker = LoadTracker(period_s=1.0)
+    pool = pool_of(tracker, size)
     for number, waiting, at_s, usage in loads:
-        ledger.begin(ledger.account(f"r{number}"), prompt_tokens=waiting * 100)
+        tracker.begin(tracker.load_of(f"r{number}"), prompt_tokens=waiting * 100)
         load = EngineLoad(running=3, waiting=waiting, kv_usage=usage)
-        ledger.polled(f"r{number}", load, float(at_s))
+        tracker.polled(f"r{number}", load, float(at_s))
     policy = policy_named(name, Random(seed))
 
     for _ in range(3):
@@ -61,14 +61,14 @@ def test_policy_picks_one_of_the_candidates(
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_same_seed_makes_the_same_choices(name: str) -> None:
     """A simulation can be repeated."""
-    first = [picks(name, pool_of(Ledger(1.0), 9), 50) for _ in range(2)]
+    first = [picks(name, pool_of(LoadTracker(1.0), 9), 50) for _ in range(2)]
 
     assert first[0] == first[1]
 
 
 def test_round_robin_takes_turns_per_model() -> None:
     """A model's turns do not depend on other models' traffic."""
-    pool = pool_of(Ledger(1.0), 2)
+    pool = pool_of(LoadTracker(1.0), 2)
     policy = policy_named("round-robin", Random(0))
     models = ["m", "other", "m", "m", "other"]
 
@@ -79,19 +79,19 @@ def test_round_robin_takes_turns_per_model() -> None:
 
 def test_least_waiting_herds_onto_the_first_while_nobody_queues() -> None:
     """The seed's rule to the letter: this is what is wrong with it."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 3)
-    for account in pool:
-        ledger.polled(account.name, EngineLoad(running=100, waiting=0), 0.0)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 3)
+    for replica in pool:
+        tracker.polled(replica.name, EngineLoad(running=100, waiting=0), 0.0)
 
     assert picks("least-waiting", pool, 30) == {"r0": 30}
 
 
 def test_least_waiting_passes_over_a_replica_without_metrics() -> None:
     """Unknown is not zero: a replica that could not be scraped is not the emptiest."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    ledger.polled("r1", EngineLoad(waiting=7), 0.0)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    tracker.polled("r1", EngineLoad(waiting=7), 0.0)
 
     assert picks("least-waiting", pool, 5) == {"r1": 5}
     assert picks("least-waiting", pool, 5, now_s=99.0) == {"r0": 5}
@@ -100,7 +100,7 @@ def test_least_waiting_passes_over_a_replica_without_metrics() -> None:
 @pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue"])
 def test_ties_are_broken_by_chance(name: str) -> None:
     """Equal replicas share what arrives between two polls."""
-    counts = picks(name, pool_of(Ledger(1.0), 4), 400)
+    counts = picks(name, pool_of(LoadTracker(1.0), 4), 400)
 
     assert min(counts.values()) > 60
     assert len(counts) == 4
@@ -109,18 +109,18 @@ def test_ties_are_broken_by_chance(name: str) -> None:
 @pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue"])
 def test_our_own_requests_count_at_once(name: str) -> None:
     """No poll has to come for a request in flight to be seen."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    ledger.begin(pool[0])
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    tracker.begin(pool[0])
 
     assert picks(name, pool, 20) == {"r1": 20}
 
 
 def test_queue_avoids_a_replica_that_others_load() -> None:
     """What the engine holds beyond our own requests counts, while the poll is fresh."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    ledger.polled("r0", EngineLoad(running=9, waiting=0), 0.0)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    tracker.polled("r0", EngineLoad(running=9, waiting=0), 0.0)
 
     assert picks("queue", pool, 20) == {"r1": 20}
     assert len(picks("queue", pool, 50, now_s=9.0)) == 2
@@ -128,40 +128,40 @@ def test_queue_avoids_a_replica_that_others_load() -> None:
 
 def test_queue_gives_a_slow_replica_less() -> None:
     """With four requests each, the one that drains them faster is next."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    for account, tokens in zip(pool, (100, 160), strict=True):
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    for replica, tokens in zip(pool, (100, 160), strict=True):
         for _ in range(4):
-            ledger.begin(account)
-        ledger.polled(account.name, EngineLoad(running=4, generation_tokens=0), 0.0)
-        ledger.polled(account.name, EngineLoad(running=4, generation_tokens=tokens), 1.0)
+            tracker.begin(replica)
+        tracker.polled(replica.name, EngineLoad(running=4, generation_tokens=0), 0.0)
+        tracker.polled(replica.name, EngineLoad(running=4, generation_tokens=tokens), 1.0)
 
     assert picks("queue", pool, 20, now_s=1.0) == {"r1": 20}
 
 
 def test_queue_avoids_a_long_prompt_that_is_being_read() -> None:
     """One request with a prompt of 50,000 tokens weighs more than three short ones."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    long = ledger.begin(pool[0], prompt_tokens=50_000)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    long = tracker.begin(pool[0], prompt_tokens=50_000)
     for _ in range(3):
-        ledger.begin(pool[1], prompt_tokens=10)
+        tracker.begin(pool[1], prompt_tokens=10)
 
     assert picks("queue", pool, 20) == {"r1": 20}
-    ledger.first_byte(long)
+    tracker.first_byte(long)
     assert picks("queue", pool, 20) == {"r0": 20}
 
 
 def test_full_caches_do_not_send_everything_to_the_slowest() -> None:
     """Fast replicas fill theirs first; the slow one still gets what it can drain."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    for account, tokens, usage in zip(pool, (100, 300), (0.5, 0.95), strict=True):
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    for replica, tokens, usage in zip(pool, (100, 300), (0.5, 0.95), strict=True):
         for _ in range(4):
-            ledger.begin(account)
+            tracker.begin(replica)
         for at_s, generated in ((0.0, 0), (1.0, tokens)):
             load = EngineLoad(running=4, kv_usage=usage, generation_tokens=generated)
-            ledger.polled(account.name, load, at_s)
+            tracker.polled(replica.name, load, at_s)
 
     for name in ("queue", "prefix"):
         assert picks(name, pool, 20, now_s=1.0) == {"r1": 20}
@@ -169,7 +169,7 @@ def test_full_caches_do_not_send_everything_to_the_slowest() -> None:
 
 def test_p2c_looks_at_two_of_a_thousand() -> None:
     """The cost of a choice does not grow with the fleet."""
-    decision = policy_named("p2c", Random(0)).choose(ASK, pool_of(Ledger(1.0), 1000), 0.0)
+    decision = policy_named("p2c", Random(0)).choose(ASK, pool_of(LoadTracker(1.0), 1000), 0.0)
 
     assert len(decision.scores) == 2
 
@@ -186,7 +186,7 @@ def conversation(turns: int) -> RouteRequest:
 
 def test_prefix_returns_to_the_replica_that_read_the_beginning() -> None:
     """A conversation's next turn finds its cache."""
-    pool = pool_of(Ledger(1.0), 4)
+    pool = pool_of(LoadTracker(1.0), 4)
     policy = policy_named("prefix", Random(0))
     policy.sent(conversation(3), pool[2], 0.0)
 
@@ -197,19 +197,19 @@ def test_prefix_returns_to_the_replica_that_read_the_beginning() -> None:
 
 def test_prefix_leaves_an_overloaded_replica() -> None:
     """A cache is not worth waiting behind twenty others."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
     policy = policy_named("prefix", Random(0))
     policy.sent(conversation(3), pool[0], 0.0)
     for _ in range(20):
-        ledger.begin(pool[0])
+        tracker.begin(pool[0])
 
     assert policy.choose(conversation(4), pool, 0.0).replica == "r1"
 
 
 def test_prefix_finds_its_replica_among_a_thousand() -> None:
     """A sample of a large fleet is completed by those that know the prompt."""
-    pool = pool_of(Ledger(1.0), 1000)
+    pool = pool_of(LoadTracker(1.0), 1000)
     policy = policy_named("prefix", Random(0))
     policy.sent(conversation(3), pool[777], 0.0)
 
@@ -221,7 +221,7 @@ def test_prefix_finds_its_replica_among_a_thousand() -> None:
 
 def test_restarted_replica_has_lost_its_prefixes() -> None:
     """What is forgotten attracts nobody."""
-    pool = pool_of(Ledger(1.0), 2)
+    pool = pool_of(LoadTracker(1.0), 2)
     policy = policy_named("prefix", Random(0))
     policy.sent(conversation(3), pool[0], 0.0)
     policy.forget("r0")
@@ -231,8 +231,8 @@ def test_restarted_replica_has_lost_its_prefixes() -> None:
 
 def test_session_stays_when_other_replicas_come_and_go() -> None:
     """Only the sessions of the replica that left move."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 5)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 5)
     policy = policy_named("session", Random(0))
     sessions = [RouteRequest(session=f"user-{number}") for number in range(200)]
     before = [policy.choose(s, pool, 0.0).replica for s in sessions]
@@ -245,12 +245,12 @@ def test_session_stays_when_other_replicas_come_and_go() -> None:
 
 def test_session_spills_over_when_its_home_is_full() -> None:
     """One hot session does not drown one replica."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 3)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 3)
     policy = policy_named("session", Random(0))
     home = policy.choose(ASK, pool, 0.0).replica
     for _ in range(30):
-        ledger.begin(ledger.account(home))
+        tracker.begin(tracker.load_of(home))
 
     decision = policy.choose(ASK, pool, 0.0)
 
@@ -260,13 +260,13 @@ def test_session_spills_over_when_its_home_is_full() -> None:
 
 def test_latency_learns_which_replica_is_slow() -> None:
     """Ten slow answers teach it; the prior alone would call them equal."""
-    pool = pool_of(Ledger(1.0), 2)
+    pool = pool_of(LoadTracker(1.0), 2)
     policy = policy_named("latency", Random(0))
     for number in range(20):
         request = RouteRequest(prompt_tokens=1000)
-        account = pool[number % 2]
-        policy.sent(request, account, 0.0)
-        policy.answered(request, account, 0.5 if account.name == "r0" else 0.1)
+        replica = pool[number % 2]
+        policy.sent(request, replica, 0.0)
+        policy.answered(request, replica, 0.5 if replica.name == "r0" else 0.1)
 
     chosen = Counter(
         policy.choose(RouteRequest(prompt_tokens=1000), pool, 0.0).replica for _ in range(1000)
@@ -279,9 +279,9 @@ def test_latency_learns_which_replica_is_slow() -> None:
 
 def test_prefix_remembers_as_much_as_the_engine_says_it_keeps() -> None:
     """A replica with room for 20 blocks has forgotten the first of two conversations."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
-    ledger.polled("r0", EngineLoad(running=0, waiting=0, kv_tokens=20 * 128), 0.0)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
+    tracker.polled("r0", EngineLoad(running=0, waiting=0, kv_tokens=20 * 128), 0.0)
     other = RouteRequest(prompt_tokens=2560, blocks=tuple(range(100, 120)))
     for name in ("prefix", "latency"):
         policy = policy_named(name, Random(0))
@@ -298,32 +298,32 @@ def test_prefix_remembers_as_much_as_the_engine_says_it_keeps() -> None:
         assert known < forgotten
 
 
-def busy_pool(ledger: Ledger) -> Pool:
+def busy_pool(tracker: LoadTracker) -> Pool:
     """Two replicas that take 80 steps a second, each with ten requests of 5,000 tokens."""
-    pool = pool_of(ledger, 2)
-    for account in pool:
+    pool = pool_of(tracker, 2)
+    for replica in pool:
         for _ in range(10):
-            ledger.begin(account, prompt_tokens=5000)
+            tracker.begin(replica, prompt_tokens=5000)
         for at_s, tokens in ((0.0, 0), (1.0, 800)):
             load = EngineLoad(
                 running=10, waiting=0, kv_usage=0.5, kv_tokens=10**8, generation_tokens=tokens
             )
-            ledger.polled(account.name, load, at_s)
+            tracker.polled(replica.name, load, at_s)
     return pool
 
 
 def test_latency_sends_a_few_at_a_time_where_every_step_reads_a_prompt() -> None:
     """Two hundred prompts a second and eighty steps: one follows the other, for a while."""
-    pool = busy_pool(Ledger(period_s=100.0))
+    pool = busy_pool(LoadTracker(period_s=100.0))
     policy = policy_named("latency", Random(0))
     ask = RouteRequest(prompt_tokens=10)
     chosen = []
     for number in range(2000):
         now_s = 1.0 + number / 200
         decision = policy.choose(ask, pool, now_s)
-        account = pool.named(decision.replica)
-        assert account is not None
-        policy.sent(ask, account, now_s)
+        replica = pool.named(decision.replica)
+        assert replica is not None
+        policy.sent(ask, replica, now_s)
         chosen.append(decision.replica)
 
     follows = sum(one == other for one, other in pairwise(chosen[-1000:]))
@@ -333,7 +333,7 @@ def test_latency_sends_a_few_at_a_time_where_every_step_reads_a_prompt() -> None
 
 def test_latency_does_not_gather_at_the_price_of_a_cached_prompt() -> None:
     """Who has read the prompt gets it, whoever got the one before."""
-    pool = busy_pool(Ledger(period_s=100.0))
+    pool = busy_pool(LoadTracker(period_s=100.0))
     policy = policy_named("latency", Random(0))
     policy.sent(conversation(60), pool[1], 1.0)
     for number in range(400):
@@ -348,15 +348,15 @@ def test_latency_does_not_gather_at_the_price_of_a_cached_prompt() -> None:
 
 def test_latency_does_not_crowd_a_replica_whose_first_tokens_are_as_soon() -> None:
     """Two hundred held have not delayed one yet: they still are a reason to go elsewhere."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
     policy = policy_named("latency", Random(0))
     for _ in range(200):
-        ledger.begin(pool[0])
+        tracker.begin(pool[0])
     for number in range(4000):
-        request, account = RouteRequest(prompt_tokens=100), pool[number % 2]
-        policy.sent(request, account, 0.0)
-        policy.answered(request, account, 0.02)
+        request, replica = RouteRequest(prompt_tokens=100), pool[number % 2]
+        policy.sent(request, replica, 0.0)
+        policy.answered(request, replica, 0.02)
 
     chosen = Counter(
         policy.choose(RouteRequest(prompt_tokens=100), pool, 0.0).replica for _ in range(1000)
@@ -367,11 +367,11 @@ def test_latency_does_not_crowd_a_replica_whose_first_tokens_are_as_soon() -> No
 
 def test_latency_gives_a_slow_starter_a_share_of_a_busy_fleet() -> None:
     """It is faster than the others there, and gets more as time passes, not all and not nothing."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
     for _ in range(10):
-        ledger.begin(pool[1], prompt_tokens=100)
-    ledger.returned("r0", now_s=100.0)
+        tracker.begin(pool[1], prompt_tokens=100)
+    tracker.returned("r0", now_s=100.0)
     policy = policy_named("latency", Random(0))
 
     def share(now_s: float) -> float:
@@ -384,11 +384,11 @@ def test_latency_gives_a_slow_starter_a_share_of_a_busy_fleet() -> None:
 @pytest.mark.parametrize("name", ["least-inflight", "p2c", "queue", "prefix", "session", "latency"])
 def test_replica_that_came_back_starts_slowly(name: str) -> None:
     """Empty after an absence, it is not given everything; ten seconds later it is as others."""
-    ledger = Ledger(1.0)
-    pool = pool_of(ledger, 2)
+    tracker = LoadTracker(1.0)
+    pool = pool_of(tracker, 2)
     for _ in range(2):
-        ledger.begin(pool[1])
-    ledger.returned("r0", now_s=100.0)
+        tracker.begin(pool[1])
+    tracker.returned("r0", now_s=100.0)
     policy = policy_named(name, Random(0))
     ask = RouteRequest(prompt_tokens=1000)
 

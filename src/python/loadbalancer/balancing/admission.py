@@ -26,9 +26,9 @@ class Admission:
     """
 
     __slots__ = (
-        "_elsewhere",
         "_letting_in",
         "_most_waiting",
+        "_other_workers",
         "_per_replica",
         "_wait_s",
         "_waiting",
@@ -40,13 +40,13 @@ class Admission:
         per_replica: int,
         most_waiting: int,
         wait_s: float,
-        elsewhere: Callable[[], int] = lambda: 0,
+        other_workers: Callable[[], int] = lambda: 0,
     ) -> None:
         """*per_replica* requests are let in for each replica there is; 0 is no limit.
 
-        *elsewhere* says how many other workers have let in.
+        *other_workers* says how many other workers have let in.
         """
-        self._elsewhere = elsewhere
+        self._other_workers = other_workers
         self._per_replica = per_replica
         self._most_waiting = most_waiting
         self._wait_s = wait_s
@@ -106,4 +106,4 @@ class Admission:
     def _has_room(self, replicas: int) -> bool:
         if self._per_replica == 0:
             return True
-        return self.in_flight + self._elsewhere() < self._per_replica * replicas
+        return self.in_flight + self._other_workers() < self._per_replica * replicas

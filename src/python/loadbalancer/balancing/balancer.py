@@ -10,11 +10,17 @@ import structlog
 
 from loadbalancer.balancing.admission import Admission
 from loadbalancer.balancing.health import Health, HealthRules, rest_asked_s
-from loadbalancer.balancing.replicas import Asked, Replica, Service
+from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.balancing.retry import RetryBudget
 from loadbalancer.observe.decision_log import DecisionLog
-from loadbalancer.observe.snapshot import DECISIONS_KEPT, Decided, ReplicaSeen, Snapshot, observed
-from loadbalancer.observe.telemetry import Telemetry
+from loadbalancer.observe.snapshot import (
+    DECISIONS_KEPT,
+    PastDecision,
+    ReplicaSeen,
+    StatsSnapshot,
+    observed,
+)
+from loadbalancer.observe.telemetry import TrafficStats
 from loadbalancer.workers.shared_counts import SharedCounts
 from servekit.errors.tree import (
     ModelUnknown,
@@ -23,9 +29,9 @@ from servekit.errors.tree import (
     RequestInvalid,
     SettingInvalid,
 )
-from servekit.relay.upstream_pool import Upstream
+from servekit.relay.upstream_pool import UpstreamPool
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import Account, InFlight, Ledger
+from servekit.routing.load_tracker import InFlight, LoadTracker, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
 from servekit.wire.address import read_address
@@ -80,18 +86,18 @@ class Balancer:
         self._shared = shared
         self.decision_log = decision_log
         self.now = now
-        self.ledger = Ledger(rules.poll_s)
-        self.replicas: dict[str, Replica] = {}
-        self.services: dict[str, Service] = {}
+        self.tracker = LoadTracker(rules.poll_s)
+        self.replicas: dict[str, ReplicaState] = {}
+        self.services: dict[str, ModelService] = {}
         self.budget = RetryBudget()
-        self.telemetry = Telemetry()
+        self.telemetry = TrafficStats()
         self.decisions: deque[tuple[float, Decision, str | None]] = deque(maxlen=DECISIONS_KEPT)
         self.draining = False
         self._rng = rng
         # A name that nobody knows is found out at start, not at the first request.
         for name in filter(None, (rules.policy, rules.shadow)):
             policy_named(name, rng)
-        self._asked_for: dict[tuple[str, str], Policy] = {}
+        self._requested_policies: dict[tuple[str, str], Policy] = {}
         self._changing = False
 
     # Membership.
@@ -106,7 +112,7 @@ class Balancer:
             self._changing = False
             self._arrange()
 
-    def add(self, name: str, url: str, models: tuple[str, ...] = ()) -> Replica:
+    def add(self, name: str, url: str, models: tuple[str, ...] = ()) -> ReplicaState:
         """Add a replica.  It serves nothing until its models are known.
 
         Raises:
@@ -114,8 +120,12 @@ class Balancer:
         """
         if name in self.replicas:
             raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
-        upstream = Upstream(read_address(url), self.rules.connect_timeout_s, key=self.engine_key)
-        replica = Replica(name, upstream, self.ledger.account(name), Health(self.rules.health))
+        upstream = UpstreamPool(
+            read_address(url), self.rules.connect_timeout_s, key=self.engine_key
+        )
+        replica = ReplicaState(
+            name, upstream, self.tracker.load_of(name), Health(self.rules.health)
+        )
         self.replicas[name] = replica
         if models:
             self.serves(replica, models)
@@ -124,12 +134,12 @@ class Balancer:
     def remove(self, name: str) -> None:
         """Remove a replica; requests that it holds run to their end."""
         replica = self.replicas.pop(name)
-        self.ledger.close(name)
+        self.tracker.close(name)
         replica.upstream.close()
         self._forget(name)
         self._arrange()
 
-    def serves(self, replica: Replica, models: tuple[str, ...]) -> None:
+    def serves(self, replica: ReplicaState, models: tuple[str, ...]) -> None:
         """Say which models a replica serves."""
         if models != replica.models:
             replica.models = models
@@ -154,9 +164,9 @@ class Balancer:
         for service in self.services.values():
             service.admission.expire(self.now())
 
-    def came_back(self, replica: Replica) -> None:
+    def came_back(self, replica: ReplicaState) -> None:
         """*replica* was away, and has probably been restarted."""
-        self.ledger.returned(replica.name, self.now())
+        self.tracker.returned(replica.name, self.now())
         self._forget(replica.name)
 
     def _forget(self, name: str) -> None:
@@ -165,7 +175,7 @@ class Balancer:
             service.policy.forget(name)
             if service.shadow is not None:
                 service.shadow.forget(name)
-        for policy in self._asked_for.values():
+        for policy in self._requested_policies.values():
             policy.forget(name)
 
     def _arrange(self) -> None:
@@ -186,31 +196,31 @@ class Balancer:
             service.replicas = tuple(r for r in self.replicas.values() if model in r.models)
         self.refresh()
 
-    def _new_service(self, model: str) -> Service:
+    def _new_service(self, model: str) -> ModelService:
         rules = self.rules
-        return Service(
+        return ModelService(
             model,
             policy_named(rules.policy, self._rng),
             Admission(
                 rules.most_in_flight,
                 rules.most_waiting,
                 rules.wait_s,
-                lambda: self._elsewhere(model),
+                lambda: self._other_workers(model),
             ),
             policy_named(rules.shadow, self._rng) if rules.shadow else None,
         )
 
-    def _elsewhere(self, model: str) -> int:
+    def _other_workers(self, model: str) -> int:
         """Return how many requests other workers have at the replicas of *model*."""
         service = self.services.get(model)
         if self._shared is None or service is None:
             return 0
         self._shared.refresh(service.pool)
-        return sum(account.elsewhere for account in service.pool)
+        return sum(load.other_workers for load in service.pool)
 
     # Requests.
 
-    def service(self, model: str) -> Service:
+    def service(self, model: str) -> ModelService:
         """Return the service of *model*.
 
         Raises:
@@ -223,7 +233,7 @@ class Balancer:
             raise self._unknown(model)
         return service
 
-    def policy_asked_for(self, service: Service, name: bytes) -> Policy:
+    def requested_policy(self, service: ModelService, name: bytes) -> Policy:
         """Return the policy called *name*, with what it has learnt of the service's model.
 
         Raises:
@@ -232,21 +242,21 @@ class Balancer:
         if name.decode("latin-1") == service.policy.name:
             return service.policy
         key = (service.model, name.decode("latin-1"))
-        known = self._asked_for.get(key)
+        known = self._requested_policies.get(key)
         if known is None:
             try:
-                known = self._asked_for[key] = policy_named(key[1], self._rng)
+                known = self._requested_policies[key] = policy_named(key[1], self._rng)
             except PolicyUnknown as error:
                 raise RequestInvalid(f"x-servekit-policy: {error}") from error
         return known
 
-    def choose(self, asked: Asked, tried: Collection[str], now_s: float) -> Decision:
+    def choose(self, routable: RoutableRequest, tried: Collection[str], now_s: float) -> Decision:
         """Return a decision for a replica that was not tried yet.
 
         Raises:
             ReplicaMissing: there is none.
         """
-        service = asked.service
+        service = routable.service
         pool = service.pool.without(tried) if tried else service.pool
         if not pool:
             # Somebody's rest may be over since anybody looked.
@@ -256,46 +266,50 @@ class Balancer:
             raise service.missing(now_s)
         if self._shared is not None:
             self._shared.refresh(pool)
-        return asked.policy.choose(asked.route, pool, now_s)
+        return routable.policy.choose(routable.route, pool, now_s)
 
-    def sent(self, asked: Asked, decision: Decision, account: Account, now_s: float) -> InFlight:
-        """*asked* was sent to *account*, as decided at *now_s*: count it, and tell the policies."""
-        shadow = asked.service.shadow
-        other = None if shadow is None else self._ask_shadow(shadow, asked, decision, now_s)
+    def sent(
+        self, routable: RoutableRequest, decision: Decision, load: ReplicaLoad, now_s: float
+    ) -> InFlight:
+        """*routable* was sent to *load*, as decided at *now_s*: count it, and tell the policies."""
+        shadow = routable.service.shadow
+        other = None if shadow is None else self._ask_shadow(shadow, routable, decision, now_s)
         self.decisions.append((now_s, decision, other))
         self.telemetry.decisions[decision.policy, decision.reason] += 1
-        asked.policy.sent(asked.route, account, now_s)
+        routable.policy.sent(routable.route, load, now_s)
         if shadow is not None:
-            shadow.sent(asked.route, account, now_s)
-        request = self.ledger.begin(account, asked.route.prompt_tokens)
+            shadow.sent(routable.route, load, now_s)
+        request = self.tracker.begin(load, routable.route.prompt_tokens)
         if self._shared is not None:
-            self._shared.publish(account)
+            self._shared.publish(load)
         return request
 
     def ended(self, request: InFlight) -> None:
         """A request that was sent is over."""
-        self.ledger.end(request)
+        self.tracker.end(request)
         if self._shared is not None:
-            self._shared.publish(request.account)
+            self._shared.publish(request.replica)
 
-    def answered(self, asked: Asked, request: InFlight, ttft_s: float) -> None:
+    def answered(self, routable: RoutableRequest, request: InFlight, ttft_s: float) -> None:
         """The first byte of an answer came."""
-        self.ledger.first_byte(request)
-        asked.policy.answered(asked.route, request.account, ttft_s)
-        if asked.service.shadow is not None:
-            asked.service.shadow.answered(asked.route, request.account, ttft_s)
+        self.tracker.first_byte(request)
+        routable.policy.answered(routable.route, request.replica, ttft_s)
+        if routable.service.shadow is not None:
+            routable.service.shadow.answered(routable.route, request.replica, ttft_s)
 
-    def _ask_shadow(self, shadow: Policy, asked: Asked, decision: Decision, now_s: float) -> str:
+    def _ask_shadow(
+        self, shadow: Policy, routable: RoutableRequest, decision: Decision, now_s: float
+    ) -> str:
         """Return what *shadow* would have chosen, had it been asked first."""
-        pool = asked.service.pool
-        other = shadow.choose(asked.route, pool, now_s).replica if pool else decision.replica
+        pool = routable.service.pool
+        other = shadow.choose(routable.route, pool, now_s).replica if pool else decision.replica
         self.telemetry.shadow[shadow.name, "same" if other == decision.replica else "other"] += 1
         return other
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatsSnapshot:
         """Return what was counted since the start, and what is the case now."""
         seen, now_s = self.telemetry, self.now()
-        return Snapshot(
+        return StatsSnapshot(
             overhead_s=observed(seen.overhead_s),
             ttft_s=observed(seen.ttft_s),
             duration_s=observed(seen.duration_s),
@@ -308,36 +322,36 @@ class Balancer:
             ejections=dict(seen.ejections),
             waiting={model: s.admission.waiting for model, s in self.services.items()},
             replicas={r.name: _seen(r, now_s) for r in self.replicas.values()},
-            lately=tuple(Decided(*decided) for decided in self.decisions),
+            lately=tuple(PastDecision(*decided) for decided in self.decisions),
         )
 
     # What the data path found out.
 
-    def on_trial(self, replica: Replica) -> bool:
+    def on_trial(self, replica: ReplicaState) -> bool:
         """A request went to *replica*, which is in trouble; return whether it is its one trial."""
         if not replica.health.on_trial(self.now()):
             return False
         self.refresh()
         return True
 
-    def trial_over(self, replica: Replica) -> None:
+    def trial_over(self, replica: ReplicaState) -> None:
         """A request on trial ended, however it did."""
         replica.health.trial_over()
         self.refresh()
 
-    def recovered(self, replica: Replica) -> None:
+    def recovered(self, replica: ReplicaState) -> None:
         """*replica* was in trouble, and has answered."""
         replica.health.succeeded()
         self.refresh()
 
-    def failed(self, replica: Replica) -> None:
+    def failed(self, replica: ReplicaState) -> None:
         """A request failed through the fault of *replica*."""
         if replica.health.failed(self.now()):
             log.warning("replica ejected", replica=replica.name)
             self.telemetry.ejections[replica.name] += 1
             self.refresh()
 
-    def refused(self, replica: Replica, fields: Mapping[bytes, bytes]) -> None:
+    def refused(self, replica: ReplicaState, fields: Mapping[bytes, bytes]) -> None:
         """*replica* had no room; its answer's header *fields* may say for how long."""
         replica.health.refused(self.now(), rest_asked_s(fields))
         self.refresh()
@@ -359,12 +373,12 @@ class Balancer:
         return ModelUnknown(f"The model {named} does not exist; there are: {known}")
 
 
-def _seen(replica: Replica, now_s: float) -> ReplicaSeen:
+def _seen(replica: ReplicaState, now_s: float) -> ReplicaSeen:
     return ReplicaSeen(
         url=replica.upstream.address.url,
         models=replica.models,
         healthy=replica.health.available(now_s),
         breaker=replica.health.state(now_s),
-        in_flight=replica.account.in_flight,
-        load=replica.account.load(now_s),
+        in_flight=replica.load.in_flight,
+        load=replica.load.engine_load(now_s),
     )

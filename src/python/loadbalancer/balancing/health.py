@@ -149,13 +149,13 @@ def rest_asked_s(fields: Mapping[bytes, bytes]) -> float:
 
     Where Retry-After is a time, the refusal's own Date says what time it was there.
     """
-    asked = fields.get(b"retry-after", b"")
-    if asked.isdigit():
-        return float(asked)
+    routable = fields.get(b"retry-after", b"")
+    if routable.isdigit():
+        return float(routable)
     try:
         until, now = (
             parsedate_to_datetime(value.decode("latin-1"))
-            for value in (asked, fields.get(b"date", b""))
+            for value in (routable, fields.get(b"date", b""))
         )
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, OverflowError):

@@ -7,8 +7,8 @@ import msgspec
 from loadbalancer.balancing.admission import Admission
 from loadbalancer.balancing.health import Health
 from servekit.errors.tree import ReplicaMissing
-from servekit.relay.upstream_pool import Upstream
-from servekit.routing.load_tracker import Account, Pool
+from servekit.relay.upstream_pool import UpstreamPool
+from servekit.routing.load_tracker import Pool, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.request import RouteRequest
 
@@ -17,7 +17,7 @@ MOST_EJECTED = 0.5
 
 
 @dataclass(slots=True)
-class Replica:
+class ReplicaState:
     """One engine: what is known of it, and how to reach it.
 
     Attributes:
@@ -25,14 +25,14 @@ class Replica:
     """
 
     name: str
-    upstream: Upstream
-    account: Account
+    upstream: UpstreamPool
+    load: ReplicaLoad
     health: Health
     models: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class Service:
+class ModelService:
     """One model: its replicas and who chooses among them.
 
     Attributes:
@@ -43,7 +43,7 @@ class Service:
     policy: Policy
     admission: Admission
     shadow: Policy | None = None
-    replicas: tuple[Replica, ...] = ()
+    replicas: tuple[ReplicaState, ...] = ()
     pool: Pool = field(default_factory=lambda: Pool(()))
 
     def missing(self, now_s: float) -> ReplicaMissing:
@@ -64,14 +64,14 @@ class Service:
         # nobody could notice that it is over.
         if len(up) - len(good) > MOST_EJECTED * len(self.replicas):
             good = up
-        accounts = tuple(r.account for r in good)
-        if accounts != self.pool:
-            self.pool = Pool(accounts)
+        loads = tuple(r.load for r in good)
+        if loads != self.pool:
+            self.pool = Pool(loads)
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RoutableRequest(msgspec.Struct, frozen=True):
     """A request that can be routed."""
 
-    service: Service
+    service: ModelService
     policy: Policy
     route: RouteRequest

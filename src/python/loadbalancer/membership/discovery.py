@@ -11,7 +11,7 @@ import dns.resolver
 import structlog
 
 from loadbalancer.balancing.balancer import Balancer
-from loadbalancer.membership.dns_source import Source
+from loadbalancer.membership.dns_source import DnsSource
 from servekit.errors.tree import ReplicaMissing
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
@@ -26,13 +26,13 @@ TIMEOUT_S = 3.0
 log = structlog.get_logger()
 
 
-Resolve = Callable[[Source], Awaitable[frozenset[Address]]]
+Resolve = Callable[[DnsSource], Awaitable[frozenset[Address]]]
 
 
 def resolver_of(resolver: dns.asyncresolver.Resolver) -> Resolve:
     """Return a function that asks the name servers of *resolver*."""
 
-    async def resolve(source: Source) -> frozenset[Address]:
+    async def resolve(source: DnsSource) -> frozenset[Address]:
         if source.port is None:
             return await _services(resolver, source.name)
         hosts = await _hosts(resolver, source.name)
@@ -88,7 +88,7 @@ class Discovery:
 
     def __init__(
         self,
-        source: Source,
+        source: DnsSource,
         resolve: Resolve,
         balancer: Balancer,
         changed: Callable[[], None],

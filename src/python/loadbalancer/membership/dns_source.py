@@ -7,7 +7,7 @@ import msgspec
 from servekit.errors.tree import SettingInvalid
 
 
-class Source(msgspec.Struct, frozen=True):
+class DnsSource(msgspec.Struct, frozen=True):
     """A name that stands for replicas.
 
     Attributes:
@@ -18,7 +18,7 @@ class Source(msgspec.Struct, frozen=True):
     port: int | None
 
 
-def read_source(text: str) -> Source:
+def read_source(text: str) -> DnsSource:
     """Return the source in *text*: `dns://name:port` or `srv://_service._tcp.name`.
 
     Raises:
@@ -30,9 +30,9 @@ def read_source(text: str) -> Source:
     except ValueError as error:
         raise SettingInvalid(f"--discover {text!r}: {error}; write dns://name:port") from error
     if parts.scheme == "dns" and name and port:
-        return Source(name, port)
+        return DnsSource(name, port)
     if parts.scheme == "srv" and name and port is None:
-        return Source(name, None)
+        return DnsSource(name, None)
     raise SettingInvalid(
         f"--discover {text!r} is no name to look up; write dns://name:port or srv://_http._tcp.name"
     )

@@ -7,7 +7,7 @@ from random import Random
 import structlog
 
 from loadbalancer.balancing.balancer import Balancer
-from loadbalancer.balancing.replicas import Replica
+from loadbalancer.balancing.replicas import ReplicaState
 from servekit.errors.tree import ServeError
 from servekit.metrics.engine_load import read_engine_load
 from servekit.timing.clock import Clock
@@ -29,7 +29,9 @@ log = structlog.get_logger()
 class Poller:
     """Polls one replica for as long as its task runs."""
 
-    def __init__(self, balancer: Balancer, replica: Replica, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self, balancer: Balancer, replica: ReplicaState, clock: Clock, rng: Random
+    ) -> None:
         self._balancer = balancer
         self._replica = replica
         self._clock = clock
@@ -91,7 +93,7 @@ class Poller:
         status, body = await self._replica.upstream.fetch("/metrics", TIMEOUT_S)
         if status == 200:
             load = read_engine_load(body.decode("utf-8", "replace"))
-            self._balancer.ledger.polled(self._replica.name, load, self._balancer.now())
+            self._balancer.tracker.polled(self._replica.name, load, self._balancer.now())
         status, _ = await self._replica.upstream.fetch("/health", TIMEOUT_S)
         return status == 200
 

@@ -20,7 +20,7 @@ LOOK_AGAIN_S = 1.0
 log = structlog.get_logger()
 
 
-class Watched:
+class WatchedFile:
     """A file that is read again when it changes, or when it is asked for."""
 
     def __init__(self, path: Path, reread: Callable[[], None]) -> None:
@@ -97,6 +97,6 @@ def _follow(balancer: Balancer, fleet: Fleet) -> None:
             balancer.serves(standing, (planned.model,))
 
 
-async def watch_all(files: list[Watched], clock: Clock) -> None:
+async def watch_all(files: list[WatchedFile], clock: Clock) -> None:
     """Watch *files* until cancelled."""
     await asyncio.gather(*(file.watch(clock) for file in files))

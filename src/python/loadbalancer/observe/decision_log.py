@@ -27,7 +27,7 @@ WRITE_S = 1.0
 log = structlog.get_logger()
 
 
-class Logged(msgspec.Struct, frozen=True):
+class LoggedDecision(msgspec.Struct, frozen=True):
     """One request at one replica.  A request that was sent again stands there again.
 
     Attributes:
@@ -77,11 +77,11 @@ class DecisionLog:
         self._path = path
         self._most_bytes = most_bytes
         self._most_waiting = most_waiting
-        self._waiting: deque[Logged] = deque()
+        self._waiting: deque[LoggedDecision] = deque()
         self._failing = False
         self.lost = 0
 
-    def add(self, logged: Logged) -> None:
+    def add(self, logged: LoggedDecision) -> None:
         """Take a line; it is written later."""
         if len(self._waiting) >= self._most_waiting:
             self.lost += 1

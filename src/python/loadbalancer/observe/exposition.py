@@ -11,13 +11,13 @@ from prometheus_client.core import (
     Metric,
 )
 
-from loadbalancer.observe.snapshot import Observed, Snapshot
+from loadbalancer.observe.snapshot import HistogramTotals, StatsSnapshot
 from loadbalancer.observe.telemetry import OVERHEAD_BOUNDS_S, WAIT_BOUNDS_S
 
 _PREFIX = "servekit_lb_"
 
 
-def exposition(snapshot: Snapshot) -> bytes:
+def exposition(snapshot: StatsSnapshot) -> bytes:
     """Return the body of /metrics."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(snapshot))
@@ -25,7 +25,7 @@ def exposition(snapshot: Snapshot) -> bytes:
 
 
 class _Collected:
-    def __init__(self, seen: Snapshot) -> None:
+    def __init__(self, seen: StatsSnapshot) -> None:
         self._seen = seen
 
     def describe(self) -> list[Metric]:
@@ -85,7 +85,7 @@ def _counter(
 
 
 def _histogram(
-    name: str, what: str, bounds: tuple[float, ...], observed: Observed
+    name: str, what: str, bounds: tuple[float, ...], observed: HistogramTotals
 ) -> HistogramMetricFamily:
     family = HistogramMetricFamily(_PREFIX + name, what)
     buckets: list[tuple[str, float]] = []

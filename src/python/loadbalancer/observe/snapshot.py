@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from loadbalancer.observe.telemetry import Histogram, Telemetry
+from loadbalancer.observe.telemetry import BucketCounts, TrafficStats
 from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.decision import Decision
 
@@ -18,7 +18,7 @@ DECISIONS_KEPT = 200
 _BREAKERS = ("closed", "half-open", "open")
 
 
-class Observed(msgspec.Struct, frozen=True):
+class HistogramTotals(msgspec.Struct, frozen=True):
     """A histogram: observations by bucket, and their sum."""
 
     counts: tuple[int, ...]
@@ -42,7 +42,7 @@ class ReplicaSeen(msgspec.Struct, frozen=True):
     load: EngineLoad | None
 
 
-class Decided(msgspec.Struct, frozen=True):
+class PastDecision(msgspec.Struct, frozen=True):
     """One decision, when it was made, and what the shadow policy would have chosen."""
 
     at_s: float
@@ -50,7 +50,7 @@ class Decided(msgspec.Struct, frozen=True):
     shadow: str | None
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class StatsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since the start, and what is the case now.
 
     Attributes:
@@ -58,10 +58,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         lately: the last decisions, oldest first.
     """
 
-    overhead_s: Observed
-    ttft_s: Observed
-    duration_s: Observed
-    queue_s: Observed
+    overhead_s: HistogramTotals
+    ttft_s: HistogramTotals
+    duration_s: HistogramTotals
+    queue_s: HistogramTotals
     requests: dict[tuple[str, str], int]
     decisions: dict[tuple[str, str], int]
     shadow: dict[tuple[str, str], int]
@@ -70,21 +70,21 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     ejections: dict[str, int]
     waiting: dict[str, int]
     replicas: dict[str, ReplicaSeen]
-    lately: tuple[Decided, ...]
+    lately: tuple[PastDecision, ...]
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Snapshot).decode
+decode = msgspec.msgpack.Decoder(StatsSnapshot).decode
 
 
-def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
+def merged(snapshots: Sequence[StatsSnapshot]) -> StatsSnapshot:
     """Return *snapshots*, of which there is at least one, as if one worker had seen it all."""
     lately = sorted((d for s in snapshots for d in s.lately), key=lambda decided: decided.at_s)
-    return Snapshot(
-        overhead_s=_together([s.overhead_s for s in snapshots]),
-        ttft_s=_together([s.ttft_s for s in snapshots]),
-        duration_s=_together([s.duration_s for s in snapshots]),
-        queue_s=_together([s.queue_s for s in snapshots]),
+    return StatsSnapshot(
+        overhead_s=_stats([s.overhead_s for s in snapshots]),
+        ttft_s=_stats([s.ttft_s for s in snapshots]),
+        duration_s=_stats([s.duration_s for s in snapshots]),
+        queue_s=_stats([s.queue_s for s in snapshots]),
         requests=_sums([s.requests for s in snapshots]),
         decisions=_sums([s.decisions for s in snapshots]),
         shadow=_sums([s.shadow for s in snapshots]),
@@ -97,7 +97,7 @@ def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
     )
 
 
-def resume(telemetry: Telemetry, before: Snapshot) -> None:
+def resume(telemetry: TrafficStats, before: StatsSnapshot) -> None:
     """Count on from *before*, which a worker that died has left: a counter never goes back."""
     for histogram, observed in (
         (telemetry.overhead_s, before.overhead_s),
@@ -115,13 +115,13 @@ def resume(telemetry: Telemetry, before: Snapshot) -> None:
     telemetry.ejections.update(before.ejections)
 
 
-def observed(histogram: Histogram) -> Observed:
-    return Observed(tuple(histogram.counts), histogram.total)
+def observed(histogram: BucketCounts) -> HistogramTotals:
+    return HistogramTotals(tuple(histogram.counts), histogram.total)
 
 
-def _together(observed: Sequence[Observed]) -> Observed:
+def _stats(observed: Sequence[HistogramTotals]) -> HistogramTotals:
     counts = zip(*(one.counts for one in observed), strict=True)
-    return Observed(tuple(map(sum, counts)), sum(one.total for one in observed))
+    return HistogramTotals(tuple(map(sum, counts)), sum(one.total for one in observed))
 
 
 def _sums(counts: Sequence[dict[_K, int]]) -> dict[_K, int]:
@@ -131,7 +131,7 @@ def _sums(counts: Sequence[dict[_K, int]]) -> dict[_K, int]:
     return dict(total)
 
 
-def _replicas(snapshots: Sequence[Snapshot]) -> dict[str, ReplicaSeen]:
+def _replicas(snapshots: Sequence[StatsSnapshot]) -> dict[str, ReplicaSeen]:
     seen: dict[str, list[ReplicaSeen]] = {}
     for one in snapshots:
         for name, replica in one.replicas.items():

@@ -12,7 +12,7 @@ OVERHEAD_BOUNDS_S = (25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.6e-3, 5e-3,
 WAIT_BOUNDS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
-class Histogram:
+class BucketCounts:
     """Observations by upper bound."""
 
     __slots__ = ("bounds", "counts", "total")
@@ -27,7 +27,7 @@ class Histogram:
         self.total += value
 
 
-class Telemetry:
+class TrafficStats:
     """What happened since the start.
 
     Attributes:
@@ -35,10 +35,10 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
-        self.overhead_s = Histogram(OVERHEAD_BOUNDS_S)
-        self.ttft_s = Histogram(WAIT_BOUNDS_S)
-        self.duration_s = Histogram(WAIT_BOUNDS_S)
-        self.queue_s = Histogram(WAIT_BOUNDS_S)
+        self.overhead_s = BucketCounts(OVERHEAD_BOUNDS_S)
+        self.ttft_s = BucketCounts(WAIT_BOUNDS_S)
+        self.duration_s = BucketCounts(WAIT_BOUNDS_S)
+        self.queue_s = BucketCounts(WAIT_BOUNDS_S)
         # (replica, outcome), (policy, reason), (shadow policy, same or other), why, replica
         self.requests: Counter[tuple[str, str]] = Counter()
         self.decisions: Counter[tuple[str, str]] = Counter()

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider, export  # pants: no-infer-de
 from opentelemetry.trace.propagation import tracecontext  # pants: no-infer-dep
 from opentelemetry.util.types import AttributeValue  # pants: no-infer-dep
 
-from servekit.relay.heads import RequestHead, with_lines
+from servekit.relay.heads import HttpRequestHead, with_lines
 from servekit.routing.decision import Decision
 
 # How long a process that is asked to stop waits for a collector that does not answer.
@@ -44,7 +44,7 @@ class Traced:
 
     __slots__ = ("_epoch_s", "_span", "head")
 
-    def __init__(self, span: trace.Span, head: RequestHead, epoch_s: float) -> None:
+    def __init__(self, span: trace.Span, head: HttpRequestHead, epoch_s: float) -> None:
         self.head = head
         self._span = span
         self._epoch_s = epoch_s
@@ -110,7 +110,7 @@ class Tracing:
         }
         self._epoch_s = epoch_s
 
-    def begin(self, head: RequestHead, begun_s: float) -> Traced:
+    def begin(self, head: HttpRequestHead, begun_s: float) -> Traced:
         """Return the request in *head*, which came at *begun_s*, below the span that sent it."""
         above = _PROPAGATOR.extract(
             {

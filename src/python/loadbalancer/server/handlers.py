@@ -9,13 +9,13 @@ import msgspec
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.observe.exposition import exposition
 from loadbalancer.server.keys import KeyRing
-from loadbalancer.server.proxied_request import Exchange
+from loadbalancer.server.proxied_request import ProxiedRequest
 from loadbalancer.server.request_info import read_request
-from loadbalancer.workers.shared_stats import Together
+from loadbalancer.workers.shared_stats import WorkerStats
 from servekit.errors.tree import ServeError
-from servekit.relay.client_connection import Client, Limits
-from servekit.relay.heads import RequestHead, bearer, with_lines
-from servekit.relay.responses import Answer, json_answer, not_allowed, refuse, status_of
+from servekit.relay.client_connection import ConnectionLimits, Responder
+from servekit.relay.heads import HttpRequestHead, bearer, with_lines
+from servekit.relay.responses import LocalResponse, json_answer, not_allowed, refuse, status_of
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Tracing
@@ -48,7 +48,7 @@ RELAYED = frozenset(
 CLIENTS_KEY = frozenset([b"authorization"])
 
 
-class FrontDesk:
+class RequestHandlers:
     """Answers for the load balancer; what it does not answer is relayed.
 
     Attributes:
@@ -56,12 +56,14 @@ class FrontDesk:
         tracing: what makes a span of each request that is read to its end; None for none.
     """
 
-    def __init__(self, balancer: Balancer, together: Together, *, admin: bool = True) -> None:
+    def __init__(self, balancer: Balancer, stats: WorkerStats, *, admin: bool = True) -> None:
         """*admin*: whether those questions are answered here too."""
         self._balancer = balancer
-        self._together = together
+        self._stats = stats
         rules = balancer.rules
-        self.limits = Limits(rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s)
+        self.limits = ConnectionLimits(
+            rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s
+        )
         self.now = balancer.now
         self.keys = KeyRing()
         self.tracing: Tracing | None = None
@@ -83,13 +85,15 @@ class FrontDesk:
     def draining(self) -> bool:
         return self._balancer.draining
 
-    def admit(self, head: RequestHead) -> Answer | None:
+    def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         refused = self._refusal(head)
         if refused is not None:
             self._balancer.telemetry.refusals[refused.status] += 1
         return refused
 
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+    def serve(
+        self, client: Responder, head: HttpRequestHead, body: bytes
+    ) -> LocalResponse | ProxiedRequest:
         route = self._routes.get(head.path)
         if route is not None:
             return route()
@@ -99,7 +103,7 @@ class FrontDesk:
             head = with_lines(head, key, instead_of=CLIENTS_KEY)
         traced = None if self.tracing is None else self.tracing.begin(head, self.now())
         try:
-            asked = read_request(self._balancer, head.fields, body)
+            routable = read_request(self._balancer, head.fields, body)
         except ServeError as error:
             status = status_of(error)
             self._balancer.telemetry.refusals[status] += 1
@@ -107,9 +111,9 @@ class FrontDesk:
                 traced.end(self.now(), status=status, error=type(error).__name__)
             raise
         sent = head if traced is None else traced.head
-        return Exchange(self._balancer, client, sent, asked, body, traced)
+        return ProxiedRequest(self._balancer, client, sent, routable, body, traced)
 
-    def _refusal(self, head: RequestHead) -> Answer | None:
+    def _refusal(self, head: HttpRequestHead) -> LocalResponse | None:
         path = head.path
         known = path in self._routes
         if not known and not _is_relayed(path):
@@ -121,7 +125,7 @@ class FrontDesk:
             return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
         return None
 
-    def _health(self) -> Answer:
+    def _health(self) -> LocalResponse:
         """The seed's answer: always 200, with how many endpoints are healthy."""
         now_s = self._balancer.now()
         replicas = self._balancer.replicas.values()
@@ -130,7 +134,7 @@ class FrontDesk:
         endpoints = [replica.upstream.address.url for replica in replicas]
         return json_answer({"status": status, "endpoints": endpoints, "healthy_endpoints": healthy})
 
-    def _ready(self) -> Answer:
+    def _ready(self) -> LocalResponse:
         """Ready where at least one replica can take a request, and we are not leaving."""
         if self._balancer.draining:
             return refuse(503, "the load balancer is draining")
@@ -140,10 +144,10 @@ class FrontDesk:
             return refuse(503, "no replica is healthy")
         return json_answer({"status": "ready"})
 
-    def _metrics(self) -> Answer:
-        return Answer(200, exposition(self._together.snapshot()), EXPOSITION)
+    def _metrics(self) -> LocalResponse:
+        return LocalResponse(200, exposition(self._stats.snapshot()), EXPOSITION)
 
-    def _models(self) -> Answer:
+    def _models(self) -> LocalResponse:
         cards = [
             {
                 "id": model,
@@ -157,18 +161,18 @@ class FrontDesk:
         ]
         return json_answer({"object": "list", "data": cards})
 
-    def _replicas(self) -> Answer:
+    def _replicas(self) -> LocalResponse:
         """What is known of each replica; a load that is stale is unknown."""
-        seen = self._together.snapshot().replicas
+        seen = self._stats.snapshot().replicas
         return json_answer(
             [{"name": name, **msgspec.structs.asdict(replica)} for name, replica in seen.items()]
         )
 
-    def _status(self) -> Answer:
-        return Answer(200, self._page, "text/html; charset=utf-8")
+    def _status(self) -> LocalResponse:
+        return LocalResponse(200, self._page, "text/html; charset=utf-8")
 
-    def _decisions(self) -> Answer:
-        return json_answer(self._together.snapshot().lately)
+    def _decisions(self) -> LocalResponse:
+        return json_answer(self._stats.snapshot().lately)
 
 
 def _is_relayed(path: bytes) -> bool:
@@ -182,22 +186,24 @@ def _is_relayed(path: bytes) -> bool:
     return path in RELAYED
 
 
-class AdminDesk:
+class AdminHandlers:
     """Answers on the port for those who look after the load balancer, and relays nothing."""
 
-    def __init__(self, desk: FrontDesk) -> None:
-        """*desk* has the answers, and the keys."""
-        self._desk = desk
-        self.limits = desk.limits
-        self.now = desk.now
+    def __init__(self, handlers: RequestHandlers) -> None:
+        """*handlers* has the answers, and the keys."""
+        self._handlers = handlers
+        self.limits = handlers.limits
+        self.now = handlers.now
 
     # Not while draining either: how that goes is what they want to see.
     draining = False
 
-    def admit(self, head: RequestHead) -> Answer | None:
+    def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         if head.path.startswith(b"/v1/") or head.path in RELAYED:
             return refuse(404, "requests are taken on the other port")
-        return self._desk.admit(head)
+        return self._handlers.admit(head)
 
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
-        return self._desk.serve(client, head, body)
+    def serve(
+        self, client: Responder, head: HttpRequestHead, body: bytes
+    ) -> LocalResponse | ProxiedRequest:
+        return self._handlers.serve(client, head, body)

@@ -4,14 +4,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from loadbalancer.balancing.balancer import Balancer
-from loadbalancer.balancing.replicas import Asked, Replica
-from loadbalancer.observe.decision_log import DecisionLog, Logged
+from loadbalancer.balancing.replicas import ReplicaState, RoutableRequest
+from loadbalancer.observe.decision_log import DecisionLog, LoggedDecision
 from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
-from servekit.relay.client_connection import Client
-from servekit.relay.engine_connection import Connection
-from servekit.relay.exchange import Relaying
+from servekit.relay.client_connection import Responder
+from servekit.relay.engine_connection import EngineConnection
+from servekit.relay.exchange import RelayExchange
 from servekit.relay.framing import ChunkedFraming, Framing
-from servekit.relay.heads import RequestHead, ResponseHead, request_head
+from servekit.relay.heads import HttpRequestHead, HttpResponseHead, request_head
 from servekit.relay.responses import last_chunks, refusal, status_of
 from servekit.routing.load_tracker import InFlight
 
@@ -26,12 +26,11 @@ MAX_HELD_BYTES = 64 * 1024
 MOST_ATTEMPTS = 3
 
 
-class Exchange(Relaying):
+class ProxiedRequest(RelayExchange):
     """A sink for the engine's answer.  It lives until the client has it, or is gone."""
 
     __slots__ = (
         "_answer_bytes",
-        "_asked",
         "_balancer",
         "_begun_s",
         "_decided_s",
@@ -43,6 +42,7 @@ class Exchange(Relaying):
         "_pending",
         "_raw",
         "_replica",
+        "_routable",
         "_sent_s",
         "_shadow",
         "_spoken",
@@ -57,16 +57,16 @@ class Exchange(Relaying):
     def __init__(
         self,
         balancer: Balancer,
-        client: Client,
-        head: RequestHead,
-        asked: Asked,
+        client: Responder,
+        head: HttpRequestHead,
+        routable: RoutableRequest,
         body: bytes,
         traced: "Traced | None" = None,
     ) -> None:
         super().__init__(client, head, body)
         self._traced = traced
         self._balancer = balancer
-        self._asked = asked
+        self._routable = routable
         self._begun_s = balancer.now()
         self._tried: tuple[str, ...] = ()
         self._waited_s: float | None = None
@@ -74,7 +74,7 @@ class Exchange(Relaying):
         # Whether the engine answered with a fault of its own.
         self._faulty = False
         self._in_flight: InFlight | None = None
-        self._pending: ResponseHead | None = None
+        self._pending: HttpResponseHead | None = None
         self._held = b""
         self._raw = True
         self._spoken = False
@@ -87,7 +87,7 @@ class Exchange(Relaying):
     def start(self) -> None:
         """Send the request to the replica that the policy chooses."""
         self._balancer.budget.earn()
-        service = self._asked.service
+        service = self._routable.service
         service.admission.enter(self, len(service.pool) or 1, self._begun_s)
 
     def admitted(self, waited_s: float) -> None:
@@ -100,7 +100,7 @@ class Exchange(Relaying):
 
     def turned_away(self, why: str) -> None:
         """There was none in time."""
-        self._fail(ReplicaMissing(f"model {self._asked.service.model!r} is at its limit: {why}"))
+        self._fail(ReplicaMissing(f"model {self._routable.service.model!r} is at its limit: {why}"))
 
     def abandon(self) -> None:
         """The client is gone: the engine must not work on it any longer."""
@@ -123,7 +123,7 @@ class Exchange(Relaying):
         balancer = self._balancer
         now_s = self._decided_s = balancer.now()
         try:
-            decision = balancer.choose(self._asked, self._tried, now_s)
+            decision = balancer.choose(self._routable, self._tried, now_s)
         except ServeError as error:
             self._fail(error)
             return
@@ -133,14 +133,14 @@ class Exchange(Relaying):
         # The request first, the books after it: nobody else decides in between.
         if connection is not None:
             self._send(connection)
-        self._in_flight = balancer.sent(self._asked, decision, replica.account, now_s)
+        self._in_flight = balancer.sent(self._routable, decision, replica.load, now_s)
         self._shadow = balancer.decisions[-1][2]
         if replica.health.troubled:
             self._trial = balancer.on_trial(replica)
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(replica))
 
-    async def _connect(self, replica: Replica) -> None:
+    async def _connect(self, replica: ReplicaState) -> None:
         try:
             connection = await replica.upstream.connect()
         except EngineError as error:
@@ -150,7 +150,7 @@ class Exchange(Relaying):
         self._connecting = None
         self._send(connection)
 
-    def _send(self, connection: Connection) -> None:
+    def _send(self, connection: EngineConnection) -> None:
         self._connection = connection
         head = request_head(self._head, self._replica.upstream.address, len(self._body))
         connection.send(head, self._body, self)
@@ -160,8 +160,8 @@ class Exchange(Relaying):
 
     # The engine's answer.
 
-    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
-        self.heard += 1
+    def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
+        self.chunks_received += 1
         self._status, self._answer_bytes = head.status, head.length
         if head.status >= 429 and self._refused(head):
             return
@@ -176,7 +176,7 @@ class Exchange(Relaying):
             self._first_byte()
 
     def more(self, piece: bytes, framing: Framing) -> None:
-        self.heard += 1
+        self.chunks_received += 1
         if not self._raw and (framing.unfinished or self._held):
             piece = self._whole_chunks(piece, framing)
         if self._pending is not None:
@@ -217,7 +217,7 @@ class Exchange(Relaying):
 
     # Refusals and retries.
 
-    def _refused(self, head: ResponseHead) -> bool:
+    def _refused(self, head: HttpResponseHead) -> bool:
         """Whether another replica was asked instead, because this one has no room."""
         if head.status >= 500 and head.status != 503:
             self._faulty = True
@@ -237,7 +237,7 @@ class Exchange(Relaying):
 
     def _may_retry(self) -> bool:
         tried = {*self._tried, self._replica.name}
-        others = any(account.name not in tried for account in self._asked.service.pool)
+        others = any(load.name not in tried for load in self._routable.service.pool)
         return others and len(tried) < MOST_ATTEMPTS and self._balancer.budget.spend()
 
     def _retry(self, why: str) -> None:
@@ -271,12 +271,12 @@ class Exchange(Relaying):
         self._ttft_s = now_s - self._sent_s
         # An error comes quickly, and says nothing about how long a prompt takes.
         if self._in_flight is not None and (self._status or 0) < 400:
-            balancer.answered(self._asked, self._in_flight, self._ttft_s)
+            balancer.answered(self._routable, self._in_flight, self._ttft_s)
         if self._trial and not self._faulty:
             self._trial = False
             balancer.recovered(self._replica)
 
-    def _pass_on_head(self, head: ResponseHead, piece: bytes) -> None:
+    def _pass_on_head(self, head: HttpResponseHead, piece: bytes) -> None:
         self._pending = None
         own = b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n" % (
             self._decision.replica.encode(),
@@ -302,7 +302,7 @@ class Exchange(Relaying):
         if self._over:
             return
         self._over = True
-        service = self._asked.service
+        service = self._routable.service
         if self._waited_s is None:
             service.admission.give_up(self)
         else:
@@ -318,7 +318,7 @@ class Exchange(Relaying):
             status=self._status,
             error=error,
             client_gone=client_gone,
-            model=self._asked.service.model,
+            model=self._routable.service.model,
             # There is none before the first choice.
             decision=getattr(self, "_decision", None),
             attempts=len(self._tried) + 1,
@@ -328,16 +328,16 @@ class Exchange(Relaying):
 
     def _log(self, log: DecisionLog, outcome: str) -> None:
         log.add(
-            Logged(
+            LoggedDecision(
                 decided_at_s=log.epoch_s + self._decided_s,
-                request=self._asked.route,
+                request=self._routable.route,
                 decision=self._decision,
                 shadow=self._shadow,
                 outcome=outcome,
                 status=self._status,
                 ttft_s=self._ttft_s,
                 duration_s=self._balancer.now() - self._decided_s,
-                pieces=self.heard,
+                pieces=self.chunks_received,
                 answer_bytes=self._answer_bytes,
             )
         )

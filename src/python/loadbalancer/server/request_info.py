@@ -3,7 +3,7 @@
 import msgspec
 
 from loadbalancer.balancing.balancer import Balancer
-from loadbalancer.balancing.replicas import Asked
+from loadbalancer.balancing.replicas import RoutableRequest
 from loadbalancer.server.forms import is_form, model_in_form
 from servekit.errors.tree import RequestInvalid
 from servekit.routing.policy import Policy
@@ -17,7 +17,7 @@ SESSION_HEADER = b"x-session-id"
 SESSION_COOKIE = "session_id"
 
 
-class Seen(msgspec.Struct, frozen=True):
+class BodyFields(msgspec.Struct, frozen=True):
     """The fields of a body that matter; the prompt's are left as they were written.
 
     Attributes:
@@ -34,10 +34,10 @@ class Seen(msgspec.Struct, frozen=True):
         return memoryview(self.messages) or memoryview(self.prompt) or memoryview(self.input)
 
 
-_decode = msgspec.json.Decoder(Seen).decode
+_decode = msgspec.json.Decoder(BodyFields).decode
 
 
-def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) -> Asked:
+def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) -> RoutableRequest:
     """Return what is asked for.
 
     Raises:
@@ -48,11 +48,13 @@ def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) ->
     seen = look_at(body)
     service = balancer.service(seen.model)
     wanted = fields.get(b"x-servekit-policy")
-    policy = service.policy if wanted is None else balancer.policy_asked_for(service, wanted)
-    return Asked(service, policy, route_request(seen, fields, len(body), policy, service.shadow))
+    policy = service.policy if wanted is None else balancer.requested_policy(service, wanted)
+    return RoutableRequest(
+        service, policy, route_request(seen, fields, len(body), policy, service.shadow)
+    )
 
 
-def look_at(body: bytes) -> Seen:
+def look_at(body: bytes) -> BodyFields:
     """Return what matters of *body*.
 
     Raises:
@@ -65,12 +67,12 @@ def look_at(body: bytes) -> Seen:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # Looked at only now: nearly all bodies are JSON.
         if is_form(body):
-            return Seen(model_in_form(body))
+            return BodyFields(model_in_form(body))
         raise RequestInvalid(f"the body is not JSON: {error}") from error
 
 
 def route_request(
-    seen: Seen, fields: dict[bytes, bytes], size: int, policy: Policy, shadow: Policy | None
+    seen: BodyFields, fields: dict[bytes, bytes], size: int, policy: Policy, shadow: Policy | None
 ) -> RouteRequest:
     """Return the request as *policy*, and who shadows it, want to see it."""
     blocks: tuple[int, ...] = ()

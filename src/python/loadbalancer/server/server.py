@@ -8,9 +8,9 @@ import structlog
 
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.membership.polling import Pollers
-from loadbalancer.server.handlers import AdminDesk, FrontDesk
+from loadbalancer.server.handlers import AdminHandlers, RequestHandlers
 from loadbalancer.server.keys import KeyRing
-from loadbalancer.workers.shared_stats import Together
+from loadbalancer.workers.shared_stats import WorkerStats
 from servekit.relay.listening import Listener
 from servekit.timing.clock import Clock
 
@@ -32,26 +32,26 @@ class Server:
         clock: Clock,
         rng: Random,
         *,
-        together: Together | None = None,
+        stats: WorkerStats | None = None,
         admin: socket.socket | None = None,
     ) -> None:
-        """*together* is what all workers have seen; *admin* a socket for those questions alone."""
+        """*stats* is what all workers have seen; *admin* a socket for those questions alone."""
         self._balancer = balancer
-        self._together = together or Together(balancer)
+        self._stats = stats or WorkerStats(balancer)
         self._admin_socket = admin
-        self._desk = FrontDesk(balancer, self._together, admin=admin is None)
-        self._listener = Listener(self._desk, clock, also=self._sweep)
-        self._admin_desk = FrontDesk(balancer, self._together)
-        self._admin = Listener(AdminDesk(self._admin_desk), clock)
+        self._handlers = RequestHandlers(balancer, self._stats, admin=admin is None)
+        self._listener = Listener(self._handlers, clock, also=self._sweep)
+        self._admin_handlers = RequestHandlers(balancer, self._stats)
+        self._admin = Listener(AdminHandlers(self._admin_handlers), clock)
         self.pollers = Pollers(balancer, clock, rng)
 
     def use_keys(self, keys: KeyRing) -> None:
         """Admit whoever has one of *keys*, from now on."""
-        self._desk.keys = self._admin_desk.keys = keys
+        self._handlers.keys = self._admin_handlers.keys = keys
 
     def use_tracing(self, tracing: "Tracing") -> None:
         """Make a span of each request, from now on."""
-        self._desk.tracing = tracing
+        self._handlers.tracing = tracing
 
     async def start(self, listening: socket.socket) -> None:
         """Serve whoever connects to *listening*.
@@ -74,8 +74,8 @@ class Server:
         self._listener.close()
         self._admin.close()
         await self.pollers.stop()
-        self._together.post()
+        self._stats.post()
 
     def _sweep(self) -> None:
         self._balancer.sweep()
-        self._together.post()
+        self._stats.post()

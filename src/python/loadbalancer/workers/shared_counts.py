@@ -8,7 +8,7 @@ import mmap
 
 import xxhash
 
-from servekit.routing.load_tracker import Account, Pool
+from servekit.routing.load_tracker import Pool, ReplicaLoad
 
 # Replicas find their slot by the hash of their name: workers read a changed fleet file at slightly
 # different times.  With 100 replicas two share a slot once in 13 fleets, and then look busier.
@@ -43,15 +43,15 @@ class SharedCounts:
         """Give back what *worker* had in flight: it has died."""
         self._rows[worker][:] = memoryview(bytes(SLOTS * _BYTES)).cast("i")
 
-    def publish(self, account: Account) -> None:
+    def publish(self, load: ReplicaLoad) -> None:
         """Tell the others what this worker has in flight."""
-        self._rows[self.worker][self._slot(account.name)] = account.in_flight
+        self._rows[self.worker][self._slot(load.name)] = load.in_flight
 
     def refresh(self, pool: Pool) -> None:
         """Bring in what the others have in flight."""
-        for account in pool:
-            slot = self._slot(account.name)
-            account.elsewhere = sum(
+        for load in pool:
+            slot = self._slot(load.name)
+            load.other_workers = sum(
                 row[slot] for number, row in enumerate(self._rows) if number != self.worker
             )
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from loadbalancer.observe.snapshot import Snapshot, decode, encode, merged, resume
-from loadbalancer.observe.telemetry import Telemetry
+from loadbalancer.observe.snapshot import StatsSnapshot, decode, encode, merged, resume
+from loadbalancer.observe.telemetry import TrafficStats
 
 # 200 decisions among 32 replicas take 150 kB; memory that is never written is never used.
 ROOM_BYTES = 1 << 20
@@ -19,7 +19,7 @@ _HEADER = struct.Struct("<QII")  # how many were posted, and the length of each 
 _SLOT = (ROOM_BYTES - _HEADER.size) // 2
 
 
-class Board:
+class SharedStats:
     """The last post of each worker.
 
     Each has two slots and writes into the one that is not being read; the count of posts says
@@ -57,53 +57,61 @@ class Board:
                 return message
 
 
-def bury(board: Board, worker: int) -> None:
+def discard_worker(shared_stats: SharedStats, worker: int) -> None:
     """*worker* has died: what it counted stays, what it had under way is over."""
-    left = board.read(worker)
+    left = shared_stats.read(worker)
     if left is not None:
-        board.post(worker, encode(msgspec.structs.replace(decode(left), replicas={}, waiting={})))
+        shared_stats.post(
+            worker, encode(msgspec.structs.replace(decode(left), replicas={}, waiting={}))
+        )
 
 
 class Observable(Protocol):
     """What a worker counts, and what is the case there now."""
 
     @property
-    def telemetry(self) -> Telemetry:
+    def telemetry(self) -> TrafficStats:
         """Return its counts."""
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatsSnapshot:
         """Return both as a value."""
 
 
-class Together:
+class WorkerStats:
     """What all workers have seen, for whichever of them is asked."""
 
-    def __init__(self, balancer: Observable, board: Board | None = None, worker: int = 0) -> None:
-        """Without a *board* there is one worker."""
+    def __init__(
+        self, balancer: Observable, shared_stats: SharedStats | None = None, worker: int = 0
+    ) -> None:
+        """Without a *shared_stats* there is one worker."""
         self._balancer = balancer
-        self._board = board
+        self._shared_stats = shared_stats
         self._worker = worker
 
     def resume(self) -> None:
         """Go on from where a worker that died had got."""
-        left = self._board.read(self._worker) if self._board is not None else None
+        left = self._shared_stats.read(self._worker) if self._shared_stats is not None else None
         if left is not None:
             resume(self._balancer.telemetry, decode(left))
 
     def post(self) -> None:
         """Tell the others."""
-        if self._board is None:
+        if self._shared_stats is None:
             return
         seen = self._balancer.snapshot()
-        while not self._board.post(self._worker, encode(seen)) and seen.lately:
+        while not self._shared_stats.post(self._worker, encode(seen)) and seen.lately:
             # Half of the decisions, the younger half, for want of room for all.
             half = seen.lately[(len(seen.lately) + 1) // 2 :]
             seen = msgspec.structs.replace(seen, lately=half)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatsSnapshot:
         """Return what this worker has seen by now, and the others when they last said."""
         own = self._balancer.snapshot()
-        if self._board is None:
+        if self._shared_stats is None:
             return own
-        posts = (self._board.read(n) for n in range(self._board.workers) if n != self._worker)
+        posts = (
+            self._shared_stats.read(n)
+            for n in range(self._shared_stats.workers)
+            if n != self._worker
+        )
         return merged([own, *(decode(post) for post in posts if post is not None)])

@@ -101,10 +101,10 @@ class Supervisor:
             return process != 0
         worker, since_s = self._running.pop(process)
         if not self._stopping:
-            self._bury(worker, os.waitstatus_to_exitcode(status), time.monotonic() - since_s)
+            self._discard(worker, os.waitstatus_to_exitcode(status), time.monotonic() - since_s)
         return True
 
-    def _bury(self, worker: int, code: int, lived_s: float) -> None:
+    def _discard(self, worker: int, code: int, lived_s: float) -> None:
         self._deaths[worker] = 1 if lived_s > LONG_LIFE_S else self._deaths[worker] + 1
         again_s = pause_s(self._deaths[worker])
         log.warning("worker died", worker=worker, code=code, again_in_s=again_s)

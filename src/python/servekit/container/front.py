@@ -4,12 +4,12 @@ import json
 
 from servekit.container.engine_defaults import ENGINE_KEEP_ALIVE_S
 from servekit.container.progress import Progress
-from servekit.relay.client_connection import IN_TRANSIT_S, Client, Limits
-from servekit.relay.exchange import Passing
-from servekit.relay.heads import RequestHead
+from servekit.relay.client_connection import IN_TRANSIT_S, ConnectionLimits, Responder
+from servekit.relay.exchange import PassThrough
+from servekit.relay.heads import HttpRequestHead
 from servekit.relay.listening import Listener, listen
-from servekit.relay.responses import Answer
-from servekit.relay.upstream_pool import Upstream
+from servekit.relay.responses import LocalResponse
+from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
 
@@ -20,7 +20,7 @@ HEALTH = b"/health"
 STARTUP = b"/startup"
 STARTUP_METRICS = b"/startup/metrics"
 
-LIMITS = Limits(
+LIMITS = ConnectionLimits(
     # Cloud Run passes on 32 MiB; a chat with several images may bring more to a node.
     max_body_bytes=64 * 1024 * 1024,
     # Google's load balancers keep a connection to us for 600 s, and want it kept for longer.
@@ -61,7 +61,7 @@ class FrontServer:
             SettingInvalid: the port is taken.
         """
         # Of an idle connection the last fifth is left unused: the engine counts from another event.
-        self._upstream = Upstream(
+        self._upstream = UpstreamPool(
             Address("127.0.0.1", self.engine_port),
             CONNECT_TIMEOUT_S,
             idle_limit_s=0.8 * ENGINE_KEEP_ALIVE_S,
@@ -70,22 +70,24 @@ class FrontServer:
         await self._listener.start(listening)
         return int(listening.getsockname()[1])
 
-    def admit(self, head: RequestHead) -> Answer | None:
+    def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         del head
         return None
 
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Passing:
+    def serve(
+        self, client: Responder, head: HttpRequestHead, body: bytes
+    ) -> LocalResponse | PassThrough:
         """What the front answers itself: its own pages, and everything until the engine is warm."""
         path = head.path
         if path == STARTUP:
-            return Answer(200, self._progress.to_json())
+            return LocalResponse(200, self._progress.to_json())
         if path == STARTUP_METRICS:
-            return Answer(200, self._progress.to_metrics(), "text/plain; version=0.0.4")
+            return LocalResponse(200, self._progress.to_metrics(), "text/plain; version=0.0.4")
         if not self._progress.ready:
-            return Answer(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
+            return LocalResponse(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
         if self.draining and path == HEALTH:
-            return Answer(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
-        return Passing(self, self._upstream, client, head, body)
+            return LocalResponse(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
+        return PassThrough(self, self._upstream, client, head, body)
 
     async def drain(self, timeout_s: float, *, linger_s: float = 0.0) -> int:
         """Let what runs finish; return how many did not in *timeout_s*.

@@ -4,7 +4,7 @@ from servekit.enginesim.engine import SimulatedEngine
 from servekit.enginesim.sequence import EngineRequest
 from servekit.fleetsim.scenario import Arrival, ReplicaSetup
 from servekit.fleetsim.tokens import TokenTimes
-from servekit.routing.load_tracker import Account, InFlight
+from servekit.routing.load_tracker import InFlight, ReplicaLoad
 from servekit.routing.request import RouteRequest
 
 
@@ -32,7 +32,7 @@ class Trip:
         )
         self.first_s = -1.0
         self.tried: tuple[str, ...] = ()
-        self.account: Account
+        self.account: ReplicaLoad
         self.held: InFlight
         self.replica: VirtualReplica
 

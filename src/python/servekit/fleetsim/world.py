@@ -23,7 +23,7 @@ from servekit.fleetsim.replica import Trip, VirtualReplica
 from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
 from servekit.fleetsim.tokens import TokenTimes
 from servekit.metrics.engine_load import EngineLoad
-from servekit.routing.load_tracker import Account, Ledger, Pool
+from servekit.routing.load_tracker import LoadTracker, Pool, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.request import RouteRequest
 
@@ -44,7 +44,7 @@ class World:
     ) -> None:
         self._scenario = scenario
         self._policy = policy(Random(scenario.seed))
-        self._ledger = Ledger(scenario.poll_s)
+        self._ledger = LoadTracker(scenario.poll_s)
         self._outcome = FleetOutcome()
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
@@ -127,7 +127,7 @@ class World:
                 break
             # Nobody listens: a refused connection is known at once.
             self._retry(trip, decision.replica)
-        account = self._ledger.account(decision.replica)
+        account = self._ledger.load_of(decision.replica)
         trip.account, trip.replica = account, replica
         # In the load balancer's order: what a policy finds does not include the request itself.
         self._policy.sent(trip.route, account, now)
@@ -276,10 +276,10 @@ class World:
         self._outcome.running.append((now, running, usage))
 
     def _rebuild_pools(self) -> None:
-        by_model: dict[str, list[Account]] = {}
+        by_model: dict[str, list[ReplicaLoad]] = {}
         for name, replica in self._replicas.items():
             if replica.up and not replica.draining:
-                by_model.setdefault(replica.setup.model, []).append(self._ledger.account(name))
+                by_model.setdefault(replica.setup.model, []).append(self._ledger.load_of(name))
         self._pools = {model: Pool(accounts) for model, accounts in by_model.items()}
 
     # What changes the fleet.

@@ -7,8 +7,8 @@ from typing import Protocol, cast
 
 from servekit.errors.tree import RequestError, RequestTooLarge, ServeError
 from servekit.relay.framing import ChunkedBody
-from servekit.relay.heads import MAX_HEAD_BYTES, RequestHead, read_request_head
-from servekit.relay.responses import Answer, refusal, refuse
+from servekit.relay.heads import MAX_HEAD_BYTES, HttpRequestHead, read_request_head
+from servekit.relay.responses import LocalResponse, refusal, refuse
 
 # A request line and its headers are one packet; a slow client on a bad line still makes it in time.
 HEAD_TIMEOUT_S = 10.0
@@ -28,7 +28,7 @@ _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What a front takes.
 
     Attributes:
@@ -42,14 +42,14 @@ class Limits:
     answer_timeout_s: float = 300.0
 
 
-class Exchange(Protocol):
+class RelayedRequest(Protocol):
     """A request that is being relayed.
 
     Attributes:
-        heard: how often something came from the engine (count).
+        chunks_received: how often something came from the engine (count).
     """
 
-    heard: int
+    chunks_received: int
 
     @property
     def keep_alive(self) -> bool:
@@ -75,12 +75,12 @@ class Exchange(Protocol):
         """It does again."""
 
 
-class Client(Protocol):
+class Responder(Protocol):
     """Whoever sent a request, as its exchange sees it."""
 
     transport: asyncio.Transport
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalResponse) -> None:
         """Send an answer of our own; the exchange is over."""
 
     def relayed(self, *, keep_alive: bool) -> None:
@@ -93,10 +93,10 @@ class Client(Protocol):
         """Only now does the engine have the request: its silence begins."""
 
 
-class Host(Protocol):
+class Handler(Protocol):
     """Who decides what becomes of a request."""
 
-    limits: Limits
+    limits: ConnectionLimits
 
     def now(self) -> float:
         """Return seconds since an arbitrary start."""
@@ -105,10 +105,12 @@ class Host(Protocol):
     def draining(self) -> bool:
         """Whether we leave: connections are closed after the answer under way."""
 
-    def admit(self, head: RequestHead) -> Answer | None:
+    def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         """Return a refusal, before the body is read; None to go on."""
 
-    def serve(self, client: Client, head: RequestHead, body: bytes) -> Answer | Exchange:
+    def serve(
+        self, client: Responder, head: HttpRequestHead, body: bytes
+    ) -> LocalResponse | RelayedRequest:
         """Return an answer of our own, or an exchange that will bring the engine's.
 
         Raises:
@@ -116,18 +118,18 @@ class Host(Protocol):
         """
 
 
-class Front(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
         "_body",
         "_buffer",
+        "_chunks_received",
+        "_clients",
         "_deadline_s",
         "_exchange",
-        "_fronts",
+        "_handler",
         "_head",
-        "_heard",
-        "_host",
         "_idle_since_s",
         "_limits",
         "_linger_until_s",
@@ -138,18 +140,18 @@ class Front(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, host: Host, fronts: "set[Front]") -> None:
-        """*fronts*: where it is found for as long as it is connected."""
-        self._host = host
-        self._limits = host.limits
-        self._now = host.now
-        self._fronts = fronts
+    def __init__(self, handler: Handler, clients: "set[ClientConnection]") -> None:
+        """*clients*: where it is found for as long as it is connected."""
+        self._handler = handler
+        self._limits = handler.limits
+        self._now = handler.now
+        self._clients = clients
         self._buffer = b""
-        self._head: RequestHead | None = None
+        self._head: HttpRequestHead | None = None
         self._body: ChunkedBody | list[bytes] = []
         self._received = 0
-        self._exchange: Exchange | None = None
-        self._heard = 0
+        self._exchange: RelayedRequest | None = None
+        self._chunks_received = 0
         self._linger_until_s: float | None = None
         self._paused = False
         # Whether the client leaves unread what is written to it.
@@ -166,11 +168,11 @@ class Front(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._fronts.add(self)
+        self._clients.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
-        self._fronts.discard(self)
+        self._clients.discard(self)
         if self._exchange is not None:
             self._exchange.abandon()
             self._exchange = None
@@ -204,8 +206,8 @@ class Front(asyncio.Protocol):
         if exchange is None:
             if now_s > self._deadline_s:
                 self._expire()
-        elif exchange.heard != self._heard:
-            self._heard = exchange.heard
+        elif exchange.chunks_received != self._chunks_received:
+            self._chunks_received = exchange.chunks_received
             self._deadline_s = now_s + self._limits.answer_timeout_s
         elif now_s > self._deadline_s:
             self._give_up(exchange)
@@ -215,7 +217,7 @@ class Front(asyncio.Protocol):
         if not self.busy and now_s - self._idle_since_s > IN_TRANSIT_S:
             self.transport.close()
 
-    def _give_up(self, exchange: Exchange) -> None:
+    def _give_up(self, exchange: RelayedRequest) -> None:
         if self._unread:
             # We read no more of the answer because the client does not: the engine is not to blame.
             self.transport.abort()
@@ -247,7 +249,7 @@ class Front(asyncio.Protocol):
         except RequestError as error:
             self._refuse(refusal(error))
             return
-        refused = self._host.admit(head)
+        refused = self._handler.admit(head)
         if refused is not None:
             self._refuse(refused, bodiless=head.method == "HEAD")
         elif head.length == 0:
@@ -262,7 +264,7 @@ class Front(asyncio.Protocol):
         elif _BARE_LINE_FEED.search(data):
             self._refuse(refuse(400, "a line ends without a carriage return"))
 
-    def _expect_body(self, head: RequestHead, data: bytes) -> None:
+    def _expect_body(self, head: HttpRequestHead, data: bytes) -> None:
         limit = self._limits.max_body_bytes
         length = head.length
         if length is not None and length > limit:
@@ -306,24 +308,24 @@ class Front(asyncio.Protocol):
             self._paused = True
             self.transport.pause_reading()
 
-    def _serve(self, head: RequestHead, body: bytes, rest: bytes) -> None:
+    def _serve(self, head: HttpRequestHead, body: bytes, rest: bytes) -> None:
         self._head = None
         self._buffer = rest
         try:
-            served = self._host.serve(self, head, body)
+            served = self._handler.serve(self, head, body)
         except ServeError as error:
             served = refusal(error)
-        if isinstance(served, Answer):
+        if isinstance(served, LocalResponse):
             self._reply(served, keep_alive=head.keep_alive, bodiless=head.method == "HEAD")
             return
         self._exchange = served
-        self._heard = 0
+        self._chunks_received = 0
         self._deadline_s = self._now() + self._limits.answer_timeout_s
         served.start()
 
     # What an exchange calls.
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalResponse) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         self._reply(answer, keep_alive=exchange.keep_alive, bodiless=exchange.bodiless)
@@ -341,13 +343,13 @@ class Front(asyncio.Protocol):
 
     # Answers.
 
-    def _reply(self, answer: Answer, *, keep_alive: bool, bodiless: bool) -> None:
-        keep_alive = keep_alive and not self._host.draining
+    def _reply(self, answer: LocalResponse, *, keep_alive: bool, bodiless: bool) -> None:
+        keep_alive = keep_alive and not self._handler.draining
         self.transport.write(answer.encode(keep_alive=keep_alive, bodiless=bodiless))
         self._next(keep_alive=keep_alive)
 
     def _next(self, *, keep_alive: bool) -> None:
-        if not keep_alive or self._host.draining:
+        if not keep_alive or self._handler.draining:
             self.transport.close()
             return
         self._idle_since_s = self._now()
@@ -365,7 +367,7 @@ class Front(asyncio.Protocol):
             if data and not self.transport.is_closing():
                 self._take_head(data)
 
-    def _refuse(self, answer: Answer, *, bodiless: bool = False) -> None:
+    def _refuse(self, answer: LocalResponse, *, bodiless: bool = False) -> None:
         """Answer a request that cannot be read to its end, and close."""
         self._head = None
         self._buffer = b""

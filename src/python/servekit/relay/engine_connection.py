@@ -6,7 +6,7 @@ from typing import Protocol, cast
 
 from servekit.errors.tree import EngineError, StreamCut
 from servekit.relay.framing import ChunkedFraming, Framing, LengthFraming, OpenFraming
-from servekit.relay.heads import MAX_HEAD_BYTES, ResponseHead, read_response_head
+from servekit.relay.heads import MAX_HEAD_BYTES, HttpResponseHead, read_response_head
 
 
 class Sink(Protocol):
@@ -15,7 +15,7 @@ class Sink(Protocol):
     `started` and `more` may raise StreamCut, where they cannot make use of it.
     """
 
-    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+    def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         """The head came, and with it the first *piece* of the body, which may be empty."""
 
     def more(self, piece: bytes, framing: Framing) -> None:
@@ -28,7 +28,7 @@ class Sink(Protocol):
         """The answer is not whole and never will be."""
 
 
-class Connection(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
     """One connection.  `sink` hears of the exchange that is under way, if one is.
 
     Attributes:
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         "used",
     )
 
-    def __init__(self, on_idle: "Callable[[Connection], None]") -> None:
+    def __init__(self, on_idle: "Callable[[EngineConnection], None]") -> None:
         self._on_idle = on_idle
         self._sink: Sink | None = None
         self._framing: Framing | None = None
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
 
     def discard(self) -> None:
         """Let the answer come to its end unheard, so that the connection can be used again."""
-        self._sink = _Nobody()
+        self._sink = _DiscardSink()
 
     # What the event loop calls.
 
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         if framing.done:
             self._finish()
 
-    def _final_head(self, data: bytes) -> tuple[ResponseHead | None, bytes]:
+    def _final_head(self, data: bytes) -> tuple[HttpResponseHead | None, bytes]:
         """Return the head and what follows it; no head while it is not whole."""
         while (end := data.find(b"\r\n\r\n") + 4) != 3:
             head = read_response_head(data[:end])
@@ -184,16 +184,16 @@ class Connection(asyncio.Protocol):
             sink.broke(error)
 
 
-def _framing(head: ResponseHead) -> Framing:
+def _framing(head: HttpResponseHead) -> Framing:
     if head.chunked:
         return ChunkedFraming()
     return OpenFraming() if head.length is None else LengthFraming(head.length)
 
 
-class _Nobody:
+class _DiscardSink:
     """Hears an answer that is no longer wanted."""
 
-    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+    def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         pass
 
     def more(self, piece: bytes, framing: Framing) -> None:

@@ -3,19 +3,19 @@
 import asyncio
 
 from servekit.errors.tree import EngineError, EngineTimeout, RequestInvalid, StreamCut
-from servekit.relay.client_connection import Client, Host
-from servekit.relay.engine_connection import Connection
+from servekit.relay.client_connection import Handler, Responder
+from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.framing import ChunkedBody, Framing
-from servekit.relay.heads import RequestHead, ResponseHead, answer_head, request_head
+from servekit.relay.heads import HttpRequestHead, HttpResponseHead, answer_head, request_head
 from servekit.relay.responses import refusal
-from servekit.relay.upstream_pool import Upstream
+from servekit.relay.upstream_pool import UpstreamPool
 
 
-class Relaying:
+class RelayExchange:
     """The client's side of an exchange, and its hold on a connection to an engine.
 
     Attributes:
-        heard: how often something came from the engine (count).
+        chunks_received: how often something came from the engine (count).
     """
 
     __slots__ = (
@@ -29,23 +29,23 @@ class Relaying:
         "_resent",
         "_stays_open",
         "_write",
-        "heard",
+        "chunks_received",
     )
 
-    def __init__(self, client: Client, head: RequestHead, body: bytes) -> None:
+    def __init__(self, client: Responder, head: HttpRequestHead, body: bytes) -> None:
         self._client = client
         self._write = client.transport.write
         self._head = head
         self._body = body
         self._connecting: asyncio.Task[None] | None = None
-        self._connection: Connection | None = None
+        self._connection: EngineConnection | None = None
         self._decoder: ChunkedBody | None = None
         # Whether anything has been sent to the client.
         self._out = False
         # Whether it was sent again because a connection had been idle too long.
         self._resent = False
         self._stays_open = head.keep_alive
-        self.heard = 0
+        self.chunks_received = 0
 
     @property
     def keep_alive(self) -> bool:
@@ -67,7 +67,7 @@ class Relaying:
         if self._connection is not None:
             self._connection.resume()
 
-    def _idle(self, upstream: Upstream) -> Connection | None:
+    def _idle(self, upstream: UpstreamPool) -> EngineConnection | None:
         """Return a connection to send on at once, if there is one."""
         # What was idle as long as the last connection has gone the same way.
         return None if self._resent else upstream.idle()
@@ -85,7 +85,7 @@ class Relaying:
         return True
 
     def _begin_answer(
-        self, head: ResponseHead, piece: bytes, *, draining: bool, own: bytes = b""
+        self, head: HttpResponseHead, piece: bytes, *, draining: bool, own: bytes = b""
     ) -> None:
         """Write *head*, with *own* lines, and the first *piece* of the body."""
         self._out = True
@@ -122,16 +122,21 @@ class Relaying:
             connection.abandon()
 
 
-class Passing(Relaying):
+class PassThrough(RelayExchange):
     """An exchange with the one engine there is: whatever it says is passed on as it comes."""
 
-    __slots__ = ("_host", "_upstream")
+    __slots__ = ("_handler", "_upstream")
 
     def __init__(
-        self, host: Host, upstream: Upstream, client: Client, head: RequestHead, body: bytes
+        self,
+        handler: Handler,
+        upstream: UpstreamPool,
+        client: Responder,
+        head: HttpRequestHead,
+        body: bytes,
     ) -> None:
         super().__init__(client, head, body)
-        self._host = host
+        self._handler = handler
         self._upstream = upstream
 
     def start(self) -> None:
@@ -148,7 +153,7 @@ class Passing(Relaying):
 
     def time_out(self) -> None:
         """The engine has been silent for too long."""
-        limit_s = self._host.limits.answer_timeout_s
+        limit_s = self._handler.limits.answer_timeout_s
         self._let_go()
         self._fail(EngineTimeout(f"the engine was silent for {limit_s:g} s; send it again later"))
 
@@ -162,21 +167,21 @@ class Passing(Relaying):
         self._connecting = None
         self._send(connection)
 
-    def _send(self, connection: Connection) -> None:
+    def _send(self, connection: EngineConnection) -> None:
         self._connection = connection
         head = request_head(self._head, self._upstream.address, len(self._body))
         connection.send(head, self._body, self, bodiless=self.bodiless)
 
     # The engine's answer.
 
-    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+    def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         del framing
-        self.heard += 1
-        self._begin_answer(head, piece, draining=self._host.draining)
+        self.chunks_received += 1
+        self._begin_answer(head, piece, draining=self._handler.draining)
 
     def more(self, piece: bytes, framing: Framing) -> None:
         del framing
-        self.heard += 1
+        self.chunks_received += 1
         if self._decoder is not None:
             self._write_decoded(piece)
         else:

@@ -45,7 +45,7 @@ _REWRITTEN = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 
-class RequestHead(msgspec.Struct, frozen=True):
+class HttpRequestHead(msgspec.Struct, frozen=True):
     """The head of a request that can be relayed.
 
     Attributes:
@@ -70,7 +70,7 @@ class RequestHead(msgspec.Struct, frozen=True):
         return self.target.partition(b"?")[0]
 
 
-class ResponseHead(msgspec.Struct, frozen=True):
+class HttpResponseHead(msgspec.Struct, frozen=True):
     """The head of an engine's answer.
 
     Attributes:
@@ -92,7 +92,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
         return self.fields.get(b"content-type", b"").startswith(b"text/event-stream")
 
 
-def read_request_head(head: bytes) -> RequestHead:
+def read_request_head(head: bytes) -> HttpRequestHead:
     """Return the request in *head*, which ends with its empty line.
 
     Raises:
@@ -108,7 +108,7 @@ def read_request_head(head: bytes) -> RequestHead:
         raise RequestInvalid("the request has no Host header; HTTP/1.1 requires one")
     if old and b"transfer-encoding" in fields:
         raise RequestInvalid("an HTTP/1.0 request cannot be chunked; send Content-Length")
-    return RequestHead(
+    return HttpRequestHead(
         method=method.decode("ascii"),
         target=target,
         fields=fields,
@@ -119,7 +119,7 @@ def read_request_head(head: bytes) -> RequestHead:
     )
 
 
-def read_response_head(head: bytes) -> ResponseHead:
+def read_response_head(head: bytes) -> HttpResponseHead:
     """Return the answer whose *head*, with its empty line, an engine sent.
 
     Raises:
@@ -138,7 +138,7 @@ def read_response_head(head: bytes) -> ResponseHead:
     number = int(status)
     if number in (204, 304):
         length, chunked = 0, False
-    return ResponseHead(
+    return HttpResponseHead(
         status=number,
         fields=fields,
         first=head[: match.start(3)].replace(b"HTTP/1.0", b"HTTP/1.1", 1) + passed_on,
@@ -148,7 +148,7 @@ def read_response_head(head: bytes) -> ResponseHead:
     )
 
 
-def request_head(head: RequestHead, address: Address, length: int) -> bytes:
+def request_head(head: HttpRequestHead, address: Address, length: int) -> bytes:
     """Return *head* as an engine at *address* gets it, before a body of *length* bytes."""
     lines = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b" % (
         head.method.encode(),
@@ -162,7 +162,9 @@ def request_head(head: RequestHead, address: Address, length: int) -> bytes:
     return lines + b"\r\n"
 
 
-def with_lines(head: RequestHead, lines: bytes, *, instead_of: frozenset[bytes]) -> RequestHead:
+def with_lines(
+    head: HttpRequestHead, lines: bytes, *, instead_of: frozenset[bytes]
+) -> HttpRequestHead:
     """Return *head* as an engine gets it with *lines* in place of the headers in *instead_of*."""
     kept = _without(head.passed_on.split(b"\r\n"), instead_of)
     return msgspec.structs.replace(head, passed_on=b"\r\n".join(kept) + lines)
@@ -174,7 +176,7 @@ def bearer(key: str) -> bytes:
 
 
 def answer_head(
-    answer: ResponseHead, *, old: bool, closing: bool, own: bytes = b""
+    answer: HttpResponseHead, *, old: bool, closing: bool, own: bytes = b""
 ) -> tuple[bytes, bool]:
     """Return *answer* as a client gets it, with *own* lines, and whether we close after it.
 

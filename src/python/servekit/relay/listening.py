@@ -5,8 +5,8 @@ import socket
 from collections.abc import Callable
 
 from servekit.errors.tree import SettingInvalid
-from servekit.relay.client_connection import IN_TRANSIT_S, Front, Host
-from servekit.relay.keepalive import notice_loss
+from servekit.relay.client_connection import IN_TRANSIT_S, ClientConnection, Handler
+from servekit.relay.keepalive import enable_keepalive
 from servekit.timing.clock import Clock
 
 # How often deadlines are looked at: they are seconds and minutes long.
@@ -23,41 +23,44 @@ UNREAD_S = 120.0
 class Listener:
     """A listening socket, and the connections of those who came."""
 
-    def __init__(self, host: Host, clock: Clock, also: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, handler: Handler, clock: Clock, also: Callable[[], None] = lambda: None
+    ) -> None:
         """*also* is called whenever deadlines are looked at."""
-        self._host = host
+        self._handler = handler
         self._clock = clock
         self._also = also
-        self._fronts: set[Front] = set()
+        self._clients: set[ClientConnection] = set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
     def in_flight(self) -> int:
         """Requests under way (count)."""
-        return sum(front.busy for front in self._fronts)
+        return sum(client.busy for client in self._clients)
 
     async def start(self, listening: socket.socket) -> None:
         """Serve whoever connects to *listening*."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Front(self._host, self._fronts), sock=listening, backlog=BACKLOG
+            lambda: ClientConnection(self._handler, self._clients), sock=listening, backlog=BACKLOG
         )
         self._sweeper = loop.create_task(self._sweep())
 
     async def drain(self, timeout_s: float, *, linger_s: float = IN_TRANSIT_S) -> int:
         """Wait for what is under way; return how many requests did not end in *timeout_s*.
 
-        The host says already that it is draining.  New connections are taken for *linger_s* more:
-        whoever has connected but was not accepted yet would be reset.
+        The handler says already that it is draining.  New connections are taken for
+        *linger_s* more:
+        a client that has connected but was not accepted yet would be reset.
         """
         deadline_s = self._clock.now() + timeout_s
         await self._clock.sleep(min(linger_s, timeout_s))
         if self._server is not None:
             self._server.close()
-        while self._fronts and self._clock.now() < deadline_s:
-            for front in list(self._fronts):
-                front.close_if_idle(self._clock.now())
+        while self._clients and self._clock.now() < deadline_s:
+            for client in list(self._clients):
+                client.close_if_idle(self._clock.now())
             await self._clock.sleep(_DRAIN_LOOK_S)
         return self.in_flight
 
@@ -67,15 +70,15 @@ class Listener:
             self._server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for front in list(self._fronts):
-            front.transport.abort()
+        for client in list(self._clients):
+            client.transport.abort()
 
     async def _sweep(self) -> None:
         while True:
             await self._clock.sleep(SWEEP_S)
-            now_s = self._host.now()
-            for front in list(self._fronts):
-                front.check(now_s)
+            now_s = self._handler.now()
+            for client in list(self._clients):
+                client.check(now_s)
             self._also()
 
 
@@ -94,7 +97,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if shared:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((host, port))
-        notice_loss(listening, UNREAD_S)
+        enable_keepalive(listening, UNREAD_S)
     except (OSError, OverflowError) as error:
         listening.close()
         why = getattr(error, "strerror", None) or error

@@ -30,7 +30,7 @@ REASONS = {
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     502: "Bad Gateway",
-    503: "Service Unavailable",
+    503: "ModelService Unavailable",
     504: "Gateway Timeout",
 }
 
@@ -50,7 +50,7 @@ JSON = "application/json"
 RETRY_AFTER_S = 1
 
 
-class Answer(msgspec.Struct, frozen=True):
+class LocalResponse(msgspec.Struct, frozen=True):
     """A whole answer.
 
     Attributes:
@@ -85,7 +85,7 @@ def status_of(error: ServeError) -> int:
     return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 500)
 
 
-def refusal(error: ServeError) -> Answer:
+def refusal(error: ServeError) -> LocalResponse:
     """Return *error* as an answer, in OpenAI's envelope."""
     answer = refuse(status_of(error), str(error))
     if isinstance(error, ReplicaMissing) and error.retry_after_s is not None:
@@ -93,20 +93,20 @@ def refusal(error: ServeError) -> Answer:
     return answer
 
 
-def refuse(status: int, message: str) -> Answer:
+def refuse(status: int, message: str) -> LocalResponse:
     """Return an error answer."""
     retry_after_s = RETRY_AFTER_S if status in (429, 503) else None
-    return Answer(status, error_envelope(status, message), JSON, retry_after_s)
+    return LocalResponse(status, error_envelope(status, message), JSON, retry_after_s)
 
 
-def not_allowed(message: str, allowed: tuple[str, ...]) -> Answer:
+def not_allowed(message: str, allowed: tuple[str, ...]) -> LocalResponse:
     """Return the answer to a method that an endpoint does not take (RFC 9110, section 15.5.6)."""
     return msgspec.structs.replace(refuse(405, message), allowed=allowed)
 
 
-def json_answer(value: object, status: int = 200) -> Answer:
+def json_answer(value: object, status: int = 200) -> LocalResponse:
     """Return *value* as JSON."""
-    return Answer(status, msgspec.json.encode(value))
+    return LocalResponse(status, msgspec.json.encode(value))
 
 
 def last_chunks(error: ServeError) -> bytes:

@@ -5,10 +5,10 @@ import ssl
 from collections import deque
 
 from servekit.errors.tree import EngineError, EngineTimeout, EngineUnreachable
-from servekit.relay.engine_connection import Connection
+from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.framing import ChunkedBody, Framing
-from servekit.relay.heads import ResponseHead, bearer
-from servekit.relay.keepalive import notice_loss
+from servekit.relay.heads import HttpResponseHead, bearer
+from servekit.relay.keepalive import enable_keepalive
 from servekit.wire.address import Address
 
 # uvicorn, under vLLM, closes a connection that was idle for 5 s; one that is reused at that very
@@ -19,7 +19,7 @@ IDLE_LIMIT_S = 4.0
 UNREAD_S = 25.0
 
 
-class Upstream:
+class UpstreamPool:
     """The connections to one engine."""
 
     def __init__(
@@ -37,12 +37,12 @@ class Upstream:
         self._idle_limit_s = idle_limit_s
         self._connect_timeout_s = connect_timeout_s
         # The one used last is used first, so that those at the front have been idle longest.
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[EngineConnection] = deque()
         self._tls = ssl.create_default_context() if address.secure else None
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    def idle(self) -> Connection | None:
+    def idle(self) -> EngineConnection | None:
         """Return a connection that can be used at once; None where there is none."""
         while self._idle:
             connection = self._idle.pop()
@@ -52,7 +52,7 @@ class Upstream:
             connection.abandon()
         return None
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> EngineConnection:
         """Return a new connection.
 
         Raises:
@@ -63,9 +63,9 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._rest), where.host, where.port, ssl=self._tls
+                    lambda: EngineConnection(self._rest), where.host, where.port, ssl=self._tls
                 )
-            notice_loss(connection.transport.get_extra_info("socket"), UNREAD_S)
+            enable_keepalive(connection.transport.get_extra_info("socket"), UNREAD_S)
         except TimeoutError as error:
             raise EngineTimeout(
                 f"{where.url} was not connected within {self._connect_timeout_s:g} s"
@@ -105,7 +105,7 @@ class Upstream:
             connection.abandon()
         self._idle.clear()
 
-    def _rest(self, connection: Connection) -> None:
+    def _rest(self, connection: EngineConnection) -> None:
         if self._closed:
             connection.abandon()
             return
@@ -126,7 +126,7 @@ class _Collected:
         self._pieces: list[bytes] = []
         self._chunked = False
 
-    def started(self, head: ResponseHead, piece: bytes, framing: Framing) -> None:
+    def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         del framing
         self._status = head.status
         self._chunked = head.chunked

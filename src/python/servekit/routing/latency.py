@@ -20,10 +20,10 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import Account, Pool
+from servekit.routing.load_tracker import Pool, ReplicaLoad
 from servekit.routing.policy import looked_at, lowest
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
-from servekit.routing.prompt_batching import WITHIN, Gathering
+from servekit.routing.prompt_batching import WITHIN, PromptBatching
 from servekit.routing.request import RouteRequest
 
 # vLLM 0.26 with an 8B model on an H200: 8 ms and 21.5 us a token when idle, and each running
@@ -98,7 +98,7 @@ class TtftModel:
 
 
 # How far one answer moves a replica's pace: half of its weight is gone after 34 more.
-_PACE_GAIN = 0.02
+_SPEED_RATIO_GAIN = 0.02
 # An answer that took e times as long as expected says as much as one that took a hundred times.
 _MOST_SURPRISE = 1.0
 # An answer speaks of the time when its request was sent.  Where more answers than this have come
@@ -107,7 +107,7 @@ _MOST_SURPRISE = 1.0
 _PROMPT = 4.0
 
 
-class Paces:
+class SpeedRatios:
     """How many times as long as the typical replica each one takes.
 
     Kept as logarithms around their mean: only the weights say how long the typical one takes.
@@ -134,7 +134,7 @@ class Paces:
         if expected_s <= 0.0 or ttft_s <= 0.0:
             return
         surprise = math.log(ttft_s / expected_s)
-        step = _PACE_GAIN * max(-_MOST_SURPRISE, min(_MOST_SURPRISE, surprise))
+        step = _SPEED_RATIO_GAIN * max(-_MOST_SURPRISE, min(_MOST_SURPRISE, surprise))
         if missed > _PROMPT:
             step *= _PROMPT / missed
         known = self._logs[replica] = self._logs.get(replica, self._mean) + step
@@ -169,8 +169,8 @@ class Latency:
         self._rng = rng
         self._index = PrefixIndex()
         self._model = TtftModel()
-        self._paces = Paces()
-        self._gathering = Gathering()
+        self._speed_ratios = SpeedRatios()
+        self._batching = PromptBatching()
         # What a request found when it was sent, until its first byte says how long that took.
         self._found: dict[int, tuple[RouteRequest, int, int, int, int]] = {}
         self._answers = 0
@@ -180,37 +180,37 @@ class Latency:
         if self._rng.random() < EXPLORED:
             name, _ = scores[int(self._rng.random() * len(scores))]
             return Decision(name, self.name, "explore", tuple(scores))
-        joined = self._gathering.open(request.prompt_tokens, len(pool), now_s)
+        joined = self._batching.open(request.prompt_tokens, len(pool), now_s)
         if joined is not None and _is_near(joined, scores, now_s):
             return Decision(joined.name, self.name, "together", tuple(scores))
         return lowest(self.name, scores, self._rng)
 
-    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
-        blocks, name = request.blocks, account.name
+    def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
+        blocks, name = request.blocks, replica.name
         unread = request.prompt_tokens
         if blocks:
             unread = _unread(request, self._index.held_by(name, blocks))
-            self._index.add(name, blocks, blocks_held(account, request.block_tokens))
+            self._index.add(name, blocks, blocks_held(replica, request.block_tokens))
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
-        held = account.held(now_s)
-        self._found[id(request)] = (request, unread, account.prefilling, held, self._answers)
-        self._gathering.sent(account, now_s)
+        held = replica.held(now_s)
+        self._found[id(request)] = (request, unread, replica.prefilling, held, self._answers)
+        self._batching.sent(replica, now_s)
 
-    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+    def answered(self, request: RouteRequest, replica: ReplicaLoad, ttft_s: float) -> None:
         found = self._found.pop(id(request), None)
         self._answers += 1
         if found is not None:
             _, unread, queued, held, answers = found
-            paces = self._paces
-            pace = paces.of(account.name)
-            predicted_s = self._model.learn(unread, queued, held, ttft_s / pace)
-            missed = (self._answers - answers) / (len(paces.factors) or 1)
-            paces.observe(account.name, pace * predicted_s, ttft_s, missed)
+            speed_ratios = self._speed_ratios
+            speed_ratio = speed_ratios.of(replica.name)
+            predicted_s = self._model.learn(unread, queued, held, ttft_s / speed_ratio)
+            missed = (self._answers - answers) / (len(speed_ratios.factors) or 1)
+            speed_ratios.observe(replica.name, speed_ratio * predicted_s, ttft_s, missed)
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
-        self._paces.forget(replica)
+        self._speed_ratios.forget(replica)
 
     def _scores(self, request: RouteRequest, pool: Pool, now_s: float) -> list[tuple[str, float]]:
         """Return the seconds that each replica would take, and the crowd there; written for speed.
@@ -222,18 +222,18 @@ class Latency:
         asked, per_unread, per_queued, per_held = self._model.weights()
         per_held += CROWDING_S
         unread = request.prompt_tokens
-        factors, typical = self._paces.factors, self._paces.typical
+        factors, typical = self._speed_ratios.factors, self._speed_ratios.typical
         scores: list[tuple[str, float]] = []
-        for account in looked_at(pool, self._rng):
-            name = account.name
+        for replica in looked_at(pool, self._rng):
+            name = replica.name
             if hits:
                 unread = _unread(request, hits.get(name, 0))
-            seconds = asked + per_unread * unread + per_queued * account.prefilling
-            seconds += per_held * account.held(now_s)
+            seconds = asked + per_unread * unread + per_queued * replica.prefilling
+            seconds += per_held * replica.held(now_s)
             slower = factors.get(name, typical) / typical
-            handicap = account.handicap(now_s)
-            if handicap > 1.0 and self._rng.random() * handicap > 1.0:
-                slower *= handicap
+            slow_start_factor = replica.slow_start_factor(now_s)
+            if slow_start_factor > 1.0 and self._rng.random() * slow_start_factor > 1.0:
+                slower *= slow_start_factor
             scores.append((name, seconds * slower if seconds > 0.0 else 0.0))
         return scores
 
@@ -244,16 +244,16 @@ _MOST_UNANSWERED = 10_000
 _NO_HITS: Mapping[str, int] = {}
 
 
-def _is_near(account: Account, scores: list[tuple[str, float]], now_s: float) -> bool:
-    """Whether *account* is among *scores*, and hardly worse than the best of them."""
+def _is_near(replica: ReplicaLoad, scores: list[tuple[str, float]], now_s: float) -> bool:
+    """Whether *replica* is among *scores*, and hardly worse than the best of them."""
     score, best = None, math.inf
     for name, seconds in scores:
-        if name == account.name:
+        if name == replica.name:
             score = seconds
         best = min(best, seconds)
     if score is None:
         return False
-    return score - best <= WITHIN * (score - CROWDING_S * account.held(now_s))
+    return score - best <= WITHIN * (score - CROWDING_S * replica.held(now_s))
 
 
 def _unread(request: RouteRequest, hit_blocks: int) -> int:

@@ -1,6 +1,6 @@
 """What one load balancer knows of its replicas.  Pure: time is an argument.
 
-The ledger counts requests from the moment they are sent to the moment they end, and keeps each
+The tracker counts requests from the moment they are sent to the moment they end, and keeps each
 replica's last poll with its age.  A poll older than three periods is unknown, and unknown is not
 zero.
 """
@@ -19,16 +19,16 @@ SLOW_START_FACTOR = 4.0
 # How much of each new sample goes into a running mean.  Between an engine's count and ours lie
 # requests that have just come or gone: half of a sample's weight is gone after 3 polls, of a
 # speed's, which belongs to the machine and hardly changes, after 34.
-_STRANGERS_EWMA = 0.2
+_EXTERNAL_EWMA = 0.2
 _SPEED_EWMA = 0.02
 
 
-class Account:
-    """One replica's line in the ledger.  Policies read it; only the ledger writes it.
+class ReplicaLoad:
+    """What one replica holds.  Policies read it; only the tracker writes it.
 
     Attributes:
         in_flight: requests sent and not ended, by this process (count).
-        elsewhere: the same, by the other worker processes of this load balancer.
+        other_workers: the same, by the other worker processes of this load balancer.
         prefilling: prompt tokens of requests sent whose first byte has not come.
         tokens_per_s: tokens that one running request gets per second, by the last polls; None
             until two polls saw the engine at work.
@@ -36,14 +36,14 @@ class Account:
 
     __slots__ = (
         "_back_at_s",
-        "_others",
+        "_external_load",
+        "_external_mean",
         "_polled_at_s",
         "_stale_after_s",
-        "_strangers",
-        "elsewhere",
         "in_flight",
         "last_load",
         "name",
+        "other_workers",
         "prefilling",
         "tokens_per_s",
     )
@@ -51,23 +51,23 @@ class Account:
     def __init__(self, name: str, stale_after_s: float) -> None:
         self.name = name
         self.in_flight = 0
-        self.elsewhere = 0
+        self.other_workers = 0
         self.prefilling = 0
         self.tokens_per_s: float | None = None
         self.last_load: EngineLoad | None = None
         self._polled_at_s = float("-inf")
         self._stale_after_s = stale_after_s
         # Others' requests, as a running mean, and in whole ones.
-        self._strangers = 0.0
-        self._others = 0
+        self._external_mean = 0.0
+        self._external_load = 0
         self._back_at_s = float("-inf")
 
     @property
     def ours(self) -> int:
         """Requests in flight by every worker of this load balancer."""
-        return self.in_flight + self.elsewhere
+        return self.in_flight + self.other_workers
 
-    def load(self, now_s: float) -> EngineLoad | None:
+    def engine_load(self, now_s: float) -> EngineLoad | None:
         """Return the last poll; None where it is stale or never came."""
         if now_s - self._polled_at_s > self._stale_after_s:
             return None
@@ -77,7 +77,7 @@ class Account:
         """Return how old the last poll is; None where none ever came."""
         return None if self.last_load is None else now_s - self._polled_at_s
 
-    def handicap(self, now_s: float) -> float:
+    def slow_start_factor(self, now_s: float) -> float:
         """Return what its work counts for: more than 1 while it starts slowly after an absence."""
         left = 1.0 - (now_s - self._back_at_s) / SLOW_START_S
         return 1.0 if left <= 0.0 else 1.0 + (SLOW_START_FACTOR - 1.0) * left
@@ -85,8 +85,8 @@ class Account:
     def held(self, now_s: float) -> int:
         """Return how many requests the engine holds: ours, and others' by its last polls."""
         if now_s - self._polled_at_s > self._stale_after_s:
-            return self.in_flight + self.elsewhere
-        return self.in_flight + self.elsewhere + self._others
+            return self.in_flight + self.other_workers
+        return self.in_flight + self.other_workers + self._external_load
 
     def _record(self, load: EngineLoad, now_s: float) -> None:
         speed = _tokens_per_s(self.last_load, load, now_s - self._polled_at_s)
@@ -95,9 +95,9 @@ class Account:
             self.tokens_per_s = speed if before is None else before + _SPEED_EWMA * (speed - before)
         held = (load.running or 0) + (load.waiting or 0)
         others = held - self.ours
-        weight = _STRANGERS_EWMA if self.load(now_s) is not None else 1.0
-        self._strangers += weight * (others - self._strangers)
-        self._others = max(0, round(self._strangers))
+        weight = _EXTERNAL_EWMA if self.engine_load(now_s) is not None else 1.0
+        self._external_mean += weight * (others - self._external_mean)
+        self._external_load = max(0, round(self._external_mean))
         self.last_load = load
         self._polled_at_s = now_s
 
@@ -114,67 +114,67 @@ def _tokens_per_s(before: EngineLoad | None, after: EngineLoad, seconds: float) 
 
 
 class InFlight:
-    """One request that was sent: what the ledger needs in order to forget it."""
+    """One request that was sent: what the tracker needs in order to forget it."""
 
-    __slots__ = ("account", "ended", "prefilling")
+    __slots__ = ("ended", "prefilling", "replica")
 
-    def __init__(self, account: Account, prompt_tokens: int) -> None:
-        self.account = account
+    def __init__(self, replica: ReplicaLoad, prompt_tokens: int) -> None:
+        self.replica = replica
         self.prefilling = prompt_tokens
         self.ended = False
 
 
-class Pool(tuple[Account, ...]):
+class Pool(tuple[ReplicaLoad, ...]):
     """The replicas that a request may go to: built when that changes, not per request."""
 
-    _by_name: dict[str, Account]
+    _by_name: dict[str, ReplicaLoad]
 
-    def __new__(cls, accounts: Iterable[Account]) -> "Pool":
-        pool = super().__new__(cls, accounts)
-        pool._by_name = {account.name: account for account in pool}
+    def __new__(cls, replicas: Iterable[ReplicaLoad]) -> "Pool":
+        pool = super().__new__(cls, replicas)
+        pool._by_name = {replica.name: replica for replica in pool}
         return pool
 
-    def named(self, name: str) -> Account | None:
-        """Return the account called *name*; None where it is no candidate."""
+    def named(self, name: str) -> ReplicaLoad | None:
+        """Return the load called *name*; None where it is no candidate."""
         return self._by_name.get(name)
 
     def without(self, names: Iterable[str]) -> "Pool":
         """Return the pool that is left without *names*."""
         gone = frozenset(names)
-        return Pool(account for account in self if account.name not in gone)
+        return Pool(replica for replica in self if replica.name not in gone)
 
 
-class Ledger:
-    """Every replica's account.  Requests are conserved: what begins ends once."""
+class LoadTracker:
+    """Every replica's load.  Requests are conserved: what begins ends once."""
 
     def __init__(self, period_s: float) -> None:
         self._stale_after_s = STALE_PERIODS * period_s
-        self._accounts: dict[str, Account] = {}
+        self._loads: dict[str, ReplicaLoad] = {}
 
-    def account(self, name: str) -> Account:
-        """Return the account of *name*, opened where there is none."""
-        account = self._accounts.get(name)
-        if account is None:
-            account = self._accounts[name] = Account(name, self._stale_after_s)
-        return account
+    def load_of(self, name: str) -> ReplicaLoad:
+        """Return the load of *name*, made where there is none."""
+        replica = self._loads.get(name)
+        if replica is None:
+            replica = self._loads[name] = ReplicaLoad(name, self._stale_after_s)
+        return replica
 
-    def accounts(self) -> list[Account]:
-        """Return every account, in the order they were opened."""
-        return list(self._accounts.values())
+    def loads(self) -> list[ReplicaLoad]:
+        """Return every load, in the order they were made."""
+        return list(self._loads.values())
 
     def close(self, name: str) -> None:
         """Forget a replica.  Requests that it still holds end as if it were there."""
-        self._accounts.pop(name, None)
+        self._loads.pop(name, None)
 
-    def begin(self, account: Account, prompt_tokens: int = 0) -> InFlight:
+    def begin(self, replica: ReplicaLoad, prompt_tokens: int = 0) -> InFlight:
         """Count a request that is being sent."""
-        account.in_flight += 1
-        account.prefilling += prompt_tokens
-        return InFlight(account, prompt_tokens)
+        replica.in_flight += 1
+        replica.prefilling += prompt_tokens
+        return InFlight(replica, prompt_tokens)
 
     def first_byte(self, request: InFlight) -> None:
         """The prompt has been read; what is left is generation."""
-        request.account.prefilling -= request.prefilling
+        request.replica.prefilling -= request.prefilling
         request.prefilling = 0
 
     def end(self, request: InFlight) -> None:
@@ -183,17 +183,17 @@ class Ledger:
             return
         self.first_byte(request)
         request.ended = True
-        request.account.in_flight -= 1
+        request.replica.in_flight -= 1
 
     def returned(self, name: str, now_s: float) -> None:
         """A replica was away and is back: its caches are cold, and it starts slowly."""
-        account = self._accounts.get(name)
-        if account is not None:
-            account._back_at_s = now_s
-            account.tokens_per_s = None
+        replica = self._loads.get(name)
+        if replica is not None:
+            replica._back_at_s = now_s
+            replica.tokens_per_s = None
 
     def polled(self, name: str, load: EngineLoad, now_s: float) -> None:
         """Keep what a poll of *name* said; a poll of a replica that is gone is dropped."""
-        account = self._accounts.get(name)
-        if account is not None:
-            account._record(load, now_s)
+        replica = self._loads.get(name)
+        if replica is not None:
+            replica._record(load, now_s)

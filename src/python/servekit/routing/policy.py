@@ -5,7 +5,7 @@ from random import Random
 from typing import ClassVar, Protocol
 
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import Account, Pool
+from servekit.routing.load_tracker import Pool, ReplicaLoad
 from servekit.routing.request import RouteRequest
 
 
@@ -28,26 +28,26 @@ class Policy(Protocol):
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
         """Return a decision for one of *pool*, which is not empty."""
 
-    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
-        """*request* was sent to *account*."""
+    def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
+        """*request* was sent to *replica*."""
 
-    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+    def answered(self, request: RouteRequest, replica: ReplicaLoad, ttft_s: float) -> None:
         """The first byte came, *ttft_s* after it was sent."""
 
     def forget(self, replica: str) -> None:
         """*replica* was restarted or removed: what was learnt of it holds no more."""
 
 
-class Unlearning:
+class StatelessPolicy:
     """A policy that learns nothing from what it hears."""
 
     reads_prompt: ClassVar[bool] = False
     reads_session: ClassVar[bool] = False
 
-    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
+    def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
         pass
 
-    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+    def answered(self, request: RouteRequest, replica: ReplicaLoad, ttft_s: float) -> None:
         pass
 
     def forget(self, replica: str) -> None:
@@ -82,7 +82,7 @@ LOOK_AT_ALL = 32
 SAMPLE = 8
 
 
-def looked_at(pool: Pool, rng: Random) -> Sequence[Account]:
+def looked_at(pool: Pool, rng: Random) -> Sequence[ReplicaLoad]:
     """Return the accounts to compare: all of a small pool, a random sample of a large one."""
     if len(pool) <= LOOK_AT_ALL:
         return pool

@@ -10,7 +10,7 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import Account, Pool
+from servekit.routing.load_tracker import Pool, ReplicaLoad
 from servekit.routing.policy import looked_at, lowest
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
 from servekit.routing.queueing import TOKENS_LIKE_A_REQUEST, queue_score, typical_speed
@@ -38,40 +38,40 @@ class Prefix:
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
         hits = self._index.hits(request.blocks)
-        accounts = self._compared(pool, hits)
-        speed = typical_speed(accounts)
-        loads = {a.name: queue_score(a, speed, now_s) for a in accounts}
+        replicas = self._compared(pool, hits)
+        speed = typical_speed(replicas)
+        loads = {a.name: queue_score(a, speed, now_s) for a in replicas}
         least = min(loads.values())
         gate = max(least + GAP, least * RATIO)
         scores = [
             (a.name, loads[a.name] + self._unread(request, hits, a.name, loads[a.name] > gate))
-            for a in accounts
+            for a in replicas
         ]
         decision = lowest(self.name, scores, self._rng)
         if decision.replica in hits:
             return Decision(decision.replica, self.name, "prefix", decision.scores)
         return decision
 
-    def sent(self, request: RouteRequest, account: Account, now_s: float) -> None:
+    def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
         del now_s
         if request.blocks:
-            capacity = blocks_held(account, request.block_tokens)
-            self._index.add(account.name, request.blocks, capacity)
+            capacity = blocks_held(replica, request.block_tokens)
+            self._index.add(replica.name, request.blocks, capacity)
 
-    def answered(self, request: RouteRequest, account: Account, ttft_s: float) -> None:
+    def answered(self, request: RouteRequest, replica: ReplicaLoad, ttft_s: float) -> None:
         pass
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
 
-    def _compared(self, pool: Pool, hits: dict[str, int]) -> Sequence[Account]:
-        accounts = looked_at(pool, self._rng)
-        if len(accounts) == len(pool):
-            return accounts
-        names = {account.name for account in accounts}
+    def _compared(self, pool: Pool, hits: dict[str, int]) -> Sequence[ReplicaLoad]:
+        replicas = looked_at(pool, self._rng)
+        if len(replicas) == len(pool):
+            return replicas
+        names = {replica.name for replica in replicas}
         longest = sorted(hits, key=hits.__getitem__, reverse=True)[:MOST_HOLDERS]
         known = (pool.named(name) for name in longest if name not in names)
-        return [*accounts, *(account for account in known if account is not None)]
+        return [*replicas, *(replica for replica in known if replica is not None)]
 
     def _unread(self, request: RouteRequest, hits: dict[str, int], name: str, busy: bool) -> float:
         """Return the prompt tokens that *name* must still read, in requests' work."""

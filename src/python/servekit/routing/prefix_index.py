@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import xxhash
 
-from servekit.routing.load_tracker import Account
+from servekit.routing.load_tracker import ReplicaLoad
 
 # Where an engine does not say how large its cache is.  An L4 holds a few hundred blocks of this
 # size, an H200 with an 8B model about 8,000; being wrong costs a miss, which is what every other
@@ -32,9 +32,9 @@ def prompt_blocks(prompt: bytes | memoryview, block_bytes: int = BLOCK_BYTES) ->
     return tuple(hashes)
 
 
-def blocks_held(account: Account, block_tokens: int) -> int | None:
-    """Return how many blocks the cache of *account* holds by its last poll; None where unknown."""
-    load = account.last_load
+def blocks_held(replica: ReplicaLoad, block_tokens: int) -> int | None:
+    """Return how many blocks the cache of *replica* holds by its last poll; None where unknown."""
+    load = replica.last_load
     return None if load is None or load.kv_tokens is None else load.kv_tokens // block_tokens
 
 

@@ -8,7 +8,7 @@ once, and that is best for all.  Where nearly every step of every replica reads 
 one step leave another step free, and everybody decodes faster.
 """
 
-from servekit.routing.load_tracker import Account
+from servekit.routing.load_tracker import ReplicaLoad
 
 # Steps that a replica takes for each prompt that comes to it.  With more than the most, steps
 # without prompts are no rarity; with fewer than the fewest no group leaves a step free.
@@ -30,46 +30,46 @@ _GAP_GAIN = 0.02
 _MOST_GAP_S = 1.0
 
 
-class Gathering:
+class PromptBatching:
     """Who got the last requests, and how fast they come."""
 
-    __slots__ = ("_account", "_gap_s", "_in_a_row", "_sent_at_s")
+    __slots__ = ("_gap_s", "_in_a_row", "_replica", "_sent_at_s")
 
     def __init__(self) -> None:
-        self._account: Account | None = None
+        self._replica: ReplicaLoad | None = None
         self._in_a_row = 0
         self._gap_s = _MOST_GAP_S
         self._sent_at_s = float("-inf")
 
-    def sent(self, account: Account, now_s: float) -> None:
-        """A request was sent to *account*."""
+    def sent(self, replica: ReplicaLoad, now_s: float) -> None:
+        """A request was sent to *replica*."""
         gap_s = min(now_s - self._sent_at_s, _MOST_GAP_S)
         self._gap_s += _GAP_GAIN * (gap_s - self._gap_s)
         self._sent_at_s = now_s
-        if account is self._account:
+        if replica is self._replica:
             self._in_a_row += 1
         else:
-            self._account = account
+            self._replica = replica
             self._in_a_row = 1
 
-    def open(self, prompt_tokens: int, replicas: int, now_s: float) -> Account | None:
+    def open(self, prompt_tokens: int, replicas: int, now_s: float) -> ReplicaLoad | None:
         """Return who of *replicas* should get the next request too; None where nobody should.
 
         Nobody should as long as the engine's speed and its cache are unknown.
         """
-        account = self._account
-        if account is None or account.tokens_per_s is None or self._in_a_row >= MOST:
+        replica = self._replica
+        if replica is None or replica.tokens_per_s is None or self._in_a_row >= MOST:
             return None
         # A step gives every running request a token, so that tokens per second are steps.
-        steps = self._gap_s * replicas * account.tokens_per_s
+        steps = self._gap_s * replicas * replica.tokens_per_s
         if not FEWEST_STEPS < steps < MOST_STEPS:
             return None
-        return account if _cached(account, now_s) >= LEAST_CACHED * prompt_tokens else None
+        return replica if _cached(replica, now_s) >= LEAST_CACHED * prompt_tokens else None
 
 
-def _cached(account: Account, now_s: float) -> float:
-    """Return the tokens that the KV cache of *account* holds and has room for more beside."""
-    load = account.load(now_s)
+def _cached(replica: ReplicaLoad, now_s: float) -> float:
+    """Return the tokens that the KV cache of *replica* holds and has room for more beside."""
+    load = replica.engine_load(now_s)
     if load is None or load.kv_usage is None or load.kv_tokens is None:
         return 0.0
     if load.waiting is not None and load.waiting > MOST:

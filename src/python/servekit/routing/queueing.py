@@ -13,8 +13,8 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import Account, Pool
-from servekit.routing.policy import Unlearning, looked_at, lowest
+from servekit.routing.load_tracker import Pool, ReplicaLoad
+from servekit.routing.policy import StatelessPolicy, looked_at, lowest
 from servekit.routing.request import RouteRequest
 
 # Reading this many prompt tokens costs an engine about as much as one more request in its batch:
@@ -22,7 +22,7 @@ from servekit.routing.request import RouteRequest
 TOKENS_LIKE_A_REQUEST = 2000.0
 
 
-class Queue(Unlearning):
+class Queue(StatelessPolicy):
     """The least work over drain rate; ties by chance."""
 
     name: ClassVar[str] = "queue"
@@ -32,24 +32,24 @@ class Queue(Unlearning):
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
         del request
-        accounts = looked_at(pool, self._rng)
-        speed = typical_speed(accounts)
-        scores = [(a.name, queue_score(a, speed, now_s)) for a in accounts]
+        replicas = looked_at(pool, self._rng)
+        speed = typical_speed(replicas)
+        scores = [(a.name, queue_score(a, speed, now_s)) for a in replicas]
         return lowest(self.name, scores, self._rng)
 
 
-def typical_speed(accounts: Sequence[Account]) -> float:
+def typical_speed(replicas: Sequence[ReplicaLoad]) -> float:
     """Return the mean of the known drain rates; 1.0 where none is known."""
-    known = [a.tokens_per_s for a in accounts if a.tokens_per_s is not None]
+    known = [a.tokens_per_s for a in replicas if a.tokens_per_s is not None]
     return sum(known) / len(known) if known else 1.0
 
 
-def queue_score(account: Account, typical: float, now_s: float) -> float:
+def queue_score(replica: ReplicaLoad, typical: float, now_s: float) -> float:
     """Return the work that a further request would find, one request at *typical* speed being 1.
 
     Never None: a replica whose poll is stale is judged by what we sent it ourselves.
     """
-    work = 1.0 + account.held(now_s)
-    work += account.prefilling / TOKENS_LIKE_A_REQUEST
-    work *= account.handicap(now_s)
-    return work if account.tokens_per_s is None else work * typical / account.tokens_per_s
+    work = 1.0 + replica.held(now_s)
+    work += replica.prefilling / TOKENS_LIKE_A_REQUEST
+    work *= replica.slow_start_factor(now_s)
+    return work if replica.tokens_per_s is None else work * typical / replica.tokens_per_s

@@ -9,11 +9,17 @@ from servekit.routing.policy import Policy
 from servekit.routing.prefix import Prefix
 from servekit.routing.queueing import Queue
 from servekit.routing.session import Session
-from servekit.routing.simple import ByChance, LeastInflight, LeastWaiting, PowerOfTwo, RoundRobin
+from servekit.routing.simple import (
+    LeastInflight,
+    LeastWaiting,
+    PowerOfTwo,
+    RandomPolicy,
+    RoundRobin,
+)
 
 _POLICIES: tuple[Callable[[Random], Policy], ...] = (
     RoundRobin,
-    ByChance,
+    RandomPolicy,
     LeastWaiting,
     LeastInflight,
     PowerOfTwo,

@@ -4,12 +4,12 @@ from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import Account, Pool
-from servekit.routing.policy import Unlearning, lowest
+from servekit.routing.load_tracker import Pool, ReplicaLoad
+from servekit.routing.policy import StatelessPolicy, lowest
 from servekit.routing.request import RouteRequest
 
 
-class RoundRobin(Unlearning):
+class RoundRobin(StatelessPolicy):
     """Each model's replicas in turn."""
 
     name: ClassVar[str] = "round-robin"
@@ -26,7 +26,7 @@ class RoundRobin(Unlearning):
         return Decision(name, self.name, "turn", ((name, None),))
 
 
-class ByChance(Unlearning):
+class RandomPolicy(StatelessPolicy):
     """Any replica, each as likely."""
 
     name: ClassVar[str] = "random"
@@ -40,7 +40,7 @@ class ByChance(Unlearning):
         return Decision(name, self.name, "chance", ((name, None),))
 
 
-class LeastWaiting(Unlearning):
+class LeastWaiting(StatelessPolicy):
     """The seed's rule, to the letter: the lowest polled `num_requests_waiting`, the first on ties.
 
     Kept as a warning.  While nobody queues every replica reads 0 and `lowest` means `first`, and
@@ -54,7 +54,7 @@ class LeastWaiting(Unlearning):
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
         del request
-        scores = tuple((account.name, _waiting(account, now_s)) for account in pool)
+        scores = tuple((replica.name, _waiting(replica, now_s)) for replica in pool)
         known = [(score, name) for name, score in scores if score is not None]
         if not known:
             return Decision(scores[0][0], self.name, "unknown", scores)
@@ -62,12 +62,12 @@ class LeastWaiting(Unlearning):
         return Decision(name, self.name, "least", scores)
 
 
-def _waiting(account: Account, now_s: float) -> float | None:
-    load = account.load(now_s)
+def _waiting(replica: ReplicaLoad, now_s: float) -> float | None:
+    load = replica.engine_load(now_s)
     return None if load is None else load.waiting
 
 
-class LeastInflight(Unlearning):
+class LeastInflight(StatelessPolicy):
     """The fewest requests in flight by our own count, which is never late; ties by chance."""
 
     name: ClassVar[str] = "least-inflight"
@@ -80,12 +80,12 @@ class LeastInflight(Unlearning):
         return lowest(self.name, [(a.name, _held(a, now_s)) for a in pool], self._rng)
 
 
-def _held(account: Account, now_s: float) -> float:
+def _held(replica: ReplicaLoad, now_s: float) -> float:
     """Return what a further request would make of its load; more where it is starting slowly."""
-    return (1 + account.ours) * account.handicap(now_s)
+    return (1 + replica.ours) * replica.slow_start_factor(now_s)
 
 
-class PowerOfTwo(Unlearning):
+class PowerOfTwo(StatelessPolicy):
     """The less loaded of two random replicas: a constant cost, however large the fleet."""
 
     name: ClassVar[str] = "p2c"
