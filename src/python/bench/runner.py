@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import FailOn, Kept, Limits, Load, check_fail_on, exit_as, setting
+from bench.cli.options import (
+    FailOn,
+    OutputOptions,
+    SloOptions,
+    TrafficOptions,
+    check_fail_on,
+    exit_as,
+    setting,
+)
 from servekit.cli.app import ProgramApp
 from servekit.cli.options import grouped
 from servekit.cli.program import run_program
@@ -41,16 +49,16 @@ def main(
     ] = "baseline,managed",
     fail_on: FailOn = None,
     *,
-    load: Load,
-    limits: Limits,
-    kept: Kept,
+    load: TrafficOptions,
+    limits: SloOptions,
+    kept: OutputOptions,
 ) -> None:
     """Compare two load balancers on a simulated fleet: table, verdict, report."""
     if context.invoked_subcommand is not None:
         return
     from bench.experiments.run import compare_fleets
     from bench.workload.registry import fleet_shares, schedule_for
-    from bench.workload.schedule import Shape
+    from bench.workload.schedule import PartLayout
     from servekit.fleet.fleet import load_fleet
 
     check_fail_on(fail_on)
@@ -58,7 +66,7 @@ def main(
     if len(arms) != 2:
         raise SettingInvalid(f"--balancers {balancers!r}: two are compared; write A,B")
     given = setting(context, kept, goal=limits.goal())
-    shape = Shape(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
+    shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
     shares = fleet_shares(load_fleet(load.fleet))
     schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
     exit_as(compare_fleets(arms, load.fleet, schedule, shape, given), fail_on)

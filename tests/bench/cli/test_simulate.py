@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from bench.cli import plan, simulate
-from bench.cli.plan import Limit, Trial, read_slo, smallest
+from bench.cli.plan import PlannedFleet, SloLimit, read_slo, smallest
 from bench.cli.simulate import trace_schedule
 from bench.cli.simulate_scaling import measure, read_sizes
 from bench.twin.fleet_run import arrivals_of, read_autoscale, read_failure, setups_of
@@ -187,8 +187,8 @@ def test_autoscale_that_cannot_be_read_is_refused() -> None:
 def test_slo_is_read() -> None:
     """Latency, quantile, limit and unit."""
     assert read_slo("ttft_p99<500ms, itl_p50<=0.05s") == (
-        Limit("ttft", 0.99, 0.5),
-        Limit("itl", 0.5, 0.05),
+        SloLimit("ttft", 0.99, 0.5),
+        SloLimit("itl", 0.5, 0.05),
     )
     with pytest.raises(SettingInvalid, match="write ttft_p99<500ms"):
         read_slo("ttft<500ms")
@@ -197,11 +197,11 @@ def test_slo_is_read() -> None:
 @pytest.mark.parametrize("needed", range(1, 18))
 def test_smallest_fleet_is_found(needed: int) -> None:
     """Whatever is needed is found, with fewer trials than replicas."""
-    trials: list[Trial] = []
+    trials: list[PlannedFleet] = []
 
-    def attempt(policy: str, replicas: int) -> Trial:
+    def attempt(policy: str, replicas: int) -> PlannedFleet:
         value = 1000.0 / replicas
-        return Trial("m", policy, replicas, (value,), 0, replicas >= needed)
+        return PlannedFleet("m", policy, replicas, (value,), 0, replicas >= needed)
 
     found = smallest(attempt, "queue", 64, trials)
 
@@ -212,10 +212,10 @@ def test_smallest_fleet_is_found(needed: int) -> None:
 
 def test_search_ends_where_more_replicas_change_nothing() -> None:
     """A promise that one prompt alone breaks is not chased to the largest fleet."""
-    trials: list[Trial] = []
+    trials: list[PlannedFleet] = []
 
-    def attempt(policy: str, replicas: int) -> Trial:
-        return Trial("m", policy, replicas, (5000.0,), 0, False)
+    def attempt(policy: str, replicas: int) -> PlannedFleet:
+        return PlannedFleet("m", policy, replicas, (5000.0,), 0, False)
 
     assert smallest(attempt, "queue", 64, trials) is None
     assert len(trials) == 2

@@ -17,7 +17,7 @@ from bench.cli.validate_engine import (
     replay,
 )
 from bench.twin.engine_probe import NotMeasured, decode_at, measure
-from bench.twin.live_engine import Answered
+from bench.twin.live_engine import ProbeAnswer
 from bench.twin.recordings import (
     LoadRequest,
     RecordedLoad,
@@ -149,10 +149,10 @@ class Scripted:
 
     async def must_ask_together(
         self, prompts: Sequence[int | list[int]], output_tokens: int
-    ) -> list[Answered]:
+    ) -> list[ProbeAnswer]:
         step_s = self._steps_s.pop(0) if len(self._steps_s) > 1 else self._steps_s[0]
         gaps = (step_s,) * (output_tokens - 1)
-        one = Answered(0.0, 8, output_tokens, 0.1, 0.1 + sum(gaps), gaps, each_seen=step_s > 0)
+        one = ProbeAnswer(0.0, 8, output_tokens, 0.1, 0.1 + sum(gaps), gaps, each_seen=step_s > 0)
         return [one for _ in prompts]
 
 

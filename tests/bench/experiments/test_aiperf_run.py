@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from bench.experiments.aiperf_run import measure_with_aiperf
-from bench.loadgen.session import Target
+from bench.loadgen.session import Endpoint
 from bench.results.aiperf import aiperf_input, aiperf_records
 from bench.results.context import Setting
 from bench.target.arms import Arm
@@ -36,7 +36,7 @@ def captured() -> bytes:
 
 
 def setting(folder: Path) -> Setting:
-    return Setting(target=Target(), console=Console(quiet=True), output_dir=folder, options={})
+    return Setting(target=Endpoint(), console=Console(quiet=True), output_dir=folder, options={})
 
 
 def test_aiperf_is_given_the_bodies_that_we_send() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.multiprocess import deal, deal_users, load_with_workers, together
-from bench.loadgen.session import Target
-from bench.loadgen.worker import Share
+from bench.loadgen.session import Endpoint
+from bench.loadgen.worker import WorkerShare
 from bench.target.arms import Arm
 from bench.target.processes import Program, stopped_at_the_end
 from bench.workload.schedule import Call, Schedule
@@ -42,11 +42,11 @@ def test_every_call_is_dealt_once(workers: int) -> None:
 
 def test_burdens_of_workers_add_up() -> None:
     """Two cores have twice the time; the later loop is the one that counts."""
-    light = Burden(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
-    heavy = Burden(wall_s=10.0, cpu_s=6.0, cores=1, lag_p50_ms=0.2, lag_p99_ms=4.0)
+    light = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
+    heavy = ClientLoad(wall_s=10.0, cpu_s=6.0, cores=1, lag_p50_ms=0.2, lag_p99_ms=4.0)
     shares = [
-        Share([at(a_record(), 0, 1.0)], light, partial=False),
-        Share([at(a_record(), 0, 0.0)], heavy, partial=True),
+        WorkerShare([at(a_record(), 0, 1.0)], light, partial=False),
+        WorkerShare([at(a_record(), 0, 0.0)], heavy, partial=True),
     ]
 
     whole = together(shares, datetime.now(UTC), stopped=False)
@@ -69,7 +69,7 @@ def test_workers_do_together_what_one_would_do(users: int | None, tmp_path: Path
         )
         arm = Arm(name="mock", url=programs[0].ready()["url"])
         before = time.monotonic()
-        measured = load_with_workers(arm, Schedule("w", 1, CALLS), users, Target(), 2)
+        measured = load_with_workers(arm, Schedule("w", 1, CALLS), users, Endpoint(), 2)
 
     assert sorted(record.conversation for record in measured.records) == list(range(40))
     assert all(record.ok for record in measured.records)

@@ -4,9 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bench.loadgen.progress import Progress, Silent
+from bench.loadgen.progress import NoProgress, RunProgress
 from bench.loadgen.record import Record
-from bench.loadgen.session import Conditions, Measured, Target, compare_arms, keep_busy, replay_once
+from bench.loadgen.session import (
+    Endpoint,
+    LoadResult,
+    SessionInputs,
+    compare_arms,
+    keep_busy,
+    replay_once,
+)
 from bench.target.arms import Arm
 from bench.target.mock_server import serve
 from bench.workload.request_bodies import PromptBook
@@ -34,7 +41,7 @@ def a_part(number: int, n: int, every_s: float = 0.01) -> Part:
     return Part(number, start_s, n * every_s, calls)
 
 
-class StopsAfter(Silent):
+class StopsAfter(NoProgress):
     """Asks to stop once so many requests have ended."""
 
     def __init__(self, requests: int, stop: asyncio.Event) -> None:
@@ -47,12 +54,14 @@ class StopsAfter(Silent):
             self._stop.set()
 
 
-def conditions(progress: Progress | None = None, stop: asyncio.Event | None = None) -> Conditions:
-    return Conditions(
+def conditions(
+    progress: RunProgress | None = None, stop: asyncio.Event | None = None
+) -> SessionInputs:
+    return SessionInputs(
         PromptBook(1).body,
         SystemClock(),
-        progress or Silent(),
-        Target(),
+        progress or NoProgress(),
+        Endpoint(),
         stop or asyncio.Event(),
     )
 
@@ -112,7 +121,7 @@ async def test_a_stopped_run_keeps_what_it_has() -> None:
     stop = asyncio.Event()
     async with an_arm() as arm:
         given = conditions(StopsAfter(5, stop), stop)
-        measured: Measured = await replay_once(arm, a_part(0, 1000), given)
+        measured: LoadResult = await replay_once(arm, a_part(0, 1000), given)
 
     assert measured.partial
     assert 5 <= len(measured.records) < 1000

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.session import Measured
+from bench.loadgen.session import LoadResult
 from bench.report import svg
 from bench.report.comparison_page import Evidence, report_html
 from bench.report.grid_page import GridEvidence, grid_html
@@ -18,12 +18,12 @@ from bench.report.tables import comparison_markdown, number
 from bench.stats.comparison import compare
 from bench.stats.factorial import CELLS, effects
 from bench.stats.validity import judge
-from bench.stats.windowed_metrics import Goal, windows_of
+from bench.stats.windowed_metrics import SloLimits, windows_of
 from bench.workload.schedule import Part
 from tests.support.records import a_record, at, delayed
 
 PARTS = [Part(number, number * 16.0, 16.0, ()) for number in range(4)]
-BURDEN = Burden(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
+BURDEN = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -54,7 +54,7 @@ def stands_alone(page: str) -> None:
     assert balance.open == []
 
 
-def evidence(later_s: float = 0.0, burden: Burden = BURDEN, partial: bool = False) -> Evidence:
+def evidence(later_s: float = 0.0, burden: ClientLoad = BURDEN, partial: bool = False) -> Evidence:
     baseline = [
         msgspec.structs.replace(at(a_record(served_by="r<1>"), p.number, n / 5), model="a&b")
         for p in PARTS
@@ -63,14 +63,14 @@ def evidence(later_s: float = 0.0, burden: Burden = BURDEN, partial: bool = Fals
     candidate: list[Record] = [
         msgspec.structs.replace(delayed(r, later_s), arm="managed") for r in baseline
     ]
-    found = compare(baseline, candidate, windows_of(PARTS), goal=Goal(), seed=1)
+    found = compare(baseline, candidate, windows_of(PARTS), goal=SloLimits(), seed=1)
     return Evidence(
         comparison=found,
         validity=judge([*baseline, *candidate], burden),
         baseline=baseline,
         candidate=candidate,
         parts=PARTS,
-        goal=Goal(),
+        goal=SloLimits(),
         partial=partial,
         manifest={"schedule": {"workload": "<script>"}},
     )
@@ -116,7 +116,7 @@ def test_a_report_of_nothing_is_still_a_page() -> None:
         baseline=[],
         candidate=[],
         parts=[],
-        comparison=compare([], [], [], goal=Goal(), seed=1),
+        comparison=compare([], [], [], goal=SloLimits(), seed=1),
         validity=judge([], BURDEN),
     )
 
@@ -158,10 +158,10 @@ def test_a_2x2_shows_its_effects_first() -> None:
         for cell in CELLS
         for r in base.baseline
     ]
-    measured = Measured(
+    measured = LoadResult(
         records=records, burden=BURDEN, started=datetime(2026, 1, 1, tzinfo=UTC), partial=False
     )
-    found = effects([measured.of(c) for c in CELLS], windows_of(PARTS), goal=Goal(), seed=1)
+    found = effects([measured.of(c) for c in CELLS], windows_of(PARTS), goal=SloLimits(), seed=1)
 
     page = grid_html(
         GridEvidence(
@@ -170,7 +170,7 @@ def test_a_2x2_shows_its_effects_first() -> None:
             validity=judge(records, BURDEN),
             measured=measured,
             parts=PARTS,
-            goal=Goal(),
+            goal=SloLimits(),
             manifest={},
         )
     )
@@ -205,7 +205,7 @@ def test_several_tokens_an_event_are_no_inter_token_latency() -> None:
     """The gaps have a plot of their own name, and ITL has none."""
     base = evidence()
     chunks = [msgspec.structs.replace(r, completion_tokens=9) for r in base.baseline]
-    whole = compare(chunks, chunks, windows_of(PARTS), goal=Goal(), seed=1)
+    whole = compare(chunks, chunks, windows_of(PARTS), goal=SloLimits(), seed=1)
 
     page = report_html(
         msgspec.structs.replace(base, baseline=chunks, candidate=chunks, comparison=whole)

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from bench.experiments.run import compare_saved
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.session import Measured, Target
+from bench.loadgen.session import Endpoint, LoadResult
 from bench.results.context import Setting
 from bench.results.load import load_saved
 from bench.results.store import about, keep_run, report_again
-from bench.workload.schedule import Call, Schedule, Shape, whole
+from bench.workload.schedule import Call, PartLayout, Schedule, whole
 from servekit.errors.tree import SettingInvalid
 from tests.support.records import a_record, delayed
 
@@ -23,12 +23,12 @@ SCHEDULE = Schedule(
     1,
     tuple(Call(at_s=n * 0.1, model="m", prompt_tokens=100, output_tokens=3) for n in range(300)),
 )
-BURDEN = Burden(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
+BURDEN = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
 
 
 def a_setting(folder: Path) -> Setting:
     return Setting(
-        target=Target(), console=Console(quiet=True), output_dir=folder, options={"rate": "10"}
+        target=Endpoint(), console=Console(quiet=True), output_dir=folder, options={"rate": "10"}
     )
 
 
@@ -51,14 +51,14 @@ def keep(
     arm: str,
     later_s: float = 0.0,
     *,
-    shape: Shape | None = whole(SCHEDULE),  # noqa: B008
+    shape: PartLayout | None = whole(SCHEDULE),  # noqa: B008
     schedule: Schedule = SCHEDULE,
     minute: int = 0,
 ) -> Path:
     """Keep a run of *arm* in *folder* as the runner does, and return where."""
     started = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
     records = records_of(arm, later_s)
-    measured = Measured(records=records, burden=BURDEN, started=started, partial=False)
+    measured = LoadResult(records=records, burden=BURDEN, started=started, partial=False)
     place = folder / arm / str(minute)
     place.mkdir(parents=True)
     said = about(schedule, shape, measured, a_setting(folder))

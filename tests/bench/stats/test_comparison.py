@@ -8,7 +8,7 @@ import pytest
 from bench.loadgen.record import Record
 from bench.stats.comparison import Comparison, compare
 from bench.stats.intervals import Verdict
-from bench.stats.windowed_metrics import Goal, delivered_tokens, windows_of
+from bench.stats.windowed_metrics import SloLimits, delivered_tokens, windows_of
 from bench.workload.schedule import Part
 from tests.support.records import a_record, at, delayed
 
@@ -29,7 +29,7 @@ def an_arm(seed: int, slower_s: float = 0.0) -> list[Record]:
 
 
 def compared(a: list[Record], b: list[Record]) -> Comparison:
-    return compare(a, b, WINDOWS, goal=Goal(ttft_ms=120.0), seed=7, resamples=500)
+    return compare(a, b, WINDOWS, goal=SloLimits(ttft_ms=120.0), seed=7, resamples=500)
 
 
 def test_a_slower_arm_is_worse_by_what_it_is_slower() -> None:
@@ -99,7 +99,7 @@ def test_few_windows_give_no_verdict() -> None:
     """A run of seconds claims nothing, however far its arms are apart."""
     windows = windows_of([PARTS[0]], window_s=8.0)
 
-    found = compare(an_arm(1), an_arm(2, slower_s=9.0), windows, goal=Goal(), seed=1)
+    found = compare(an_arm(1), an_arm(2, slower_s=9.0), windows, goal=SloLimits(), seed=1)
 
     assert found.verdict is Verdict.NOT_SHOWN
 

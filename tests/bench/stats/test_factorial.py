@@ -6,7 +6,7 @@ from bench.loadgen.record import Record
 from bench.report.tables import effects_markdown
 from bench.stats.factorial import CELLS, Effect, effects
 from bench.stats.intervals import Verdict
-from bench.stats.windowed_metrics import Goal, windows_of
+from bench.stats.windowed_metrics import SloLimits, windows_of
 from bench.workload.schedule import Part
 from tests.support.records import a_record, at, delayed
 
@@ -24,7 +24,7 @@ def a_cell(seed: int, later_s: float) -> list[Record]:
 
 def measured(later_s: dict[str, float]) -> dict[str, Effect]:
     cells = [a_cell(seed, later_s[cell]) for seed, cell in enumerate(CELLS)]
-    found = effects(cells, windows_of(PARTS), goal=Goal(), seed=1)
+    found = effects(cells, windows_of(PARTS), goal=SloLimits(), seed=1)
     return {one.effect: one for one in found if one.metric == "ttft_mean"}
 
 
@@ -53,7 +53,7 @@ def test_what_only_both_bring_is_an_interaction() -> None:
 def test_the_table_has_a_column_per_effect() -> None:
     """Fit for a report."""
     cells = [a_cell(seed, 0.0) for seed in range(4)]
-    found = effects(cells, windows_of(PARTS), goal=Goal(), seed=1)
+    found = effects(cells, windows_of(PARTS), goal=SloLimits(), seed=1)
 
     lines = effects_markdown(found, ["ttft_p50", "error_rate"]).splitlines()
 

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.stats.rate_search import Trial, highest, next_rate
+from bench.stats.rate_search import RateTrial, highest, next_rate
 
 
-def climb(limit: float, start: float) -> list[Trial]:
+def climb(limit: float, start: float) -> list[RateTrial]:
     """Return the trials of an upstream that holds up to *limit* requests per second."""
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     while len(trials) < 40 and (rate := next_rate(trials, start, 0.95)) is not None:
         share = 1.0 if rate <= limit else 0.5
-        trials.append(Trial(rate, share, rate * share))
+        trials.append(RateTrial(rate, share, rate * share))
     return trials
 
 
@@ -27,7 +27,7 @@ def test_the_peak_is_found_to_five_percent(limit: float, start: float) -> None:
 
 def test_a_rate_above_one_that_broke_does_not_count() -> None:
     """An upstream that held 8/s once, and broke at 6/s, holds less than 6/s."""
-    trials = [Trial(4.0, 1.0, 4.0), Trial(6.0, 0.5, 3.0), Trial(8.0, 1.0, 8.0)]
+    trials = [RateTrial(4.0, 1.0, 4.0), RateTrial(6.0, 0.5, 3.0), RateTrial(8.0, 1.0, 8.0)]
 
     best = highest(trials, 0.95)
 
@@ -37,5 +37,5 @@ def test_a_rate_above_one_that_broke_does_not_count() -> None:
 
 def test_nothing_that_held_is_no_peak() -> None:
     """An upstream that never keeps its limits has no highest rate."""
-    assert highest([Trial(1.0, 0.1, 0.1)], 0.95) is None
-    assert next_rate([Trial(1.0, 0.1, 0.1)], 2.0, 0.95) == pytest.approx(0.5)
+    assert highest([RateTrial(1.0, 0.1, 0.1)], 0.95) is None
+    assert next_rate([RateTrial(1.0, 0.1, 0.1)], 2.0, 0.95) == pytest.approx(0.5)

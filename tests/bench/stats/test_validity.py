@@ -3,12 +3,12 @@
 import msgspec
 import pytest
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
 from bench.stats.validity import achieved_share, judge
 from tests.support.records import a_record, at
 
-LIGHT = Burden(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
+LIGHT = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
 RECORDS = [at(a_record(), 0, n / 10) for n in range(100)]
 
 
@@ -39,7 +39,7 @@ def test_a_light_client_that_kept_its_schedule_is_valid() -> None:
     ],
 )
 def test_a_run_that_its_client_limited_is_invalid(
-    records: list[Record], burden: Burden, reason: str
+    records: list[Record], burden: ClientLoad, reason: str
 ) -> None:
     """The reason has the figure and the bound."""
     found = judge(records, burden)

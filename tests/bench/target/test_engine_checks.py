@@ -9,8 +9,8 @@ import pytest
 
 from bench.target.engine_checks import (
     EngineFacts,
-    Expected,
-    Witness,
+    ExpectedEngine,
+    KvcachedSource,
     kvcached_arms,
     read_active,
     read_prefix_caching,
@@ -25,16 +25,16 @@ ENGINE = EngineFacts(url="http://e:1", version="0.19.0", prefix_caching=True)
 @pytest.mark.parametrize(
     ("expected", "segments", "reason"),
     [
-        (Expected(version="0.20.0"), None, "has version 0.19.0, not 0.20.0"),
-        (Expected(prefix_caching=False), None, "has prefix caching True, not False"),
-        (Expected(kvcached=True), [], "no KVCached segment exists"),
-        (Expected(kvcached=True), None, "nobody says which KVCached segments there are"),
-        (Expected(kvcached=False), None, "nobody says which KVCached segments there are"),
-        (Expected(kvcached=False), ["kvcached_vllm_7"], "this is no plain vLLM"),
+        (ExpectedEngine(version="0.20.0"), None, "has version 0.19.0, not 0.20.0"),
+        (ExpectedEngine(prefix_caching=False), None, "has prefix caching True, not False"),
+        (ExpectedEngine(kvcached=True), [], "no KVCached segment exists"),
+        (ExpectedEngine(kvcached=True), None, "nobody says which KVCached segments there are"),
+        (ExpectedEngine(kvcached=False), None, "nobody says which KVCached segments there are"),
+        (ExpectedEngine(kvcached=False), ["kvcached_vllm_7"], "this is no plain vLLM"),
     ],
 )
 def test_an_engine_that_is_something_else_is_refused(
-    expected: Expected, segments: list[str] | None, reason: str
+    expected: ExpectedEngine, segments: list[str] | None, reason: str
 ) -> None:
     """The reason has what was found and what was said."""
     assert reason in (refutation(expected, [ENGINE], segments) or "")
@@ -42,23 +42,23 @@ def test_an_engine_that_is_something_else_is_refused(
 
 def test_an_engine_that_is_what_it_should_be_is_measured() -> None:
     """All three proofs given."""
-    expected = Expected(version="0.19.0", prefix_caching=True, kvcached=True)
+    expected = ExpectedEngine(version="0.19.0", prefix_caching=True, kvcached=True)
 
     assert refutation(expected, [ENGINE], ["kvcached_vllm_7"]) is None
 
 
 def test_each_engine_needs_a_segment_of_its_own() -> None:
     """One patched engine does not vouch for the other."""
-    why = refutation(Expected(kvcached=True), [ENGINE, ENGINE], ["kvcached_vllm_7"])
+    why = refutation(ExpectedEngine(kvcached=True), [ENGINE, ENGINE], ["kvcached_vllm_7"])
 
     assert why == "1 KVCached segments for 2 engines"
     twice = ["kvcached_vllm_7", "kvcached_vllm_7"]
-    assert refutation(Expected(kvcached=True), [ENGINE, ENGINE], twice) == why
+    assert refutation(ExpectedEngine(kvcached=True), [ENGINE, ENGINE], twice) == why
 
 
 def test_engines_that_nobody_named_prove_nothing() -> None:
     """A URL of a load balancer does not say what is behind it."""
-    assert "give their URLs" in (refutation(Expected(version="1"), [], None) or "")
+    assert "give their URLs" in (refutation(ExpectedEngine(version="1"), [], None) or "")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_each_engine_is_asked_for_its_own_segment() -> None:
     """With metrics given, every engine speaks for itself, and one that is silent leaves it open."""
     said = iter([b'kvcached_active{ipc="a"} 1\n', b'kvcached_active{ipc="b"} 0\n'])
     async with exposing(said) as url:
-        witness = Witness(metrics=(url, url))
+        witness = KvcachedSource(metrics=(url, url))
         assert await witness.segments() == ["a"]
 
     assert await witness.segments() is None

@@ -1,12 +1,12 @@
 """The verdict against itself, in virtual time."""
 
-from bench.twin.self_comparison import Turn, self_test, virtual_run
+from bench.twin.self_comparison import ArmTurn, self_test, virtual_run
 from bench.workload.registry import fleet_shares, schedule_for
-from bench.workload.schedule import Part, Schedule, Shape
+from bench.workload.schedule import Part, PartLayout, Schedule
 from servekit.fleet.fleet import load_fleet
 
 FLEET = load_fleet("h100")
-SHAPE = Shape(parts=4, part_s=9.0, warmup_s=0.0)
+SHAPE = PartLayout(parts=4, part_s=9.0, warmup_s=0.0)
 LENGTHS_S = [SHAPE.part_s] * SHAPE.parts
 
 
@@ -19,11 +19,11 @@ def test_virtual_requests_are_all_answered_in_order_of_cause() -> None:
     schedule = a_schedule(1)
     part = Part(0, 0.0, 36.0, tuple(c for c in schedule.calls if c.at_s < 36.0))
 
-    records = virtual_run("a", [Turn(part, 0.0)], FLEET, 1)
+    records = virtual_run("a", [ArmTurn(part, 0.0)], FLEET, 1)
 
     assert len(records) == len(part.calls)
     assert all(r.due_s < r.content_s[0] <= r.end_s for r in records)
-    assert virtual_run("a", [Turn(part, 0.0)], FLEET, 1) == records
+    assert virtual_run("a", [ArmTurn(part, 0.0)], FLEET, 1) == records
 
 
 def test_an_arm_compared_with_itself_is_rarely_called_different() -> None:

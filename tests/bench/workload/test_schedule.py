@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bench.loadgen.replay import abba
 from bench.workload.arrivals import read_arrivals
 from bench.workload.generators import NAMES
-from bench.workload.registry import Ask, make_schedule
+from bench.workload.registry import WorkloadSpec, make_schedule
 from bench.workload.schedule import Call, Schedule, read_schedule, split, write_schedule
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 
@@ -28,8 +28,8 @@ CALLS = st.lists(
 )
 
 
-def an_ask(workload: str, **changes: object) -> Ask:
-    ask = Ask(
+def an_ask(workload: str, **changes: object) -> WorkloadSpec:
+    ask = WorkloadSpec(
         workload=workload,
         shares={"a": 2.0, "b": 1.0},
         requests=200,

@@ -48,10 +48,10 @@ def self_test(
 
     from bench.twin import self_comparison
     from bench.workload.registry import fleet_shares, schedule_for
-    from bench.workload.schedule import Shape
+    from bench.workload.schedule import PartLayout
     from servekit.fleet.fleet import load_fleet
 
-    known, shape = load_fleet(fleet), Shape(warmup_s=0.0)
+    known, shape = load_fleet(fleet), PartLayout(warmup_s=0.0)
     console = Console()
 
     def schedules() -> "Iterator[Schedule]":

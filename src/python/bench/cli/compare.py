@@ -9,13 +9,13 @@ import typer
 
 from bench.cli.options import (
     Drain,
+    EngineCheckOptions,
     FailOn,
-    Kept,
-    Limits,
-    Load,
     Models,
-    Proofs,
-    Upstream,
+    OutputOptions,
+    RequestOptions,
+    SloOptions,
+    TrafficOptions,
     check_fail_on,
     exit_as,
     served_models,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.results.context import Setting
     from bench.results.load import Saved
     from bench.target.arms import Arm
-    from bench.workload.schedule import Schedule, Shape
+    from bench.workload.schedule import PartLayout, Schedule
 
 _ARM = (
     "a URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED], or the folder of a "
@@ -47,11 +47,11 @@ def compare(
     context: typer.Context,
     baseline: Annotated[str, typer.Argument(help=_ARM)],
     candidate: Annotated[str, typer.Argument(help="likewise")],
-    load: Load,
-    limits: Limits,
-    upstream: Upstream,
-    proofs: Proofs,
-    kept: Kept,
+    load: TrafficOptions,
+    limits: SloOptions,
+    upstream: RequestOptions,
+    proofs: EngineCheckOptions,
+    kept: OutputOptions,
     model: Models = None,
     drain: Drain = True,
     fail_on: FailOn = None,
@@ -82,7 +82,7 @@ def compare(
 
 
 def _measure_like(
-    saved: "Saved", spec: str, fleet: str, proofs: Proofs, given: "Setting"
+    saved: "Saved", spec: str, fleet: str, proofs: EngineCheckOptions, given: "Setting"
 ) -> "Saved":
     """Ask *spec* what *saved* was asked; whether it serves those models is looked at first."""
     from bench.experiments.run import measure_like
@@ -99,19 +99,23 @@ def _measure_like(
 
 
 def _plan(
-    arms: "Sequence[Arm]", load: Load, models: list[str] | None, drain: bool, given: "Setting"
-) -> "tuple[Schedule, Shape]":
+    arms: "Sequence[Arm]",
+    load: TrafficOptions,
+    models: list[str] | None,
+    drain: bool,
+    given: "Setting",
+) -> "tuple[Schedule, PartLayout]":
     """Return the schedule that all *arms* replay, and its parts."""
     from bench.workload.registry import read_shares, schedule_for
-    from bench.workload.schedule import Shape
+    from bench.workload.schedule import PartLayout
 
-    shape = Shape(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
+    shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
     shares = read_shares(models or served_models(arms[0].url, given.target.api_key))
     schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
     return schedule, shape
 
 
-def _prove(arms: "Sequence[Arm]", proofs: Proofs, given: "Setting") -> "Setting":
+def _prove(arms: "Sequence[Arm]", proofs: EngineCheckOptions, given: "Setting") -> "Setting":
     """Return *given* with what the engines of *arms* proved to be.
 
     Raises:
@@ -120,7 +124,7 @@ def _prove(arms: "Sequence[Arm]", proofs: Proofs, given: "Setting") -> "Setting"
     import msgspec
     import uvloop
 
-    from bench.target.engine_checks import Expected, Witness, check, kvcached_arms
+    from bench.target.engine_checks import ExpectedEngine, KvcachedSource, check, kvcached_arms
 
     own = [list(arm.replicas.values()) for arm in arms]
     engines = _for_each_arm("--engines", proofs.engines, own)
@@ -128,12 +132,12 @@ def _prove(arms: "Sequence[Arm]", proofs: Proofs, given: "Setting") -> "Setting"
     must = kvcached_arms(proofs.expect_kvcached, len(arms))
     proven = {}
     for arm, urls, said_at, has_it in zip(arms, engines, metrics, must, strict=True):
-        expected = Expected(
+        expected = ExpectedEngine(
             version=proofs.expect_version,
             prefix_caching=proofs.expect_prefix_caching,
             kvcached=has_it,
         )
-        witness = Witness(kvctl=proofs.kvctl, metrics=tuple(said_at))
+        witness = KvcachedSource(kvctl=proofs.kvctl, metrics=tuple(said_at))
         proven[arm.name] = uvloop.run(check(expected, urls, witness))
     return msgspec.structs.replace(given, proven={k: v for k, v in proven.items() if v})
 
@@ -156,7 +160,7 @@ def report(
         Path | None, typer.Option(help="Write the summary there, not to the terminal.")
     ] = None,
     *,
-    kept: Kept,
+    kept: OutputOptions,
 ) -> None:
     """Make the report of a saved result again, and print its summary in Markdown."""
     from bench.results.files import write_file
@@ -178,11 +182,11 @@ def grid(
             metavar="ARM...",
         ),
     ],
-    load: Load,
-    limits: Limits,
-    upstream: Upstream,
-    proofs: Proofs,
-    kept: Kept,
+    load: TrafficOptions,
+    limits: SloOptions,
+    upstream: RequestOptions,
+    proofs: EngineCheckOptions,
+    kept: OutputOptions,
     model: Models = None,
     drain: Drain = True,
 ) -> None:

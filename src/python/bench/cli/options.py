@@ -14,8 +14,8 @@ from servekit.errors.tree import SettingInvalid
 if TYPE_CHECKING:
     from bench.results.context import Setting
     from bench.stats.verdict import Judged
-    from bench.stats.windowed_metrics import Goal
-    from bench.workload.generators import Lengths
+    from bench.stats.windowed_metrics import SloLimits
+    from bench.workload.generators import TokenLengths
 
 # On the fleet `h100` under the Mooncake trace, queues form now and then at this rate and nothing is
 # saturated: the table under "The default rate" in docs/benchmarks/client.md.
@@ -49,7 +49,7 @@ Url = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class OutputOptions:
     """Where results go, and in which forms."""
 
     output_dir: OutputDir = Path("results")
@@ -68,7 +68,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class TrafficOptions:
     """What is replayed against every arm, and in which parts."""
 
     workload: WorkloadName = "mooncake"
@@ -84,7 +84,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class SingleLoadOptions:
     """A load that one upstream gets once, by genai-perf's and aiperf's names."""
 
     model: Models = None
@@ -125,7 +125,7 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenLengthOptions:
     """The lengths of synthetic prompts and answers, by genai-perf's and aiperf's names."""
 
     prompt_mean: Annotated[
@@ -139,17 +139,19 @@ class Tokens:
     ] = 256.0
     output_stddev: Annotated[float, typer.Option("--output-tokens-stddev", "--osl-stddev")] = 64.0
 
-    def lengths(self) -> "Lengths":
-        from bench.workload.generators import Lengths
+    def lengths(self) -> "TokenLengths":
+        from bench.workload.generators import TokenLengths
 
-        return Lengths(self.prompt_mean, self.prompt_stddev, self.output_mean, self.output_stddev)
+        return TokenLengths(
+            self.prompt_mean, self.prompt_stddev, self.output_mean, self.output_stddev
+        )
 
 
 TOKEN_OPTIONS = ("prompt_mean", "prompt_stddev", "output_mean", "output_stddev")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SloOptions:
     """What a good request keeps; 0 asks for nothing."""
 
     ttft_ms: Annotated[float, typer.Option(min=0, help="TTFT that a good request keeps.")] = 1000.0
@@ -158,16 +160,16 @@ class Limits:
     ] = 50.0
     e2e_ms: Annotated[float, typer.Option(min=0, help="E2E that a good request keeps.")] = 0.0
 
-    def goal(self) -> "Goal":
-        from bench.stats.windowed_metrics import Goal
+    def goal(self) -> "SloLimits":
+        from bench.stats.windowed_metrics import SloLimits
 
-        return Goal(
+        return SloLimits(
             ttft_ms=self.ttft_ms or None, itl_ms=self.itl_ms or None, e2e_ms=self.e2e_ms or None
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class RequestOptions:
     """How requests reach an upstream."""
 
     timeout_s: Annotated[float, typer.Option(help="Patience with one request.")] = 300.0
@@ -178,7 +180,7 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class Proofs:
+class EngineCheckOptions:
     """What the engines of the arms must prove to be."""
 
     engines: Annotated[
@@ -204,10 +206,10 @@ class Proofs:
 
 def setting(
     context: typer.Context,
-    kept: Kept,
+    kept: OutputOptions,
     *,
-    upstream: Upstream | None = None,
-    goal: "Goal | None" = None,
+    upstream: RequestOptions | None = None,
+    goal: "SloLimits | None" = None,
     chat: bool = False,
     stream: bool = True,
     workers: int = 1,
@@ -219,16 +221,16 @@ def setting(
     """
     from rich.console import Console
 
-    from bench.loadgen.session import Target
+    from bench.loadgen.session import Endpoint
     from bench.results.context import Setting
-    from bench.stats.windowed_metrics import DEFAULT_GOAL
+    from bench.stats.windowed_metrics import DEFAULT_SLO
     from servekit.client.client import CHAT, COMPLETIONS
 
     path = CHAT if chat else COMPLETIONS
-    asked = upstream or Upstream()
+    asked = upstream or RequestOptions()
     return Setting(
-        target=Target(path=path, stream=stream, timeout_s=asked.timeout_s, api_key=asked.api_key),
-        goal=goal or DEFAULT_GOAL,
+        target=Endpoint(path=path, stream=stream, timeout_s=asked.timeout_s, api_key=asked.api_key),
+        goal=goal or DEFAULT_SLO,
         # A file or a pipe has no width; the widest table needs this much.
         console=console if (console := Console()).is_terminal else Console(width=120),
         output_dir=kept.output_dir,
@@ -247,7 +249,7 @@ def _asked(context: typer.Context) -> dict[str, str]:
     }
 
 
-def _parquet(kept: Kept) -> bool:
+def _parquet(kept: OutputOptions) -> bool:
     from bench.results.parquet import check_parquet
 
     if kept.parquet:
@@ -255,7 +257,7 @@ def _parquet(kept: Kept) -> bool:
     return kept.parquet
 
 
-def _browser(kept: Kept) -> str:
+def _browser(kept: OutputOptions) -> str:
     from bench.report.png import find_browser
 
     if kept.png:

@@ -26,12 +26,12 @@ from servekit.routing.registry import POLICY_NAMES, policy_named
 _LIMIT = re.compile(r"(ttft|itl|e2e|per_token)_p(\d{1,2}(?:\.\d+)?)\s*<=?\s*([\d.]+)\s*(ms|s)")
 
 
-class NoFleetKeepsIt(ServeError):
+class SloNotReachable(ServeError):
     """Not even the largest fleet that was allowed keeps the promise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class SloLimit:
     """One part of a promise: the *share* quantile of a latency stays below *limit_s*."""
 
     metric: str
@@ -54,7 +54,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class PlannedFleet:
     """One model, policy and number of replicas.
 
     Attributes:
@@ -101,8 +101,8 @@ def plan(
     machines = load_fleet(fleet)
     policies = POLICY_NAMES if policy == "all" else tuple(p.strip() for p in policy.split(","))
     schedule = trace_schedule(trace, machines, rate=rate, requests=requests, seed=seed)
-    trials: list[Trial] = []
-    chosen: list[Trial] = []
+    trials: list[PlannedFleet] = []
+    chosen: list[PlannedFleet] = []
     for model in schedule.models:
         calls = [call for call in schedule.calls if call.model == model]
         attempt = _attempt(machines, model, calls, limits, gpu, seed)
@@ -115,7 +115,7 @@ def plan(
     write_file(folder / "plan.json", _json(slo, schedule.name, trials, chosen))
     if len(chosen) < len(schedule.models):
         missing = sorted(set(schedule.models) - {trial.model for trial in chosen})
-        raise NoFleetKeepsIt(
+        raise SloNotReachable(
             f"{', '.join(missing)}: no fleet of up to {most} replicas keeps {slo}; where the curve "
             "is flat, one prompt alone takes longer: take a faster --gpu or promise less"
         )
@@ -124,7 +124,7 @@ def plan(
     console.print(f"results: {folder}")
 
 
-def read_slo(text: str) -> tuple[Limit, ...]:
+def read_slo(text: str) -> tuple[SloLimit, ...]:
     """Return the limits in *text*.
 
     Raises:
@@ -139,26 +139,26 @@ def read_slo(text: str) -> tuple[Limit, ...]:
                 "per_token"
             )
         seconds = float(match[3]) / (1000.0 if match[4] == "ms" else 1.0)
-        limits.append(Limit(match[1], float(match[2]) / 100.0, seconds))
+        limits.append(SloLimit(match[1], float(match[2]) / 100.0, seconds))
     return tuple(limits)
 
 
 def smallest(
-    attempt: Callable[[str, int], Trial], policy: str, most: int, trials: list[Trial]
-) -> Trial | None:
+    attempt: Callable[[str, int], PlannedFleet], policy: str, most: int, trials: list[PlannedFleet]
+) -> PlannedFleet | None:
     """Return the trial of the fewest replicas that keep the promise; None where *most* do not.
 
     Doubles until it is kept and then halves the gap: more replicas are taken never to be worse.
     Every trial is added to *trials*.
     """
 
-    def at(replicas: int) -> Trial:
+    def at(replicas: int) -> PlannedFleet:
         trial = attempt(policy, replicas)
         trials.append(trial)
         return trial
 
     broken, replicas = 0, 1
-    before: Trial | None = None
+    before: PlannedFleet | None = None
     while not (trial := at(replicas)).kept:
         broken = replicas
         if replicas == most or (before and _no_better(trial, before)):
@@ -175,7 +175,7 @@ def smallest(
     return kept
 
 
-def _no_better(trial: Trial, before: Trial) -> bool:
+def _no_better(trial: PlannedFleet, before: PlannedFleet) -> bool:
     """Whether twice the replicas changed nothing: what is left is what one request takes alone."""
     pairs = zip(trial.values_ms, before.values_ms, strict=True)
     return trial.failed >= before.failed and all(abs(a - b) <= 0.02 * b for a, b in pairs)
@@ -185,16 +185,16 @@ def _attempt(
     fleet: Fleet,
     model: str,
     calls: Sequence[Call],
-    limits: Sequence[Limit],
+    limits: Sequence[SloLimit],
     gpu: str | None,
     seed: int,
-) -> Callable[[str, int], Trial]:
+) -> Callable[[str, int], PlannedFleet]:
     """Return a function that tries a policy and a number of replicas on one model's calls.
 
     Models share no replica, and so can be planned one by one.
     """
 
-    def attempt(policy: str, replicas: int) -> Trial:
+    def attempt(policy: str, replicas: int) -> PlannedFleet:
         setups = setups_of(fleet, replicas=replicas, gpu=gpu, context=longest(calls))
         own = tuple(setup for setup in setups if setup.model == model)
         world = World(Scenario(own, seed=seed), lambda rng: policy_named(policy, rng))
@@ -205,12 +205,12 @@ def _attempt(
             value < limit.limit_s for value, limit in zip(values, limits, strict=True)
         )
         in_ms = tuple(value * 1e3 for value in values)
-        return Trial(model, policy, replicas, in_ms, outcome.failed, kept)
+        return PlannedFleet(model, policy, replicas, in_ms, outcome.failed, kept)
 
     return attempt
 
 
-def curve_of(trials: Sequence[Trial], model: str, limits: Sequence[Limit]) -> Table:
+def curve_of(trials: Sequence[PlannedFleet], model: str, limits: Sequence[SloLimit]) -> Table:
     """Return what each number of replicas reached, fewest first."""
     table = Table(title=model)
     table.add_column("policy")
@@ -225,7 +225,9 @@ def curve_of(trials: Sequence[Trial], model: str, limits: Sequence[Limit]) -> Ta
     return table
 
 
-def _json(slo: str, trace: str, trials: Sequence[Trial], chosen: Sequence[Trial]) -> bytes:
+def _json(
+    slo: str, trace: str, trials: Sequence[PlannedFleet], chosen: Sequence[PlannedFleet]
+) -> bytes:
     body = {
         "slo": slo,
         "trace": trace,

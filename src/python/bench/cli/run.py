@@ -7,10 +7,10 @@ import typer
 from bench.cli.options import (
     TOKEN_OPTIONS,
     Env,
-    Kept,
-    Once,
-    Tokens,
-    Upstream,
+    OutputOptions,
+    RequestOptions,
+    SingleLoadOptions,
+    TokenLengthOptions,
     Url,
     one_url,
     served_models,
@@ -35,10 +35,10 @@ def run(
     url: Url = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that send the load.")] = 1,
     *,
-    once: Once,
-    tokens: Tokens,
-    upstream: Upstream,
-    kept: Kept,
+    once: SingleLoadOptions,
+    tokens: TokenLengthOptions,
+    upstream: RequestOptions,
+    kept: OutputOptions,
 ) -> None:
     """Measure one environment or URL.
 
@@ -63,10 +63,10 @@ def aiperf(
     url: Url = None,
     aiperf: Annotated[str, typer.Option(help="The aiperf program.")] = "aiperf",
     *,
-    once: Once,
-    tokens: Tokens,
-    upstream: Upstream,
-    kept: Kept,
+    once: SingleLoadOptions,
+    tokens: TokenLengthOptions,
+    upstream: RequestOptions,
+    kept: OutputOptions,
 ) -> None:
     """Let aiperf measure what `run` would: the same requests, its result read back in."""
     from bench.experiments.run import measure_by_aiperf
@@ -81,13 +81,17 @@ def aiperf(
 
 
 def _schedule(
-    context: typer.Context, where: str, once: Once, tokens: Tokens, upstream: Upstream
+    context: typer.Context,
+    where: str,
+    once: SingleLoadOptions,
+    tokens: TokenLengthOptions,
+    upstream: RequestOptions,
 ) -> "Schedule":
-    from bench.workload.registry import Ask, make_schedule, read_shares
+    from bench.workload.registry import WorkloadSpec, make_schedule, read_shares
 
     once.check()
     return make_schedule(
-        Ask(
+        WorkloadSpec(
             workload=_workload(context, once.workload),
             shares=read_shares(once.model or served_models(where, upstream.api_key)),
             requests=once.num_requests,

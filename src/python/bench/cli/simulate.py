@@ -16,7 +16,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from bench.cli import simulate_scaling
-from bench.loadgen.session import Target
+from bench.loadgen.session import Endpoint
 from bench.results.context import Setting
 from bench.results.files import new_run_folder, write_file
 from bench.stats.comparison import Comparison
@@ -29,9 +29,9 @@ from bench.twin.fleet_run import (
     setups_of,
 )
 from bench.twin.load import MIX, VirtualLoad, as_schedule, mixed, scheduled
-from bench.twin.report import Keeper, Run, changes
+from bench.twin.report import SimulatedRun, SimulationStore, changes
 from bench.workload.generators import NAMES
-from bench.workload.registry import Ask, fleet_shares, make_schedule
+from bench.workload.registry import WorkloadSpec, fleet_shares, make_schedule
 from bench.workload.schedule import Schedule
 from bench.workload.trace_formats import read_trace
 from servekit.errors.tree import WorkloadInvalid
@@ -121,8 +121,8 @@ def simulate(
     keeper = None
     if load.requests <= MOST_REPORTED if report is None else report:
         options = {"trace": trace, "policy": policy, "fleet": fleet}
-        setting = Setting(target=Target(), console=console, output_dir=folder, options=options)
-        keeper = Keeper(folder, now, as_schedule(load), setting, world_of(scenario))
+        setting = Setting(target=Endpoint(), console=console, output_dir=folder, options=options)
+        keeper = SimulationStore(folder, now, as_schedule(load), setting, world_of(scenario))
     results, found = run_all(names, scenario, load, keeper, console)
     console.print(table_of(results))
     for line in changes_of(found):
@@ -168,7 +168,7 @@ def trace_load(
         )
     own_rate, own_requests = _natural(trace)
     schedule = make_schedule(
-        Ask(
+        WorkloadSpec(
             workload=trace,
             shares=fleet_shares(fleet),
             requests=own_requests if requests is None else requests,
@@ -210,12 +210,12 @@ def run_all(
     names: Sequence[str],
     scenario: Scenario,
     load: VirtualLoad,
-    keeper: Keeper | None,
+    keeper: SimulationStore | None,
     console: Console,
 ) -> tuple[list[PolicyResult], list[Comparison]]:
     """Serve *load* with each policy; keep each run, and how it differs from the first one's."""
     results, found = [], []
-    first: Run | None = None
+    first: SimulatedRun | None = None
     for name in names:
         arrivals = shown(load, name, console)
         result, outcome = run_policy(name, scenario, arrivals, keep_tokens=keeper is not None)

@@ -28,7 +28,7 @@ PER_REPLICA = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class SimulationCost:
     """What one simulation took.
 
     Attributes:
@@ -100,7 +100,9 @@ def read_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def measure(policy: str, replicas: int, *, requests: int, poll_s: float, seed: int) -> Cost:
+def measure(
+    policy: str, replicas: int, *, requests: int, poll_s: float, seed: int
+) -> SimulationCost:
     """Return what simulating *replicas* engines of one kind costs."""
     load = mixed([MODEL], requests=requests, rate=RATE * replicas, seed=seed)
     calibration = calibration_for(MODEL)
@@ -114,7 +116,7 @@ def measure(policy: str, replicas: int, *, requests: int, poll_s: float, seed: i
     start = time.process_time()
     outcome = world.run(load.arrivals())
     cpu_s = time.process_time() - start
-    return Cost(
+    return SimulationCost(
         policy=policy,
         replicas=replicas,
         requests=requests,
@@ -126,7 +128,7 @@ def measure(policy: str, replicas: int, *, requests: int, poll_s: float, seed: i
     )
 
 
-def table_of(costs: Sequence[Cost]) -> Table:
+def table_of(costs: Sequence[SimulationCost]) -> Table:
     """Return microseconds per request: a line per policy, a column per size."""
     sizes = sorted({cost.replicas for cost in costs})
     by = {(cost.policy, cost.replicas): cost for cost in costs}

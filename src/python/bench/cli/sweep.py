@@ -6,11 +6,11 @@ import typer
 
 from bench.cli.options import (
     Env,
-    Kept,
-    Limits,
     Models,
+    OutputOptions,
+    RequestOptions,
     Seed,
-    Upstream,
+    SloOptions,
     Url,
     WorkloadName,
     one_url,
@@ -40,20 +40,23 @@ def sweep(
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
-    upstream: Upstream,
-    kept: Kept,
+    upstream: RequestOptions,
+    kept: OutputOptions,
 ) -> None:
     """Measure one upstream at several rates or concurrencies, up to where it saturates."""
-    from bench.experiments.sweeps import Step, sweep_steps
+    from bench.experiments.sweeps import SweepStep, sweep_steps
 
     if bool(rates) == bool(concurrencies):
         raise SettingInvalid("give either --rates 2,4,8 or --concurrencies 1,4,16")
     where = one_url(env, url)
     steps = (
-        [Step(rate=r, users=None, requests=max(1, round(r * seconds))) for r in _numbers(rates)]
+        [
+            SweepStep(rate=r, users=None, requests=max(1, round(r * seconds)))
+            for r in _numbers(rates)
+        ]
         if rates
         else [
-            Step(rate=1.0, users=max(1, round(n)), requests=num_requests)
+            SweepStep(rate=1.0, users=max(1, round(n)), requests=num_requests)
             for n in _numbers(concurrencies)
         ]
     )
@@ -81,9 +84,9 @@ def search(
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
-    limits: Limits,
-    upstream: Upstream,
-    kept: Kept,
+    limits: SloOptions,
+    upstream: RequestOptions,
+    kept: OutputOptions,
 ) -> None:
     """Find the highest rate at which enough requests keep their limits."""
     from bench.experiments.sweeps import search_rate
@@ -114,8 +117,8 @@ def all_models(
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
-    upstream: Upstream,
-    kept: Kept,
+    upstream: RequestOptions,
+    kept: OutputOptions,
 ) -> None:
     """Measure every model of an environment, one after the other: ENV CONCURRENCY REQUESTS."""
     from bench.experiments.sweeps import each_model

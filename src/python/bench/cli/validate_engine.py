@@ -45,7 +45,7 @@ class TwinTooFarOff(ServeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TwinMetric:
     """One metric of a load, real and simulated; *error* is relative to the real one."""
 
     load: str
@@ -108,7 +108,7 @@ def validate_engine(
         raise TwinTooFarOff(f"the twin errs by {worst:.1%}, more than {within:.1%}")
 
 
-def recorded_rows(folder: Path, profile: Path | None, *, predict: bool) -> list[Comparison]:
+def recorded_rows(folder: Path, profile: Path | None, *, predict: bool) -> list[TwinMetric]:
     """Return every metric of the loads in *folder*; where to *predict*, each by a profile that was
     fitted to the steps of the other loads."""
     given = _calibration(profile, RECORDED)
@@ -124,7 +124,7 @@ def calibration_without(folder: Path, load: RecordedLoad) -> EngineCalibration:
     return read_calibration(msgspec.json.decode(recorded_profile(folder, without=load)))
 
 
-def compare(load: RecordedLoad, calibration: EngineCalibration) -> list[Comparison]:
+def compare(load: RecordedLoad, calibration: EngineCalibration) -> list[TwinMetric]:
     """Return every metric of *load*, beside what the twin makes of the same requests."""
     outcome = replay(load.requests, calibration)
     jitter_s = calibration.profile.jitter_s
@@ -137,7 +137,7 @@ def compare(load: RecordedLoad, calibration: EngineCalibration) -> list[Comparis
         ("E2E", real_e2e, outcome.e2e_quantiles(SHARES)),
     ]
     rows = [
-        Comparison(load.name, f"{name} {at} ms", float(real) * 1e3, twin * 1e3)
+        TwinMetric(load.name, f"{name} {at} ms", float(real) * 1e3, twin * 1e3)
         for name, reals, twins in pairs
         for at, real, twin in zip(("p50", "p90", "p99"), reals, twins, strict=True)
     ]
@@ -161,7 +161,7 @@ def replay(requests: Sequence[LoadRequest], calibration: EngineCalibration) -> F
     return World(scenario, RoundRobin, keep_curve=True).run(arrivals)
 
 
-def curve_rows(load: RecordedLoad, outcome: FleetOutcome) -> list[Comparison]:
+def curve_rows(load: RecordedLoad, outcome: FleetOutcome) -> list[TwinMetric]:
     """Return how the curves of running requests and KV usage compare, once a second."""
     last = load.requests[-1].sent_s
     real = np.array([point for point in load.curve if point[0] <= last])
@@ -170,10 +170,10 @@ def curve_rows(load: RecordedLoad, outcome: FleetOutcome) -> list[Comparison]:
     rows = []
     for column, name in ((1, "running"), (2, "KV usage")):
         ours, theirs = twin[at, column], real[:, column]
-        rows.append(Comparison(load.name, f"{name} mean", theirs.mean(), ours.mean()))
+        rows.append(TwinMetric(load.name, f"{name} mean", theirs.mean(), ours.mean()))
         # A correlation has no real value of its own: 1.0 is the same curve.
         alike = float(np.corrcoef(ours, theirs)[0, 1])
-        rows.append(Comparison(load.name, f"{name} correlation", 1.0, alike))
+        rows.append(TwinMetric(load.name, f"{name} correlation", 1.0, alike))
     return rows
 
 
@@ -228,7 +228,7 @@ async def _send_all(
     return requests, [gap for a in answers if a is not None for gap in a.gaps_s]
 
 
-def table_of(rows: Sequence[Comparison]) -> Table:
+def table_of(rows: Sequence[TwinMetric]) -> Table:
     table = Table(title="real engine and twin")
     for column in ("load", "metric", "real", "twin", "error"):
         table.add_column(column, justify="left" if column in ("load", "metric") else "right")
@@ -246,6 +246,6 @@ def _calibration(profile: Path | None, measured: tuple[str, str]) -> EngineCalib
     return calibration_for(model, gpu=gpu, utilization=0.92)
 
 
-def _json(rows: Sequence[Comparison]) -> bytes:
+def _json(rows: Sequence[TwinMetric]) -> bytes:
     shown = [asdict(row) | {"error": row.error} for row in rows]
     return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from bench.loadgen.client_load import Burden
-from bench.loadgen.session import Measured, book_for
+from bench.loadgen.client_load import ClientLoad
+from bench.loadgen.session import LoadResult, book_for
 from bench.results.aiperf import aiperf_input, aiperf_records, ended_records
 from bench.results.context import Setting
 from bench.results.files import make_folder, write_file
@@ -27,7 +27,7 @@ _WORDS = 1_000
 _TIMEOUT_S = 3_600.0
 
 
-class Spent(msgspec.Struct, frozen=True):
+class ProcessTimes(msgspec.Struct, frozen=True):
     """What a run of a program cost.
 
     Attributes:
@@ -40,7 +40,7 @@ class Spent(msgspec.Struct, frozen=True):
 
 def measure_with_aiperf(
     program: str, arm: Arm, schedule: Schedule, users: int | None, setting: Setting, folder: Path
-) -> Measured:
+) -> LoadResult:
     """Let aiperf put the load of *schedule* on *arm*, its files into *folder*; return what it
     measured.
 
@@ -70,9 +70,9 @@ def measure_with_aiperf(
     except OSError as error:
         raise EngineError(f"{export}: aiperf left no export: {error.strerror}") from error
     records = aiperf_records(lines, schedule, arm.name, timed=timed, source=str(export))
-    return Measured(
+    return LoadResult(
         records=records,
-        burden=Burden(
+        burden=ClientLoad(
             wall_s=spent.wall_s,
             cpu_s=spent.cpu_s,
             cores=1,
@@ -114,7 +114,7 @@ def write_tokenizer(folder: Path) -> Path:
     return place
 
 
-def run_aiperf(argv: Sequence[str]) -> Spent:
+def run_aiperf(argv: Sequence[str]) -> ProcessTimes:
     """Run the program; return what it cost.
 
     Raises:
@@ -138,7 +138,7 @@ def run_aiperf(argv: Sequence[str]) -> Spent:
         raise EngineError(f"{argv[0]} ended with {done.returncode}: {said[-1][:300]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Spent(time.monotonic() - started_s, cpu_s)
+    return ProcessTimes(time.monotonic() - started_s, cpu_s)
 
 
 def read_aiperf(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _BODY = (
 )
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+class ClientAccuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The client against a known upstream, at one concurrency.
 
     Attributes:
@@ -51,10 +51,10 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
 
 
-def calibrate(concurrencies: Sequence[int], seconds: float, log: Path) -> list[Calibration]:
+def calibrate(concurrencies: Sequence[int], seconds: float, log: Path) -> list[ClientAccuracy]:
     """Return the client's errors at each of *concurrencies*, and last, undelayed, its highest
     rate."""
-    found: list[Calibration] = []
+    found: list[ClientAccuracy] = []
     with stopped_at_the_end() as programs:
         delayed = ["--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS), "--tokens", str(TOKENS)]
         at_once = ["--ttft-ms", "0", "--itl-ms", "0", "--tokens", str(TOKENS)]
@@ -68,14 +68,16 @@ def calibrate(concurrencies: Sequence[int], seconds: float, log: Path) -> list[C
     return found
 
 
-def _one(url: str, concurrency: int, seconds: float, ttft_ms: float, itl_ms: float) -> Calibration:
+def _one(
+    url: str, concurrency: int, seconds: float, ttft_ms: float, itl_ms: float
+) -> ClientAccuracy:
     cpu_s, started_s = time.process_time(), time.monotonic()
     outcomes = uvloop.run(_load(url, concurrency, seconds))
     wall_s, cpu_s = time.monotonic() - started_s, time.process_time() - cpu_s
     good = [one for one in outcomes if one.ok]
     ttft = np.array([one.content_s[0] - one.sent_s for one in good] or [np.nan]) * 1e3
     gaps = np.concatenate([np.diff(one.content_s) for one in good] or [np.array([np.nan])]) * 1e3
-    return Calibration(
+    return ClientAccuracy(
         concurrency=concurrency,
         requests=len(outcomes),
         failed=len(outcomes) - len(good),
@@ -104,7 +106,7 @@ async def _load(url: str, concurrency: int, seconds: float) -> list[Outcome]:
     return outcomes
 
 
-def calibration_table(found: Sequence[Calibration]) -> Table:
+def calibration_table(found: Sequence[ClientAccuracy]) -> Table:
     """Return a line per concurrency; the last one is undelayed, where only the rate means much."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (

@@ -11,14 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from bench.experiments.aiperf_run import Spent, argv_for, read_aiperf, run_aiperf, write_tokenizer
-from bench.experiments.client_accuracy import ITL_MS, TOKENS, TTFT_MS, Calibration, calibrate
+from bench.experiments.aiperf_run import (
+    ProcessTimes,
+    argv_for,
+    read_aiperf,
+    run_aiperf,
+    write_tokenizer,
+)
+from bench.experiments.client_accuracy import ITL_MS, TOKENS, TTFT_MS, ClientAccuracy, calibrate
 from bench.report.tables import number
 from bench.results.files import make_folder
 from bench.target.processes import Program, stopped_at_the_end
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class ToolAccuracy(msgspec.Struct, frozen=True, kw_only=True):
     """What one tool said at one concurrency, less the truth."""
 
     tool: str
@@ -52,15 +58,15 @@ def table(aiperf: str, concurrencies: Sequence[int], seconds: float, folder: Pat
     return "\n".join(lines) + "\n"
 
 
-def _line(one: Reading, note: str = "") -> str:
+def _line(one: ToolAccuracy, note: str = "") -> str:
     errors = ("", "") if note else (one.ttft_error_mean_ms, one.ttft_error_p99_ms)
     shown = [e if isinstance(e, str) else number(e, sign=True) for e in errors]
     rate, cpu = number(one.requests_per_s), number(one.cpu_ms)
     return f"| {one.tool} | {one.concurrency}{note} | {shown[0]} | {shown[1]} | {rate} | {cpu} |"
 
 
-def _ours(one: Calibration) -> Reading:
-    return Reading(
+def _ours(one: ClientAccuracy) -> ToolAccuracy:
+    return ToolAccuracy(
         tool="servekit",
         concurrency=one.concurrency,
         ttft_error_mean_ms=one.ttft_error_mean_ms,
@@ -71,15 +77,21 @@ def _ours(one: Calibration) -> Reading:
 
 
 def _aiperf(
-    program: str, users: int, requests: int, ttft_ms: float, itl_ms: float, start: Spent, at: Path
-) -> Reading:
+    program: str,
+    users: int,
+    requests: int,
+    ttft_ms: float,
+    itl_ms: float,
+    start: ProcessTimes,
+    at: Path,
+) -> ToolAccuracy:
     """Run aiperf against a mock of its own, and read its export back; *start* is what it costs to
     do nothing."""
     place = at / f"aiperf-{users}-{ttft_ms:g}"
     with _mock(ttft_ms, itl_ms, at) as url:
         spent = run_aiperf(_argv(program, url, users, requests, place))
     found = read_aiperf(place / "profile_export_aiperf.json")
-    return Reading(
+    return ToolAccuracy(
         tool="aiperf",
         concurrency=users,
         ttft_error_mean_ms=found["time_to_first_token"]["avg"] - ttft_ms,
@@ -99,7 +111,7 @@ def _mock(ttft_ms: float, itl_ms: float, folder: Path) -> Iterator[str]:
         yield programs[-1].ready()["url"]
 
 
-def _starts(program: str, folder: Path) -> tuple[Spent, Spent]:
+def _starts(program: str, folder: Path) -> tuple[ProcessTimes, ProcessTimes]:
     """Return what one single request costs with each tool, as a program: ours, then aiperf's."""
     with _mock(0.0, 0.0, folder) as url:
         own = [sys.executable, "-m", "bench.runner", "run", "--url", url, "--model", "mock"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench.experiments.aiperf_run import measure_with_aiperf
 from bench.loadgen.multiprocess import load_with_workers
-from bench.loadgen.progress import Shown
+from bench.loadgen.progress import ProgressDisplay
 from bench.loadgen.session import (
-    Conditions,
-    Measured,
+    LoadResult,
+    SessionInputs,
     book_for,
     compare_arms,
     keep_busy,
@@ -39,14 +39,14 @@ from bench.stats.verdict import Judged, conclude
 from bench.stats.windowed_metrics import windows_of
 from bench.target.arms import Arm, check_installed, start_arms
 from bench.target.processes import stopped_at_the_end
-from bench.workload.schedule import Part, Schedule, Shape, whole
+from bench.workload.schedule import Part, PartLayout, Schedule, whole
 
 # How long the last answers take after the last request, as the progress bar guesses it.
 _LAST_ANSWERS_S = 12.0
 
 
 def compare_fleets(
-    balancers: Sequence[str], fleet: str, schedule: Schedule, shape: Shape, setting: Setting
+    balancers: Sequence[str], fleet: str, schedule: Schedule, shape: PartLayout, setting: Setting
 ) -> Judged:
     """Start a simulated fleet behind each of *balancers*, compare them, leave nothing running."""
     check_installed(balancers)
@@ -71,7 +71,7 @@ def fleets(
 def compare_urls(
     arms: Sequence[Arm],
     schedule: Schedule,
-    shape: Shape,
+    shape: PartLayout,
     setting: Setting,
     *,
     folder: Path | None = None,
@@ -123,8 +123,8 @@ def _names(baseline: Saved, candidate: Saved) -> tuple[str, str]:
 
 
 def measure_grid(
-    arms: Sequence[Arm], schedule: Schedule, shape: Shape, setting: Setting
-) -> Measured:
+    arms: Sequence[Arm], schedule: Schedule, shape: PartLayout, setting: Setting
+) -> LoadResult:
     """Measure two engines times two load balancers; print and keep what each contributes."""
     folder = run_folder(setting.output_dir, "grid")
     cells = [Arm(name=cell, url=arm.url) for cell, arm in zip(CELLS, arms, strict=True)]
@@ -154,13 +154,13 @@ def measure_grid(
 
 
 def replay_arms(
-    arms: Sequence[Arm], schedule: Schedule, shape: Shape, setting: Setting
-) -> tuple[Measured, tuple[Part, ...]]:
+    arms: Sequence[Arm], schedule: Schedule, shape: PartLayout, setting: Setting
+) -> tuple[LoadResult, tuple[Part, ...]]:
     """Replay *schedule* against *arms* in turns; return what came of it, and the parts."""
     warmup, *parts = shape.split(schedule)
     expected = len(arms) * sum(len(part.calls) for part in parts)
     length_s = shape.warmup_s + len(arms) * shape.parts * shape.part_s + _LAST_ANSWERS_S
-    with Shown(setting.console, expected, length_s) as progress:
+    with ProgressDisplay(setting.console, expected, length_s) as progress:
         measured = run_stoppable(
             lambda given: compare_arms(
                 arms, warmup if warmup.calls else None, parts, given, drain=shape.drain
@@ -174,7 +174,7 @@ def replay_arms(
 
 def measure_one(
     arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting
-) -> Measured:
+) -> LoadResult:
     """Measure one upstream: a closed loop of *concurrency* users, or without it an open loop."""
     folder = run_folder(setting.output_dir, arm.name)
     measured = load_one(arm, schedule, concurrency, setting)
@@ -184,7 +184,7 @@ def measure_one(
 
 def measure_by_aiperf(
     program: str, arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting
-) -> Measured:
+) -> LoadResult:
     """Let aiperf measure *arm*, and keep and print what it found as if it were our own."""
     folder = run_folder(setting.output_dir, arm.name)
     setting.console.print(f"aiperf sends {len(schedule.calls)} requests to {arm.url}")
@@ -197,7 +197,7 @@ def _conclude_one(
     arm: Arm,
     schedule: Schedule,
     concurrency: int | None,
-    measured: Measured,
+    measured: LoadResult,
     folder: Path,
     setting: Setting,
 ) -> None:
@@ -210,18 +210,18 @@ def _conclude_one(
     setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
 
 
-def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting) -> Measured:
+def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting) -> LoadResult:
     """Put the load of *schedule* on *arm* and return what came of it; nothing is kept."""
     if setting.workers > 1:
         return load_with_workers(arm, schedule, concurrency, setting.target, setting.workers)
     _, part = whole(schedule).split(schedule)
 
-    async def work(given: Conditions) -> Measured:
+    async def work(given: SessionInputs) -> LoadResult:
         if concurrency is None:
             return await replay_once(arm, part, given)
         return await keep_busy(arm, schedule.calls, concurrency, given)
 
     book = book_for(schedule, setting.target)
     length_s = schedule.length_s if concurrency is None else None
-    with Shown(setting.console, len(schedule.calls), length_s) as progress:
+    with ProgressDisplay(setting.console, len(schedule.calls), length_s) as progress:
         return run_stoppable(work, book, progress, setting.target)

@@ -8,24 +8,24 @@ import msgspec
 from rich.table import Table
 
 from bench.experiments.run import load_one, measure_one
-from bench.loadgen.session import Measured
+from bench.loadgen.session import LoadResult
 from bench.report.tables import number
 from bench.results.comparison_json import pretty
 from bench.results.context import Setting
 from bench.results.files import new_run_folder, write_file
-from bench.stats.rate_search import Trial, highest, next_rate
+from bench.stats.rate_search import RateTrial, highest, next_rate
 from bench.stats.request_metrics import ITL, LATENCY, TTFT, summarize, totals
 from bench.stats.validity import judge
-from bench.stats.windowed_metrics import Goal
+from bench.stats.windowed_metrics import SloLimits
 from bench.target.arms import Arm
-from bench.workload.registry import Ask, make_schedule, read_shares
+from bench.workload.registry import WorkloadSpec, make_schedule, read_shares
 from bench.workload.schedule import Schedule
 
 # Beyond this the upstream is behind its load, and a higher rate only makes a longer queue.
 _SATURATED_SHARE = 0.9
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class SweepStep(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a sweep: a closed loop of *users*, or without them an open loop at *rate*."""
 
     rate: float
@@ -33,10 +33,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
 
 
-class Stepped(msgspec.Struct, frozen=True, kw_only=True):
+class SweepStepResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a step brought."""
 
-    step: Step
+    step: SweepStep
     requests_per_s: float
     tokens_per_s: float
     ttft_p50_ms: float | None
@@ -53,13 +53,13 @@ def sweep_steps(
     env: str,
     models: Sequence[str],
     workload: str,
-    steps: Sequence[Step],
+    steps: Sequence[SweepStep],
     seed: int,
     setting: Setting,
-) -> list[Stepped]:
+) -> list[SweepStepResult]:
     """Run *steps* in order, until one saturates the upstream or is stopped; print and keep them."""
     folder = new_run_folder(setting.output_dir, f"{env}-sweep", datetime.now())  # noqa: DTZ005
-    found: list[Stepped] = []
+    found: list[SweepStepResult] = []
     for step in steps:
         schedule = _schedule(models, workload, step.requests, step.rate, seed)
         measured = load_one(Arm(name=env, url=url), schedule, step.users, setting)
@@ -80,24 +80,24 @@ def search_rate(
     models: Sequence[str],
     workload: str,
     *,
-    goal: Goal,
+    goal: SloLimits,
     share: float,
     start: float,
     trials: int,
     seconds: float,
     seed: int,
     setting: Setting,
-) -> Trial | None:
+) -> RateTrial | None:
     """Print, keep and return the highest rate at which *share* of requests meet *goal*."""
     folder = new_run_folder(setting.output_dir, f"{env}-search", datetime.now())  # noqa: DTZ005
-    tried: list[Trial] = []
+    tried: list[RateTrial] = []
     while len(tried) < trials and (rate := next_rate(tried, start, share)) is not None:
         schedule = _schedule(models, workload, max(10, round(rate * seconds)), rate, seed)
         measured = load_one(Arm(name=env, url=url), schedule, None, setting)
         if measured.partial:
             break
         good = sum(goal.met_by(record) for record in measured.records)
-        tried.append(Trial(rate, good / len(measured.records), good / schedule.length_s))
+        tried.append(RateTrial(rate, good / len(measured.records), good / schedule.length_s))
         write_file(folder / "search.json", pretty({"goal": goal, "share": share, "trials": tried}))
         setting.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} kept their limits")
     best = highest(tried, share)
@@ -135,7 +135,7 @@ def _schedule(
     models: Sequence[str], workload: str, requests: int, rate: float, seed: int
 ) -> Schedule:
     return make_schedule(
-        Ask(
+        WorkloadSpec(
             workload=workload,
             shares=read_shares(models),
             requests=requests,
@@ -146,12 +146,12 @@ def _schedule(
     )
 
 
-def _stepped(step: Step, schedule: Schedule, measured: Measured) -> Stepped:
+def _stepped(step: SweepStep, schedule: Schedule, measured: LoadResult) -> SweepStepResult:
     found, total = summarize(measured.records), totals(measured.records)
     asked = len(schedule.calls) / schedule.length_s if schedule.length_s else 0.0
     # An open loop that is answered slower than it asks leaves its queue to the end of the step.
     behind = step.users is None and total.request_throughput < _SATURATED_SHARE * asked
-    return Stepped(
+    return SweepStepResult(
         step=step,
         requests_per_s=total.request_throughput,
         tokens_per_s=total.output_token_throughput,
@@ -165,7 +165,7 @@ def _stepped(step: Step, schedule: Schedule, measured: Measured) -> Stepped:
     )
 
 
-def _table(found: Sequence[Stepped]) -> Table:
+def _table(found: Sequence[SweepStepResult]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (
         "load",

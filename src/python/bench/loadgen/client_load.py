@@ -13,7 +13,7 @@ import msgspec
 _PROBE_EVERY_S = 0.010
 
 
-class Burden(msgspec.Struct, frozen=True, kw_only=True):
+class ClientLoad(msgspec.Struct, frozen=True, kw_only=True):
     """What the client itself did to the measurement.
 
     Attributes:
@@ -32,7 +32,7 @@ class Burden(msgspec.Struct, frozen=True, kw_only=True):
         return self.cpu_s / self.wall_s / self.cores if self.wall_s else 0.0
 
 
-class Monitor:
+class ClientLoadMonitor:
     """Measures the Burden of an `async with` block."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Monitor:
         self._cpu_s = 0.0
         self._probe: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Monitor":
+    async def __aenter__(self) -> "ClientLoadMonitor":
         self._started = time.monotonic(), time.process_time()
         self._probe = asyncio.create_task(self._watch())
         return self
@@ -53,10 +53,10 @@ class Monitor:
         self._cpu_s = time.process_time() - self._started[1]
 
     @property
-    def burden(self) -> Burden:
+    def burden(self) -> ClientLoad:
         """The burden of the block, once it has ended."""
         lags = sorted(self._lags_s) or [0.0]
-        return Burden(
+        return ClientLoad(
             wall_s=self._wall_s,
             cpu_s=self._cpu_s,
             cores=1,

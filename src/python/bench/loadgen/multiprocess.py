@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import merged
-from bench.loadgen.session import Measured, Target
-from bench.loadgen.worker import Job, Share
+from bench.loadgen.session import Endpoint, LoadResult
+from bench.loadgen.worker import WorkerJob, WorkerShare
 from bench.target.arms import Arm
 from bench.target.processes import Program, stopped_at_the_end
 from bench.workload.schedule import Call, Schedule
@@ -22,8 +22,8 @@ _LEAD_S = 0.5
 
 
 def load_with_workers(
-    arm: Arm, schedule: Schedule, users: int | None, target: Target, workers: int
-) -> Measured:
+    arm: Arm, schedule: Schedule, users: int | None, target: Endpoint, workers: int
+) -> LoadResult:
     """Put the load of *schedule* on *arm* from so many processes, as `load_one` does from one.
 
     Requests are dealt in turn; an open loop keeps the times of the whole.
@@ -35,7 +35,7 @@ def load_with_workers(
         started = datetime.now(UTC)
         start_s = time.monotonic() + _LEAD_S + 0.5 * workers
         hands = [
-            Job(
+            WorkerJob(
                 arm=arm,
                 schedule=msgspec.structs.replace(schedule, calls=calls),
                 length_s=schedule.length_s,
@@ -78,12 +78,12 @@ def deal_users(users: int | None, workers: int) -> list[int | None]:
     return [users // workers + (number < users % workers) for number in range(workers)]
 
 
-def together(shares: Sequence[Share], started: datetime, *, stopped: bool) -> Measured:
+def together(shares: Sequence[WorkerShare], started: datetime, *, stopped: bool) -> LoadResult:
     """Return what the workers brought as one run's."""
     burdens = [share.burden for share in shares]
-    return Measured(
+    return LoadResult(
         records=merged(share.records for share in shares),
-        burden=Burden(
+        burden=ClientLoad(
             wall_s=max(b.wall_s for b in burdens),
             cpu_s=sum(b.cpu_s for b in burdens),
             cores=len(burdens),
@@ -95,8 +95,8 @@ def together(shares: Sequence[Share], started: datetime, *, stopped: bool) -> Me
     )
 
 
-def _share(path: Path) -> Share:
+def _share(path: Path) -> WorkerShare:
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Share)
+        return msgspec.msgpack.decode(path.read_bytes(), type=WorkerShare)
     except (OSError, msgspec.DecodeError) as error:
         raise EngineExited(f"a worker ended without a result: {error}; try --workers 1") from error

@@ -18,7 +18,7 @@ _RECENT = 200
 _PLAIN_EVERY_S = 10.0
 
 
-class Progress(Protocol):
+class RunProgress(Protocol):
     """Told what happens; shows it or does not."""
 
     def phase(self, name: str) -> None: ...
@@ -26,7 +26,7 @@ class Progress(Protocol):
     def count(self, record: Record) -> None: ...
 
 
-class Silent:
+class NoProgress:
     """Shows nothing."""
 
     def phase(self, name: str) -> None:
@@ -36,7 +36,7 @@ class Silent:
         """Do nothing."""
 
 
-class Shown:
+class ProgressDisplay:
     """Shows phase, requests, TTFT, errors and the time left on *console*.
 
     *total* requests are expected; *length_s* is how long the run should take, None where that is

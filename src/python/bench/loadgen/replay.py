@@ -24,7 +24,7 @@ _AHEAD = 64
 _WRITE_TIME_S = 0.005
 
 
-class Leg:
+class ArmReplay:
     """One arm replaying one part: records of its calls, as they end."""
 
     def __init__(

@@ -18,7 +18,7 @@ EVERY_S = 2.0
 _TIMEOUT_S = 1.0
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One scrape.
 
     Attributes:
@@ -35,11 +35,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, float] = {}
 
 
-class Watcher:
+class ServerMetricsPoller:
     """Scrapes everything that the arms consist of, all at the same moments."""
 
     def __init__(self, arms: Sequence[Arm], clock: Clock, start_s: float) -> None:
-        self.snapshots: list[Snapshot] = []
+        self.snapshots: list[ServerSnapshot] = []
         self._clock = clock
         self._start_s = start_s
         self._targets = [
@@ -60,7 +60,9 @@ class Watcher:
         for _, _, client in self._targets:
             await client.aclose()
 
-    async def _take(self, at_s: float, arm: str, target: str, client: Client) -> Snapshot | None:
+    async def _take(
+        self, at_s: float, arm: str, target: str, client: Client
+    ) -> ServerSnapshot | None:
         """None where it did not answer, or not with an exposition: an engine may be anything."""
         status, body = await client.get("/metrics")
         if status != 200:
@@ -68,8 +70,10 @@ class Watcher:
         try:
             text = body.decode("utf-8", "replace")
             if target:
-                return Snapshot(at_s=at_s, arm=arm, target=target, load=read_engine_load(text))
-            return Snapshot(at_s=at_s, arm=arm, target=target, values=_values(text))
+                return ServerSnapshot(
+                    at_s=at_s, arm=arm, target=target, load=read_engine_load(text)
+                )
+            return ServerSnapshot(at_s=at_s, arm=arm, target=target, values=_values(text))
         except MetricsInvalid:
             return None
 
@@ -82,12 +86,12 @@ def _values(text: str) -> dict[str, float]:
     }
 
 
-def write_snapshots(snapshots: Iterable[Snapshot]) -> bytes:
+def write_snapshots(snapshots: Iterable[ServerSnapshot]) -> bytes:
     """Return *snapshots* as JSON lines."""
     return b"".join(msgspec.json.encode(snapshot) + b"\n" for snapshot in snapshots)
 
 
-class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What a run's snapshots say of one replica; None where it did not say."""
 
     arm: str
@@ -99,7 +103,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
     preemptions: int | None
 
 
-def replica_loads(snapshots: Iterable[Snapshot]) -> list[ReplicaLoad]:
+def replica_loads(snapshots: Iterable[ServerSnapshot]) -> list[ReplicaUsage]:
     """Return a line per replica, in order of arm and name."""
     loads: dict[tuple[str, str], list[EngineLoad]] = {}
     for snapshot in snapshots:
@@ -108,12 +112,12 @@ def replica_loads(snapshots: Iterable[Snapshot]) -> list[ReplicaLoad]:
     return [_summed(arm, replica, own) for (arm, replica), own in sorted(loads.items())]
 
 
-def _summed(arm: str, replica: str, loads: Sequence[EngineLoad]) -> ReplicaLoad:
+def _summed(arm: str, replica: str, loads: Sequence[EngineLoad]) -> ReplicaUsage:
     running = [load.running for load in loads if load.running is not None]
     first, last = loads[0], loads[-1]
     asked = _grown(first.prefix_queries, last.prefix_queries)
     hits = _grown(first.prefix_hits, last.prefix_hits)
-    return ReplicaLoad(
+    return ReplicaUsage(
         arm=arm,
         replica=replica,
         running_mean=sum(running) / len(running) if running else None,

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import msgspec
 import uvloop
 
-from bench.loadgen.client_load import Burden, Monitor, few_collections
-from bench.loadgen.progress import Progress
+from bench.loadgen.client_load import ClientLoad, ClientLoadMonitor, few_collections
+from bench.loadgen.progress import RunProgress
 from bench.loadgen.record import Record
-from bench.loadgen.replay import Body, Leg, abba
-from bench.loadgen.server_metrics import Snapshot, Watcher
+from bench.loadgen.replay import ArmReplay, Body, abba
+from bench.loadgen.server_metrics import ServerMetricsPoller, ServerSnapshot
 from bench.target.arms import Arm
 from bench.workload.request_bodies import PromptBook
 from bench.workload.schedule import Call, Part, Schedule
@@ -24,7 +24,7 @@ from servekit.client.outcome import Outcome
 from servekit.timing.clock import Clock, SystemClock
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a run brought.
 
     Attributes:
@@ -33,16 +33,16 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     records: list[Record]
-    burden: Burden
+    burden: ClientLoad
     started: datetime
     partial: bool
-    snapshots: list[Snapshot] = []
+    snapshots: list[ServerSnapshot] = []
 
     def of(self, arm: str) -> list[Record]:
         return [record for record in self.records if record.arm == arm]
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """How requests reach an arm."""
 
     path: str = COMPLETIONS
@@ -52,7 +52,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class SessionInputs:
     """What every run is given.
 
     Attributes:
@@ -62,8 +62,8 @@ class Conditions:
 
     body: Body
     clock: Clock
-    progress: Progress
-    target: Target
+    progress: RunProgress
+    target: Endpoint
     stop: asyncio.Event
 
 
@@ -71,10 +71,10 @@ async def compare_arms(
     arms: Sequence[Arm],
     warmup: Part | None,
     parts: Sequence[Part],
-    given: Conditions,
+    given: SessionInputs,
     *,
     drain: bool,
-) -> Measured:
+) -> LoadResult:
     """Replay *parts* against each of *arms* in ABBA order, after *warmup* on all at once.
 
     With *drain*, an arm's turn starts when the other's last request has ended: for arms that share
@@ -105,8 +105,8 @@ async def compare_arms(
 
 
 async def replay_once(
-    arm: Arm, part: Part, given: Conditions, *, start_s: float | None = None
-) -> Measured:
+    arm: Arm, part: Part, given: SessionInputs, *, start_s: float | None = None
+) -> LoadResult:
     """Replay *part* against one arm, in an open loop, from *start_s* on the clock or from now."""
 
     async def work(session: "_Session") -> None:
@@ -122,10 +122,10 @@ async def keep_busy(
     arm: Arm,
     calls: Sequence[Call],
     concurrency: int,
-    given: Conditions,
+    given: SessionInputs,
     *,
     start_s: float | None = None,
-) -> Measured:
+) -> LoadResult:
     """Send *calls* to one arm in a closed loop of *concurrency* users."""
 
     async def work(session: "_Session") -> None:
@@ -142,9 +142,9 @@ _LEAD_S = 0.05
 class _Session:
     """What is open while we measure: clients, legs, and the records so far."""
 
-    def __init__(self, arms: Sequence[Arm], given: Conditions, start_s: float | None) -> None:
+    def __init__(self, arms: Sequence[Arm], given: SessionInputs, start_s: float | None) -> None:
         self.records: list[Record] = []
-        self.legs: list[Leg] = []
+        self.legs: list[ArmReplay] = []
         self.start_s = given.clock.now() if start_s is None else start_s
         self._given = given
         target = given.target
@@ -155,13 +155,13 @@ class _Session:
             for arm in arms
         }
 
-    def leg(self, arm: Arm, on_record: Callable[[Record], None]) -> Leg:
+    def leg(self, arm: Arm, on_record: Callable[[Record], None]) -> ArmReplay:
         client, target = self.clients[arm.name], self._given.target
 
         async def send(body: bytes) -> Outcome:
             return await client.send(target.path, body, stream=target.stream)
 
-        leg = Leg(
+        leg = ArmReplay(
             arm.name,
             send,
             self._given.body,
@@ -186,22 +186,22 @@ class _Session:
 async def _measure(
     arms: Sequence[Arm],
     work: Callable[[_Session], Coroutine[None, None, None]],
-    given: Conditions,
+    given: SessionInputs,
     start_s: float | None = None,
-) -> Measured:
+) -> LoadResult:
     """Do *work* in a session, until it is done or *stop* is set."""
     started = datetime.now(UTC)
     session = _Session(arms, given, start_s)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(session.aclose)
         stack.enter_context(few_collections())
-        monitor = await stack.enter_async_context(Monitor())
-        watcher = Watcher(arms, given.clock, session.start_s)
+        monitor = await stack.enter_async_context(ClientLoadMonitor())
+        watcher = ServerMetricsPoller(arms, given.clock, session.start_s)
         stack.push_async_callback(watcher.aclose)
         watching = asyncio.create_task(watcher.watch())
         stack.push_async_callback(_end, watching)
         done = await until_stopped(work(session), given.stop)
-    return Measured(
+    return LoadResult(
         records=[named(record, arms) for record in session.records],
         burden=monitor.burden,
         started=started,
@@ -225,14 +225,14 @@ def named(record: Record, arms: Sequence[Arm]) -> Record:
 
 
 def run_stoppable(
-    work: Callable[[Conditions], Awaitable[Measured]],
+    work: Callable[[SessionInputs], Awaitable[LoadResult]],
     book: PromptBook,
-    progress: Progress,
-    target: Target,
-) -> Measured:
+    progress: RunProgress,
+    target: Endpoint,
+) -> LoadResult:
     """Run *work*, which Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends it hard."""
 
-    async def run() -> Measured:
+    async def run() -> LoadResult:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -242,11 +242,11 @@ def run_stoppable(
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ask_to_stop, number)
-        return await work(Conditions(book.body, SystemClock(), progress, target, stop))
+        return await work(SessionInputs(book.body, SystemClock(), progress, target, stop))
 
     return uvloop.run(run())
 
 
-def book_for(schedule: Schedule, target: Target) -> PromptBook:
+def book_for(schedule: Schedule, target: Endpoint) -> PromptBook:
     """Return what writes the bodies of *schedule* for *target*."""
     return PromptBook(schedule.seed, chat=target.path == CHAT, stream=target.stream)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench.loadgen.client_load import Burden
-from bench.loadgen.progress import Silent
+from bench.loadgen.client_load import ClientLoad
+from bench.loadgen.progress import NoProgress
 from bench.loadgen.record import Record
 from bench.loadgen.session import (
-    Conditions,
-    Measured,
-    Target,
+    Endpoint,
+    LoadResult,
+    SessionInputs,
     book_for,
     keep_busy,
     replay_once,
@@ -27,7 +27,7 @@ from bench.workload.schedule import Part, Schedule
 from servekit.cli.logs import announce
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerJob(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's share of a run.
 
     Attributes:
@@ -40,35 +40,35 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     length_s: float
     users: int | None
     start_s: float
-    target: Target
+    target: Endpoint
 
 
-class Share(msgspec.Struct, frozen=True):
+class WorkerShare(msgspec.Struct, frozen=True):
     """What a worker brought."""
 
     records: list[Record]
-    burden: Burden
+    burden: ClientLoad
     partial: bool
 
 
-def work(job: Job) -> Share:
+def work(job: WorkerJob) -> WorkerShare:
     """Do *job* and return what it brought."""
     # The part that a whole schedule is, as where one process sends it.
     part = Part(1, 0.0, job.length_s, job.schedule.calls)
 
-    async def run(given: Conditions) -> Measured:
+    async def run(given: SessionInputs) -> LoadResult:
         if job.users is None:
             return await replay_once(job.arm, part, given, start_s=job.start_s)
         await given.clock.sleep(job.start_s - given.clock.now())
         return await keep_busy(job.arm, job.schedule.calls, job.users, given, start_s=job.start_s)
 
-    measured = run_stoppable(run, book_for(job.schedule, job.target), Silent(), job.target)
-    return Share(measured.records, measured.burden, measured.partial)
+    measured = run_stoppable(run, book_for(job.schedule, job.target), NoProgress(), job.target)
+    return WorkerShare(measured.records, measured.burden, measured.partial)
 
 
 def main() -> None:
     job_file, result_file = (Path(name) for name in sys.argv[1:3])
-    job = msgspec.msgpack.decode(job_file.read_bytes(), type=Job)
+    job = msgspec.msgpack.decode(job_file.read_bytes(), type=WorkerJob)
     announce("ready")
     result_file.write_bytes(msgspec.msgpack.encode(work(job)))
 

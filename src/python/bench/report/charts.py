@@ -6,16 +6,16 @@ import msgspec
 import numpy as np
 
 from bench.loadgen.record import Record
-from bench.loadgen.server_metrics import Snapshot
+from bench.loadgen.server_metrics import ServerSnapshot
 from bench.report import svg
 from bench.report.markup import verdict_css
 from bench.report.tables import number
-from bench.stats.comparison import Comparison, Row
+from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.windowed_metrics import Window, delivered_tokens, windows_of
 from bench.workload.schedule import Part
 
 
-class Line(msgspec.Struct, frozen=True):
+class PlotLine(msgspec.Struct, frozen=True):
     """An arm as a plot knows it; *css* is the class that colours it."""
 
     name: str
@@ -44,7 +44,7 @@ def differences(found: Comparison) -> Plot | None:
     return Plot("differences", title, svg.forest(title, axis, [_interval(row) for row in rows]))
 
 
-def _interval(row: Row) -> svg.Interval:
+def _interval(row: ComparedMetric) -> svg.Interval:
     return svg.Interval(
         row.label,
         (row.ratio_low or 1.0) - 1.0,
@@ -55,7 +55,7 @@ def _interval(row: Row) -> svg.Interval:
     )
 
 
-def distributions(lines: Sequence[Line]) -> list[Plot]:
+def distributions(lines: Sequence[PlotLine]) -> list[Plot]:
     """Return TTFT, gaps between tokens, and E2E, each as the share that took at most so long."""
     plots = (
         _cumulative("ttft", "Time to first token (TTFT)", lines, lambda r: _one(r.ttft_s)),
@@ -79,7 +79,7 @@ def _chunk_gaps(record: Record) -> Sequence[float]:
 
 
 def _cumulative(
-    name: str, title: str, lines: Sequence[Line], values: Callable[[Record], Sequence[float]]
+    name: str, title: str, lines: Sequence[PlotLine], values: Callable[[Record], Sequence[float]]
 ) -> Plot | None:
     per_arm = [(line, [v * 1e3 for r in line.records for v in values(r)]) for line in lines]
     everything = [v for _, some in per_arm for v in some if v > 0]
@@ -94,7 +94,7 @@ def _cumulative(
     return Plot(name, title, svg.line_chart(title, x, svg.Axis("", 0.0, 1.0), series))
 
 
-def over_time(lines: Sequence[Line], parts: Sequence[Part]) -> list[Plot]:
+def over_time(lines: Sequence[PlotLine], parts: Sequence[Part]) -> list[Plot]:
     """Return TTFT, tokens and requests of every window of the schedule."""
     windows = windows_of(parts)
     if not windows:
@@ -109,7 +109,7 @@ def over_time(lines: Sequence[Line], parts: Sequence[Part]) -> list[Plot]:
 def _time_chart(
     name: str,
     title: str,
-    lines: Sequence[Line],
+    lines: Sequence[PlotLine],
     windows: Sequence[Window],
     values: Callable[[Sequence[Record], Sequence[Window]], Sequence[float]],
 ) -> Plot:
@@ -154,7 +154,7 @@ def _due_rate(records: Sequence[Record], windows: Sequence[Window]) -> Sequence[
     return [sum(w.holds(one.part, one.part_s) for one in records) / w.length_s for w in windows]
 
 
-def engines_over_time(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> list[Plot]:
+def engines_over_time(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnapshot]) -> list[Plot]:
     """Return what the engines of each arm held at the same moments of the run, summed."""
     held: dict[str, dict[float, float]] = {line.name: {} for line in lines}
     for one in snapshots:
@@ -169,7 +169,7 @@ def engines_over_time(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> l
     return [_over("engines-over-time", title, "seconds of the run", length_s, series)]
 
 
-def per_replica(lines: Sequence[Line]) -> list[Plot]:
+def per_replica(lines: Sequence[PlotLine]) -> list[Plot]:
     """Return a bar for each replica's tokens, one plot per arm."""
     plots = []
     for line in lines:

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from bench.loadgen.record import Record
-from bench.loadgen.server_metrics import Snapshot
+from bench.loadgen.server_metrics import ServerSnapshot
 from bench.report import charts, markup, sections
-from bench.report.charts import Line, Plot
+from bench.report.charts import Plot, PlotLine
 from bench.report.tables import number
-from bench.stats.comparison import Comparison, Row
+from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.intervals import Verdict
 from bench.stats.validity import Validity
-from bench.stats.windowed_metrics import Goal
+from bench.stats.windowed_metrics import SloLimits
 from bench.workload.schedule import Part
 
 
@@ -32,16 +32,16 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Sequence[Record]
     candidate: Sequence[Record]
     parts: Sequence[Part]
-    goal: Goal
+    goal: SloLimits
     partial: bool
     manifest: Mapping[str, Any]
-    snapshots: Sequence[Snapshot] = ()
+    snapshots: Sequence[ServerSnapshot] = ()
     apart: bool = False
 
     @property
-    def lines(self) -> tuple[Line, Line]:
+    def lines(self) -> tuple[PlotLine, PlotLine]:
         names = self.comparison.baseline, self.comparison.candidate
-        return Line(names[0], self.baseline, "s0"), Line(names[1], self.candidate, "s1")
+        return PlotLine(names[0], self.baseline, "s0"), PlotLine(names[1], self.candidate, "s1")
 
 
 def report_html(evidence: Evidence) -> str:
@@ -120,7 +120,7 @@ def _tiles(found: Comparison) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def _tile(row: Row) -> str:
+def _tile(row: ComparedMetric) -> str:
     change = f"{row.ratio - 1:+.1%}" if row.ratio is not None else "-"
     return (
         f'<div class="tile"><span class="soft">{escape(row.label)}</span>'
@@ -165,7 +165,7 @@ def _all_metrics(found: Comparison) -> str:
     )
 
 
-def _metric_row(row: Row) -> str:
+def _metric_row(row: ComparedMetric) -> str:
     cells = [
         f"{escape(row.label)} ({escape(row.unit)})",
         number(row.baseline),

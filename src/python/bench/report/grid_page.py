@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from bench.loadgen.session import Measured
+from bench.loadgen.session import LoadResult
 from bench.report import charts, markup, sections
-from bench.report.charts import Line, Plot
+from bench.report.charts import Plot, PlotLine
 from bench.report.tables import number
 from bench.stats.factorial import CELLS, EFFECTS, Effect
 from bench.stats.intervals import Verdict
 from bench.stats.validity import Validity
-from bench.stats.windowed_metrics import Goal
+from bench.stats.windowed_metrics import SloLimits
 from bench.workload.schedule import Part
 
 
@@ -27,15 +27,15 @@ class GridEvidence(msgspec.Struct, frozen=True, kw_only=True):
     arms: Sequence[str]
     effects: Sequence[Effect]
     validity: Validity
-    measured: Measured
+    measured: LoadResult
     parts: Sequence[Part]
-    goal: Goal
+    goal: SloLimits
     manifest: Mapping[str, Any]
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[PlotLine]:
         return [
-            Line(f"{cell}: {arm}", self.measured.of(cell), f"s{place}")
+            PlotLine(f"{cell}: {arm}", self.measured.of(cell), f"s{place}")
             for place, (cell, arm) in enumerate(zip(CELLS, self.arms, strict=True))
         ]
 

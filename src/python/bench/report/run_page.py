@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from bench.loadgen.record import Record
-from bench.loadgen.server_metrics import Snapshot
+from bench.loadgen.server_metrics import ServerSnapshot
 from bench.report import charts, markup, sections
-from bench.report.charts import Line, Plot
+from bench.report.charts import Plot, PlotLine
 from bench.report.tables import error_text, number
 from bench.stats.request_metrics import LATENCY, TTFT, summarize, totals
 from bench.stats.validity import Validity
@@ -24,13 +24,13 @@ class RunEvidence(msgspec.Struct, frozen=True, kw_only=True):
     records: Sequence[Record]
     partial: bool
     manifest: Mapping[str, Any]
-    snapshots: Sequence[Snapshot] = ()
+    snapshots: Sequence[ServerSnapshot] = ()
 
     @property
-    def line(self) -> Line:
+    def line(self) -> PlotLine:
         """The records as one part whose times are those of the run."""
         own = [msgspec.structs.replace(r, part=0, part_s=r.due_s) for r in self.records]
-        return Line(self.name, own, "s1")
+        return PlotLine(self.name, own, "s1")
 
     @property
     def whole(self) -> Part:

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 
 from bench.loadgen.record import Record
-from bench.loadgen.server_metrics import ReplicaLoad, Snapshot, replica_loads
+from bench.loadgen.server_metrics import ReplicaUsage, ServerSnapshot, replica_loads
 from bench.report import charts, markup
-from bench.report.charts import Line, Plot
+from bench.report.charts import Plot, PlotLine
 from bench.report.tables import client_line, error_text, number
 from bench.stats.request_metrics import totals
 from bench.stats.validity import Validity
-from bench.stats.windowed_metrics import Goal
+from bench.stats.windowed_metrics import SloLimits
 from bench.workload.schedule import Part
 
 PARTIAL = "<p><b>Partial:</b> the run was stopped early.</p>"
@@ -26,7 +26,7 @@ def style() -> str:
     return (resources.files("bench.report") / "report.css").read_text()
 
 
-def distributions(lines: Sequence[Line]) -> str:
+def distributions(lines: Sequence[PlotLine]) -> str:
     return markup.section(
         "Distributions",
         "The share of requests, or of gaps between tokens, that took at most so long; from when a "
@@ -35,7 +35,7 @@ def distributions(lines: Sequence[Line]) -> str:
     )
 
 
-def over_time(lines: Sequence[Line], parts: Sequence[Part]) -> str:
+def over_time(lines: Sequence[PlotLine], parts: Sequence[Part]) -> str:
     plots = charts.over_time(lines, parts)
     if not plots:
         return ""
@@ -54,11 +54,11 @@ def _figures(plots: Sequence[Plot]) -> str:
     return markup.charts([markup.figure(plot.title, plot.content) for plot in plots])
 
 
-def legend(lines: Sequence[Line]) -> str:
+def legend(lines: Sequence[PlotLine]) -> str:
     return markup.legend([(line.name, line.css) for line in lines]) if len(lines) > 1 else ""
 
 
-def by_model(lines: Sequence[Line]) -> str:
+def by_model(lines: Sequence[PlotLine]) -> str:
     models = sorted({one.model for line in lines for one in line.records})
     rows = [
         [model, line.name, *_latencies([r for r in line.records if r.model == model])]
@@ -77,7 +77,7 @@ def _latencies(records: Sequence[Record]) -> list[str]:
     return [f"{len(records):,}", *quantiles, error_text(totals(records))]
 
 
-def by_replica(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> str:
+def by_replica(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnapshot]) -> str:
     plots = [*charts.per_replica(lines), *charts.engines_over_time(lines, snapshots)]
     replicas = replica_loads(snapshots)
     if not plots and not replicas:
@@ -90,7 +90,7 @@ def by_replica(lines: Sequence[Line], snapshots: Sequence[Snapshot]) -> str:
     )
 
 
-def _engines(replicas: Sequence[ReplicaLoad]) -> str:
+def _engines(replicas: Sequence[ReplicaUsage]) -> str:
     if not replicas:
         return ""
     head = ["replica", "arm", "running, mean", "waiting, max", "KV cache, max", "prefix hits"]
@@ -112,7 +112,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def trust(lines: Sequence[Line], validity: Validity) -> str:
+def trust(lines: Sequence[PlotLine], validity: Validity) -> str:
     reasons = "".join(f'<p class="invalid">{escape(reason)}</p>' for reason in validity.reasons)
     errors = "".join(
         f"<p>{escape(line.name)}: {error_text(totals(line.records))} of {len(line.records):,} "
@@ -127,7 +127,7 @@ def trust(lines: Sequence[Line], validity: Validity) -> str:
     )
 
 
-def _due_and_sent(lines: Sequence[Line]) -> str:
+def _due_and_sent(lines: Sequence[PlotLine]) -> str:
     """Both clocks side by side: what differs is the client's own delay."""
     head = ["milliseconds", "arm", "p50, due", "p50, sent", "p99, due", "p99, sent"]
     rows = []
@@ -150,7 +150,7 @@ def _quantiles_of_both(pairs: Sequence[tuple[float, float]]) -> list[str]:
     return [number(float(v)) for row in np.percentile(pairs, (50, 99), axis=0) for v in row]
 
 
-def method(goal: Goal | None, manifest: Mapping[str, Any]) -> str:
+def method(goal: SloLimits | None, manifest: Mapping[str, Any]) -> str:
     shown = msgspec.json.format(msgspec.json.encode(manifest, enc_hook=str), indent=2).decode()
     return markup.section(
         "How it was measured",
@@ -162,7 +162,7 @@ def method(goal: Goal | None, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _goal_text(goal: Goal | None) -> str:
+def _goal_text(goal: SloLimits | None) -> str:
     if goal is None:
         return ""
     limits = [

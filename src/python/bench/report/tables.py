@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from bench.loadgen.record import Record
-from bench.stats.comparison import Comparison, Row
+from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.factorial import EFFECTS, Effect
 from bench.stats.intervals import Verdict
 from bench.stats.request_metrics import (
@@ -173,7 +173,7 @@ def number(value: float | None, *, sign: bool = False) -> str:
     return text if float(text.replace(",", "")) else "0"
 
 
-def _shown(found: Comparison) -> Iterable[Row]:
+def _shown(found: Comparison) -> Iterable[ComparedMetric]:
     return (found.row(key) for key in SHOWN)
 
 
@@ -182,7 +182,7 @@ def _headings(found: Comparison) -> list[str]:
     return ["", found.baseline, found.candidate, "difference", f"{percent} interval", "verdict"]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ComparedMetric) -> list[str]:
     interval = f"{number(row.low, sign=True)} to {number(row.high, sign=True)}"
     percent = f" ({row.ratio - 1:+.1%})" if row.ratio is not None else ""
     return [

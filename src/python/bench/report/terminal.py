@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from bench.loadgen.session import Measured
+from bench.loadgen.session import LoadResult
 from bench.report.tables import client_line, comparison_table, verdict_line
 from bench.stats.validity import Validity
 from bench.stats.verdict import Judged
@@ -21,7 +21,7 @@ def print_comparison(judged: Judged, console: Console) -> None:
     console.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
 
 
-def print_client(validity: Validity, measured: Measured, console: Console) -> None:
+def print_client(validity: Validity, measured: LoadResult, console: Console) -> None:
     """Print what the client did to its own measurement."""
     console.print(client_line(validity), highlight=False, soft_wrap=True)
     for reason in validity.reasons:

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from bench.loadgen.record import Record, write_records
-from bench.loadgen.server_metrics import Snapshot, write_snapshots
-from bench.loadgen.session import Measured
+from bench.loadgen.server_metrics import ServerSnapshot, write_snapshots
+from bench.loadgen.session import LoadResult
 from bench.results.genai_perf import aiperf_csv, aiperf_json, aiperf_jsonl, genai_csv, genai_json
 from bench.stats.comparison import Comparison
 from bench.stats.validity import Validity
@@ -19,7 +19,7 @@ Files = dict[str, bytes | str]
 def raw_files(
     records: Sequence[Record],
     schedule: Schedule,
-    snapshots: Sequence[Snapshot],
+    snapshots: Sequence[ServerSnapshot],
     manifest: Mapping[str, Any],
 ) -> Files:
     """Return what cannot be made again: the rest of a run's folder can, from these."""
@@ -31,7 +31,9 @@ def raw_files(
     }
 
 
-def run_files(records: Sequence[Record], measured: Measured, manifest: Mapping[str, Any]) -> Files:
+def run_files(
+    records: Sequence[Record], measured: LoadResult, manifest: Mapping[str, Any]
+) -> Files:
     """Return the exports of one arm's *records*."""
     config = {**manifest.get("options", {}), "partial": measured.partial}
     start_ns = round(measured.started.timestamp() * 1e9)

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from bench.loadgen.session import Target
-from bench.stats.windowed_metrics import DEFAULT_GOAL, Goal
+from bench.loadgen.session import Endpoint
+from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,11 +19,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         proven: what the engines of each arm proved to be; empty where nobody asked.
     """
 
-    target: Target
+    target: Endpoint
     console: Any
     output_dir: Any
     options: dict[str, Any]
-    goal: Goal = DEFAULT_GOAL
+    goal: SloLimits = DEFAULT_SLO
     workers: int = 1
     parquet: bool = False
     browser: str = ""

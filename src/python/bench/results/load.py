@@ -5,19 +5,19 @@ from pathlib import Path
 
 import msgspec
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record, read_records
-from bench.loadgen.server_metrics import Snapshot
-from bench.loadgen.session import Measured
-from bench.workload.schedule import Schedule, Shape, read_schedule
+from bench.loadgen.server_metrics import ServerSnapshot
+from bench.loadgen.session import LoadResult
+from bench.workload.schedule import PartLayout, Schedule, read_schedule
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 
 
 class _Manifest(msgspec.Struct, frozen=True):
     started: datetime
     partial: bool
-    burden: Burden
-    shape: Shape | None = None
+    burden: ClientLoad
+    shape: PartLayout | None = None
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,18 +26,18 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     records: list[Record]
     schedule: Schedule
-    shape: Shape | None
-    burden: Burden
+    shape: PartLayout | None
+    burden: ClientLoad
     started: datetime
     partial: bool
-    snapshots: list[Snapshot]
+    snapshots: list[ServerSnapshot]
 
     @property
     def name(self) -> str:
         """What the arm was called when it was measured."""
         return self.records[0].arm if self.records else self.folder.resolve().parent.name
 
-    def parts_of_it(self) -> Shape:
+    def parts_of_it(self) -> PartLayout:
         """Return the parts that it was measured in.
 
         Raises:
@@ -50,7 +50,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             )
         return self.shape
 
-    def snapshots_as(self, name: str) -> list[Snapshot]:
+    def snapshots_as(self, name: str) -> list[ServerSnapshot]:
         """Return its own snapshots under another name: a comparison keeps those of both arms."""
         own = (one for one in self.snapshots if one.arm == self.name)
         return [msgspec.structs.replace(one, arm=name) for one in own]
@@ -81,7 +81,7 @@ def load_saved(folder: Path) -> Saved:
     )
 
 
-def as_saved(folder: Path, measured: Measured, schedule: Schedule, shape: Shape) -> Saved:
+def as_saved(folder: Path, measured: LoadResult, schedule: Schedule, shape: PartLayout) -> Saved:
     """Return what was just measured as `load_saved` would."""
     return Saved(
         folder=folder,
@@ -95,13 +95,13 @@ def as_saved(folder: Path, measured: Measured, schedule: Schedule, shape: Shape)
     )
 
 
-def _snapshots(path: Path) -> list[Snapshot]:
+def _snapshots(path: Path) -> list[ServerSnapshot]:
     """A run of one upstream has none."""
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=Snapshot) for line in lines]
+    return [msgspec.json.decode(line, type=ServerSnapshot) for line in lines]
 
 
-def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measured:
+def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> LoadResult:
     """Return two saved arms as if one run had made them.
 
     Raises:
@@ -121,7 +121,7 @@ def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> Measu
     heavier = max(
         (baseline.burden, candidate.burden), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)
     )
-    return Measured(
+    return LoadResult(
         records=records,
         burden=heavier,
         started=candidate.started,

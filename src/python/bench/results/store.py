@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from bench.loadgen.record import Record
-from bench.loadgen.session import Measured
-from bench.report.charts import Line, Plot
+from bench.loadgen.session import LoadResult
+from bench.report.charts import Plot, PlotLine
 from bench.report.comparison_page import Evidence, key_plots, report_html
 from bench.report.grid_page import GridEvidence, grid_html, grid_plots
 from bench.report.png import draw
@@ -26,7 +26,7 @@ from bench.results.parquet import records_parquet
 from bench.stats.factorial import CELLS
 from bench.stats.validity import judge
 from bench.stats.verdict import Judged, conclude
-from bench.workload.schedule import Schedule, Shape
+from bench.workload.schedule import PartLayout, Schedule
 from servekit.errors.tree import SettingInvalid
 
 
@@ -49,7 +49,7 @@ def slug(name: str) -> str:
 
 
 def about(
-    schedule: Schedule, shape: Shape | None, measured: Measured, setting: Setting
+    schedule: Schedule, shape: PartLayout | None, measured: LoadResult, setting: Setting
 ) -> dict[str, Any]:
     """Return the manifest of a run."""
     return {
@@ -65,7 +65,7 @@ def about(
 def keep_run(
     name: str,
     records: Sequence[Record],
-    measured: Measured,
+    measured: LoadResult,
     schedule: Schedule,
     said: dict[str, Any],
     folder: Path,
@@ -138,7 +138,7 @@ def keep_grid(
 
 
 def _keep_pictures(
-    plots: Sequence[Plot], lines: Sequence[Line], folders: Sequence[Path], setting: Setting
+    plots: Sequence[Plot], lines: Sequence[PlotLine], folders: Sequence[Path], setting: Setting
 ) -> None:
     if setting.browser:
         for plot, picture in draw(plots, legend(lines), setting.browser):
@@ -212,7 +212,7 @@ def judge_saved(
 ) -> Judged:
     """Return what two saved arms say, under *names*."""
     measured = together(baseline, candidate, names)
-    shape = candidate.shape or Shape()
+    shape = candidate.shape or PartLayout()
     return conclude(
         names,
         measured,

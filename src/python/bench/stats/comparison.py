@@ -20,12 +20,12 @@ from bench.stats.intervals import (
     smallest_effect,
     verdict_of,
 )
-from bench.stats.windowed_metrics import METRICS, ArmWindows, Goal, Metric, Window
+from bench.stats.windowed_metrics import METRICS, ArmWindows, Metric, SloLimits, Window
 
 RESAMPLES = 2_000
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ComparedMetric(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of both arms.
 
     Attributes:
@@ -62,11 +62,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     windows: int
     resamples: int
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedMetric, ...]
     verdict: Verdict
     reason: str
 
-    def row(self, key: str) -> Row:
+    def row(self, key: str) -> ComparedMetric:
         return next(row for row in self.rows if row.key == key)
 
 
@@ -75,7 +75,7 @@ def compare(
     candidate: Sequence[Record],
     windows: Sequence[Window],
     *,
-    goal: Goal,
+    goal: SloLimits,
     seed: int,
     names: tuple[str, str] = ("baseline", "managed"),
     resamples: int = RESAMPLES,
@@ -107,7 +107,7 @@ def compare(
 def draws(
     arms: Sequence[Sequence[Record]],
     windows: Sequence[Window],
-    goal: Goal,
+    goal: SloLimits,
     seed: int,
     resamples: int,
 ) -> Iterator[tuple[Metric, list[float], list[Floats], float]]:
@@ -121,7 +121,7 @@ def draws(
         yield metric, whole, [metric.draw(arm, weights) for arm in by_window], widening
 
 
-def overall(rows: Iterable[Row]) -> tuple[Verdict, str]:
+def overall(rows: Iterable[ComparedMetric]) -> tuple[Verdict, str]:
     """Return one verdict for the headline metrics, and why.
 
     Each metric's own verdict errs in one of twenty cases; together they are held to that by
@@ -130,7 +130,7 @@ def overall(rows: Iterable[Row]) -> tuple[Verdict, str]:
     judged = sorted(
         (row for row in rows if row.headline and row.p is not None), key=lambda row: row.p or 0.0
     )
-    shown: list[Row] = []
+    shown: list[ComparedMetric] = []
     for place, row in enumerate(judged):
         if (row.p or 0.0) >= (1.0 - CONFIDENCE) / (len(judged) - place):
             break
@@ -150,14 +150,16 @@ def overall(rows: Iterable[Row]) -> tuple[Verdict, str]:
     return Verdict.NOT_SHOWN, f"none of {len(judged)} headline metrics differs beyond chance"
 
 
-def _row(metric: Metric, whole: list[float], drawn: list[Floats], widening: float) -> Row:
+def _row(
+    metric: Metric, whole: list[float], drawn: list[Floats], widening: float
+) -> ComparedMetric:
     difference = whole[1] - whole[0]
     low, high = interval_of(drawn[1] - drawn[0], difference, widening)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = drawn[1] / drawn[0]
     ratio = whole[1] / whole[0] if whole[0] else math.nan
     ratio_low, ratio_high = interval_of(ratios, ratio, widening)
-    return Row(
+    return ComparedMetric(
         key=metric.key,
         label=metric.label,
         unit=metric.unit,

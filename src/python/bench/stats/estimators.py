@@ -21,7 +21,7 @@ _BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class WindowedSample:
     """Values, and how often each came up in each window.
 
     Attributes:
@@ -40,23 +40,25 @@ class Sample:
         return int(self.counts.sum())
 
 
-def sample(values: Sequence[float], windows: Sequence[int], n_windows: int) -> Sample:
+def sample(values: Sequence[float], windows: Sequence[int], n_windows: int) -> WindowedSample:
     """Return each value as it is, with the window that it came up in."""
     order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
     owner = np.asarray(windows, dtype=np.intp)[order]
     counts = np.zeros((n_windows, len(order)))
     counts[owner, np.arange(len(order))] = 1.0
-    return Sample(np.asarray(values, dtype=np.float64)[order], counts, owner)
+    return WindowedSample(np.asarray(values, dtype=np.float64)[order], counts, owner)
 
 
-def binned(values: Iterable[Sequence[float]], windows: Sequence[int], n_windows: int) -> Sample:
+def binned(
+    values: Iterable[Sequence[float]], windows: Sequence[int], n_windows: int
+) -> WindowedSample:
     """Return many values, given by groups of one window each, in bins 0.5 % wide.
 
     For inter-token gaps, of which a request has hundreds.
     """
     groups = [np.asarray(group, dtype=np.float64) for group in values]
     if not any(len(group) for group in groups):
-        return Sample(np.zeros(0), np.zeros((n_windows, 0)))
+        return WindowedSample(np.zeros(0), np.zeros((n_windows, 0)))
     bins = [_bin(group) for group in groups]
     last = max(int(b.max()) for b in bins if len(b))
     counts = np.zeros((n_windows, last + 1))
@@ -66,7 +68,7 @@ def binned(values: Iterable[Sequence[float]], windows: Sequence[int], n_windows:
     # Values below the floor, such as two events in one read, count as no time at all.
     centres = np.where(np.arange(last + 1) == 0, 0.0, edges * _BIN_GROWTH**-0.5)
     used = counts.sum(axis=0) > 0
-    return Sample(centres[used], counts[:, used])
+    return WindowedSample(centres[used], counts[:, used])
 
 
 def _bin(values: Floats) -> NDArray[np.intp]:
@@ -93,7 +95,7 @@ def resamples(n_windows: int, n: int, block: int, seed: int) -> Floats:
     return weights
 
 
-def quantile(of: Sample, q: float, weights: Floats | None = None) -> Floats:
+def quantile(of: WindowedSample, q: float, weights: Floats | None = None) -> Floats:
     """Return the *q* quantile of each resample in *weights*; of the whole, without them.
 
     Linear between neighbours, as numpy's and genai-perf's.  NaN where a resample has no value.
@@ -105,7 +107,7 @@ def quantile(of: Sample, q: float, weights: Floats | None = None) -> Floats:
     return np.concatenate([_quantiles(of.values, _drawn(of, batch), q) for batch in batches])
 
 
-def _drawn(of: Sample, weights: Floats) -> Floats:
+def _drawn(of: WindowedSample, weights: Floats) -> Floats:
     """Return how often each value is in each resample; shape (resamples, V)."""
     return weights @ of.counts if of.owner is None else weights[:, of.owner]
 
@@ -124,7 +126,7 @@ def _quantiles(values: Floats, counts: Floats, q: float) -> Floats:
     return found
 
 
-def mean(of: Sample, weights: Floats | None = None) -> Floats:
+def mean(of: WindowedSample, weights: Floats | None = None) -> Floats:
     """Return the mean of each resample; of the whole, without *weights*."""
     return rate(of.counts @ of.values, of.counts.sum(axis=1), weights)
 

@@ -13,7 +13,7 @@ import numpy as np
 from bench.loadgen.record import Record
 from bench.stats.comparison import RESAMPLES, draws
 from bench.stats.intervals import Verdict, interval_of, verdict_of
-from bench.stats.windowed_metrics import Goal, Window
+from bench.stats.windowed_metrics import SloLimits, Window
 
 # Which cell is which: engine, then load balancer; 0 is the baseline's.
 CELLS = ("00", "01", "10", "11")
@@ -41,7 +41,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def effects(
-    cells: Sequence[Sequence[Record]], windows: Sequence[Window], *, goal: Goal, seed: int
+    cells: Sequence[Sequence[Record]], windows: Sequence[Window], *, goal: SloLimits, seed: int
 ) -> list[Effect]:
     """Return the effects on every metric.  *cells* are in the order of CELLS."""
     found = []

@@ -12,7 +12,7 @@ import msgspec
 _CLOSE = 1.05
 
 
-class Trial(msgspec.Struct, frozen=True):
+class RateTrial(msgspec.Struct, frozen=True):
     """A rate that was tried.
 
     Attributes:
@@ -25,7 +25,7 @@ class Trial(msgspec.Struct, frozen=True):
     goodput: float
 
 
-def next_rate(trials: Sequence[Trial], start: float, share: float) -> float | None:
+def next_rate(trials: Sequence[RateTrial], start: float, share: float) -> float | None:
     """Return the next rate to try; None where the answer is known well enough."""
     if not trials:
         return start
@@ -40,7 +40,7 @@ def next_rate(trials: Sequence[Trial], start: float, share: float) -> float | No
     return float((held.rate * broke) ** 0.5)
 
 
-def highest(trials: Sequence[Trial], share: float) -> Trial | None:
+def highest(trials: Sequence[RateTrial], share: float) -> RateTrial | None:
     """Return the trial of the highest rate that held, and below which none broke."""
     broke = min((t.rate for t in trials if t.good_share < share), default=float("inf"))
     holding = [t for t in trials if t.good_share >= share and t.rate < broke]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
 
 MAX_CPU_SHARE = 0.80
@@ -39,7 +39,7 @@ class Validity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(
-    records: Sequence[Record], burden: Burden, *, max_error_share: float = MAX_ERROR_SHARE
+    records: Sequence[Record], burden: ClientLoad, *, max_error_share: float = MAX_ERROR_SHARE
 ) -> Validity:
     """Return whether *records*, taken under *burden*, say something of the upstream."""
     achieved = achieved_share(records)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.loadgen.session import Measured
+from bench.loadgen.session import LoadResult
 from bench.stats.comparison import Comparison, compare
 from bench.stats.validity import Validity, judge
-from bench.stats.windowed_metrics import Goal, windows_of
+from bench.stats.windowed_metrics import SloLimits, windows_of
 from bench.workload.schedule import Part, Schedule
 
 
@@ -21,19 +21,19 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     comparison: Comparison
     validity: Validity
-    measured: Measured
+    measured: LoadResult
     parts: tuple[Part, ...]
     schedule: Schedule
-    goal: Goal
+    goal: SloLimits
     apart: bool = False
 
 
 def conclude(
     arms: Sequence[str],
-    measured: Measured,
+    measured: LoadResult,
     parts: Sequence[Part],
     schedule: Schedule,
-    goal: Goal,
+    goal: SloLimits,
     *,
     apart: bool = False,
 ) -> Judged:
@@ -61,7 +61,7 @@ def conclude(
     )
 
 
-def _through(arms: Sequence[str], measured: Measured, parts: Sequence[Part]) -> list[Part]:
+def _through(arms: Sequence[str], measured: LoadResult, parts: Sequence[Part]) -> list[Part]:
     """Return the parts that every arm has been through to the end: of an interrupted run only
     these count."""
     done = {name: Counter(r.part for r in measured.of(name)) for name in arms}

@@ -8,14 +8,14 @@ import numpy as np
 
 from bench.loadgen.record import Record
 from bench.stats import estimators
-from bench.stats.estimators import Floats, Sample
+from bench.stats.estimators import Floats, WindowedSample
 from bench.workload.schedule import Part
 
 # Windows this long hold tens of requests, and there are enough of them to resample.
 WINDOW_S = 3.0
 
 
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
+class SloLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a request must keep to count as good.  None asks for nothing."""
 
     ttft_ms: float | None = 1_000.0
@@ -34,7 +34,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-DEFAULT_GOAL = Goal()
+DEFAULT_SLO = SloLimits()
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -63,7 +63,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 class ArmWindows:
     """One arm's records, by window."""
 
-    def __init__(self, records: Sequence[Record], windows: Sequence[Window], goal: Goal) -> None:
+    def __init__(
+        self, records: Sequence[Record], windows: Sequence[Window], goal: SloLimits
+    ) -> None:
         index = [_window_of(record, windows) for record in records]
         pairs = [(r, w) for r, w in zip(records, index, strict=True) if w is not None]
         good = [(r, w) for r, w in pairs if r.ok]
@@ -100,12 +102,12 @@ def _window_of(record: Record, windows: Sequence[Window]) -> int | None:
 
 def _sample(
     pairs: Sequence[tuple[Record, int]], n: int, value: Callable[[Record], float | None]
-) -> Sample:
+) -> WindowedSample:
     known = [(v, w) for r, w in pairs if (v := value(r)) is not None]
     return estimators.sample([v for v, _ in known], [w for _, w in known], n)
 
 
-def _gaps(pairs: Sequence[tuple[Record, int]], n: int) -> Sample:
+def _gaps(pairs: Sequence[tuple[Record, int]], n: int) -> WindowedSample:
     """Gaps between events: those of tokens and those of chunks are never mixed."""
     return estimators.binned([r.gaps_s for r, _ in pairs], [w for _, w in pairs], n)
 
@@ -152,7 +154,10 @@ def _ended(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
 
 
 def _latency(
-    key: str, label: str, pick: Callable[[ArmWindows], Sample], headline: tuple[str, ...] = ()
+    key: str,
+    label: str,
+    pick: Callable[[ArmWindows], WindowedSample],
+    headline: tuple[str, ...] = (),
 ) -> list[Metric]:
     """The mean and three quantiles of a latency, in milliseconds."""
     return [
@@ -173,12 +178,13 @@ def _latency(
     ]
 
 
-def _quantile(of: Sample, weights: Floats | None, *, q: float) -> Floats:
+def _quantile(of: WindowedSample, weights: Floats | None, *, q: float) -> Floats:
     return estimators.quantile(of, q, weights)
 
 
 def _in_ms(
-    pick: Callable[[ArmWindows], Sample], statistic: Callable[[Sample, Floats | None], Floats]
+    pick: Callable[[ArmWindows], WindowedSample],
+    statistic: Callable[[WindowedSample, Floats | None], Floats],
 ) -> Callable[[ArmWindows, Floats | None], Floats]:
     return lambda arm, weights: statistic(pick(arm), weights) * 1e3
 

@@ -23,7 +23,7 @@ class EngineMismatch(EngineError):
     """An engine is not what the comparison says it is."""
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedEngine(msgspec.Struct, frozen=True, kw_only=True):
     """What the engines of an arm are said to be.  None asks for nothing.
 
     Attributes:
@@ -44,13 +44,13 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refutation(
-    expected: Expected, engines: Sequence[EngineFacts], segments: Sequence[str] | None
+    expected: ExpectedEngine, engines: Sequence[EngineFacts], segments: Sequence[str] | None
 ) -> str | None:
     """Return why the engines are not as *expected*; None where they are.
 
     *segments* are the KVCached segments of their host; None where nobody could list them.
     """
-    if not engines and expected != Expected():
+    if not engines and expected != ExpectedEngine():
         return "no engine is known; give their URLs with --engines"
     for engine in engines:
         if expected.version is not None and engine.version != expected.version:
@@ -87,7 +87,7 @@ def kvcached_arms(which: str | None, arms: int) -> list[bool | None]:
     return [True if which == "both" or n >= arms // 2 else None for n in range(arms)]
 
 
-class Witness(msgspec.Struct, frozen=True, kw_only=True):
+class KvcachedSource(msgspec.Struct, frozen=True, kw_only=True):
     """Who says which KVCached segments there are.
 
     Attributes:
@@ -109,13 +109,15 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
         return None if len(known) < len(found) else [name for name in known if name]
 
 
-async def check(expected: Expected, urls: Sequence[str], witness: Witness) -> list[EngineFacts]:
+async def check(
+    expected: ExpectedEngine, urls: Sequence[str], witness: KvcachedSource
+) -> list[EngineFacts]:
     """Return what the engines at *urls* say they are; nothing, where nothing is expected.
 
     Raises:
         EngineMismatch: they are something else, or do not say.
     """
-    if expected == Expected():
+    if expected == ExpectedEngine():
         return []
     engines = await asyncio.gather(*(engine_facts(url) for url in urls))
     segments = await witness.segments() if expected.kvcached is not None else None

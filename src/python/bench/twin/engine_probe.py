@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.twin.live_engine import Answered, LiveEngine, open_engine
+from bench.twin.live_engine import LiveEngine, ProbeAnswer, open_engine
 from bench.twin.step_fit import DecodePoint, TtftPoint
 from servekit.errors.tree import EngineError, SettingInvalid
 
@@ -29,7 +29,7 @@ class NotMeasured(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class EngineMeasurements:
     """What was measured, before it is fitted."""
 
     decode: tuple[DecodePoint, ...]
@@ -41,7 +41,7 @@ class Evidence:
 
 async def measure(
     url: str, model: str | None, most: int, seed: int, kv_cache_tokens: int | None
-) -> Evidence:
+) -> EngineMeasurements:
     """Measure a live engine; *most* is the largest batch.
 
     Raises:
@@ -68,7 +68,7 @@ async def measure(
         version = await engine.version()
     finally:
         await engine.aclose()
-    return Evidence(tuple(decode), tuple(ttft), tokens, version, engine.model)
+    return EngineMeasurements(tuple(decode), tuple(ttft), tokens, version, engine.model)
 
 
 async def _ttft_cold(engine: LiveEngine) -> list[TtftPoint]:
@@ -104,7 +104,7 @@ async def _decode(engine: LiveEngine, most: int, kv_tokens: int) -> list[DecodeP
     return points
 
 
-class Asked(Protocol):
+class ProbeTarget(Protocol):
     """An engine that answers several prompts at once."""
 
     @property
@@ -115,10 +115,10 @@ class Asked(Protocol):
 
     async def must_ask_together(
         self, prompts: Sequence[int | list[int]], output_tokens: int
-    ) -> list[Answered]: ...
+    ) -> list[ProbeAnswer]: ...
 
 
-async def decode_at(engine: Asked, batch: int, context: int) -> DecodePoint:
+async def decode_at(engine: ProbeTarget, batch: int, context: int) -> DecodePoint:
     """Return the step of *batch* sequences that decode together behind *context* tokens each.
 
     Raises:
@@ -145,7 +145,7 @@ async def decode_at(engine: Asked, batch: int, context: int) -> DecodePoint:
     )
 
 
-def gaps_together(answers: list[Answered]) -> list[float]:
+def gaps_together(answers: list[ProbeAnswer]) -> list[float]:
     """Return the gaps between tokens while all of *answers* decoded; where they never did, what
     each saw on the whole."""
     all_started = max(a.sent_s + a.ttft_s for a in answers)

@@ -33,7 +33,7 @@ WARM_UP = ((64, 8), (512, 8))
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ProbeAnswer:
     """One answer: seconds from sent to first and last token, and the gaps between tokens.
 
     Attributes:
@@ -79,7 +79,7 @@ class LiveEngine:
         last = FIRST_TOKEN + 20_000 if first == FIRST_TOKEN else SMALLEST_VOCABULARY
         return [self._random.randrange(first, last) for _ in range(tokens)]
 
-    async def ask(self, prompt: int | list[int], output_tokens: int) -> Answered | None:
+    async def ask(self, prompt: int | list[int], output_tokens: int) -> ProbeAnswer | None:
         """Ask for exactly *output_tokens*; return None where the engine failed."""
         tokens = self.prompt(prompt) if isinstance(prompt, int) else prompt
         body = CompletionRequest(
@@ -108,7 +108,7 @@ class LiveEngine:
         gaps = tuple(after - before for before, after in pairwise(times))
         if answered != len(times):
             gaps = ((last_s - ttft_s) / max(1, answered - 1),) * (answered - 1)
-        return Answered(
+        return ProbeAnswer(
             sent_s=outcome.sent_s,
             prompt_tokens=outcome.prompt_tokens or len(tokens),
             output_tokens=answered,
@@ -118,7 +118,7 @@ class LiveEngine:
             each_seen=answered == len(outcome.content_s),
         )
 
-    async def must_ask(self, prompt: int | list[int], output_tokens: int) -> Answered:
+    async def must_ask(self, prompt: int | list[int], output_tokens: int) -> ProbeAnswer:
         """Ask, or say why not.
 
         Raises:
@@ -129,7 +129,7 @@ class LiveEngine:
 
     async def must_ask_together(
         self, prompts: Sequence[int | list[int]], output_tokens: int
-    ) -> list[Answered]:
+    ) -> list[ProbeAnswer]:
         """Ask all of *prompts* at once, or say why not.
 
         Random weights speak half characters, which have no text until they are whole: where a token

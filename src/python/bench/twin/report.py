@@ -6,13 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.loadgen.client_load import Burden
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.session import Measured
+from bench.loadgen.session import LoadResult
 from bench.results.context import Setting
 from bench.results.files import make_folder
 from bench.results.store import about, keep_run, keep_verdict, slug
-from bench.stats.comparison import Comparison, Row, compare
+from bench.stats.comparison import ComparedMetric, Comparison, compare
 from bench.stats.validity import judge
 from bench.stats.verdict import Judged
 from bench.stats.windowed_metrics import WINDOW_S, windows_of
@@ -22,11 +22,11 @@ from bench.workload.schedule import Part, Schedule
 MOST_WINDOWS = 30
 
 # The client of a simulation takes no time.
-NO_BURDEN = Burden(wall_s=1.0, cpu_s=0.0, cores=1, lag_p50_ms=0.0, lag_p99_ms=0.0)
+NO_BURDEN = ClientLoad(wall_s=1.0, cpu_s=0.0, cores=1, lag_p50_ms=0.0, lag_p99_ms=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SimulatedRun:
     """One policy's run, and where its files are."""
 
     policy: str
@@ -35,7 +35,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class SimulationStore:
     """Keeps what one simulation brings, every policy in a folder of its own."""
 
     folder: Path
@@ -44,16 +44,16 @@ class Keeper:
     setting: Setting
     simulated: dict[str, Any]
 
-    def keep(self, policy: str, records: list[Record]) -> Run:
+    def keep(self, policy: str, records: list[Record]) -> SimulatedRun:
         """Keep one policy's run."""
-        run = Run(policy, records, self.folder / slug(policy))
+        run = SimulatedRun(policy, records, self.folder / slug(policy))
         measured = _measured(records, self)
         make_folder(run.folder)
         said = self._about(measured)
         keep_run(policy, records, measured, self.schedule, said, run.folder, self.setting)
         return run
 
-    def compare(self, baseline: Run, candidate: Run) -> Comparison:
+    def compare(self, baseline: SimulatedRun, candidate: SimulatedRun) -> Comparison:
         """Keep, in the candidate's folder, how it differs from the baseline, and return it."""
         whole = Part(0, 0.0, self.schedule.length_s, self.schedule.calls)
         window_s = max(WINDOW_S, whole.length_s / MOST_WINDOWS)
@@ -78,12 +78,12 @@ class Keeper:
         keep_verdict(judged, self._about(measured), [candidate.folder], arms, self.setting)
         return found
 
-    def _about(self, measured: Measured) -> dict[str, Any]:
+    def _about(self, measured: LoadResult) -> dict[str, Any]:
         return {**about(self.schedule, None, measured, self.setting), "simulated": self.simulated}
 
 
-def _measured(records: list[Record], keeper: Keeper) -> Measured:
-    return Measured(
+def _measured(records: list[Record], keeper: SimulationStore) -> LoadResult:
+    return LoadResult(
         records=records,
         burden=NO_BURDEN,
         started=keeper.started,
@@ -96,7 +96,7 @@ def changes(found: Comparison, keys: Sequence[str]) -> list[str]:
     return [_change(found.row(key)) for key in keys]
 
 
-def _change(row: Row) -> str:
+def _change(row: ComparedMetric) -> str:
     if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
         return "-"
     colour = {"better": "green", "worse": "red"}.get(row.verdict, "default")

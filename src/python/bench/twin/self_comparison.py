@@ -14,7 +14,7 @@ from bench.loadgen.record import Record
 from bench.loadgen.replay import abba
 from bench.stats.comparison import compare
 from bench.stats.intervals import Verdict
-from bench.stats.windowed_metrics import Goal, windows_of
+from bench.stats.windowed_metrics import SloLimits, windows_of
 from bench.workload.schedule import BLOCK_TOKENS, Call, Part, Schedule, split
 from servekit.enginesim.calibration import calibration_for
 from servekit.enginesim.config import EngineConfig
@@ -31,7 +31,7 @@ _RESAMPLES = 800
 _STEPS_AT_ONCE = 4096
 
 
-class Turn(msgspec.Struct, frozen=True):
+class ArmTurn(msgspec.Struct, frozen=True):
     """A part that an arm replays from *start_s* on."""
 
     part: Part
@@ -75,7 +75,7 @@ def self_test(
             baseline,
             candidate,
             windows_of(parts),
-            goal=Goal(),
+            goal=SloLimits(),
             seed=number,
             resamples=_RESAMPLES,
         )
@@ -88,18 +88,18 @@ def self_test(
     return SelfTest(runs=runs, false_alarms=alarms, by_metric=by_metric)
 
 
-def _turns(parts: Sequence[Part]) -> dict[str, list[Turn]]:
+def _turns(parts: Sequence[Part]) -> dict[str, list[ArmTurn]]:
     """Return when each arm replays what, one turn after the other."""
-    turns: dict[str, list[Turn]] = {"a": [], "b": []}
+    turns: dict[str, list[ArmTurn]] = {"a": [], "b": []}
     now_s = 0.0
     for name, part in abba(parts, list(turns)):
-        turns[name].append(Turn(part, now_s))
+        turns[name].append(ArmTurn(part, now_s))
         now_s += part.length_s
     return turns
 
 
 def virtual_run(
-    arm: str, turns: Iterable[Turn], fleet: Fleet, seed: int, slow: float = 1.0
+    arm: str, turns: Iterable[ArmTurn], fleet: Fleet, seed: int, slow: float = 1.0
 ) -> list[Record]:
     """Return what a fleet with random routing makes of *turns*, in virtual time."""
     rng = random.Random(seed)
@@ -111,7 +111,7 @@ def virtual_run(
         for call in turn.part.calls
     ]
     records: list[Record] = []
-    under_way: dict[int, tuple[float, Turn, Call, Running]] = {}
+    under_way: dict[int, tuple[float, ArmTurn, Call, Running]] = {}
     ends: list[tuple[float, str]] = []
 
     def start(name: str, now_s: float) -> None:
@@ -177,7 +177,7 @@ def _chained(blocks: Iterable[int]) -> Iterator[int]:
 
 
 def _record(
-    arm: str, turn: Turn, call: Call, due_s: float, running: Running, end_s: float
+    arm: str, turn: ArmTurn, call: Call, due_s: float, running: Running, end_s: float
 ) -> Record:
     """First and last token only: the times between them are not kept, and no ITL is claimed."""
     several = call.output_tokens > 2

@@ -23,7 +23,7 @@ from servekit.errors.tree import WorkloadInvalid
 NAMES = ("mooncake", "default", "synthetic", "shared-prefix", "multi-turn")
 
 
-class Lengths(msgspec.Struct, frozen=True):
+class TokenLengths(msgspec.Struct, frozen=True):
     """Token counts as the seeds' genai-perf runs ask for them: normal, cut off at 1."""
 
     prompt_mean: float = 512.0
@@ -135,7 +135,7 @@ def written(workload: WrittenWorkload, models: Sequence[str], n: int, seed: int)
     ]
 
 
-def synthetic(lengths: Lengths, shares: Mapping[str, float], n: int, seed: int) -> list[Call]:
+def synthetic(lengths: TokenLengths, shares: Mapping[str, float], n: int, seed: int) -> list[Call]:
     """Return *n* requests that share nothing."""
     rng = random.Random(seed)
     fresh = itertools.count()
@@ -144,7 +144,7 @@ def synthetic(lengths: Lengths, shares: Mapping[str, float], n: int, seed: int) 
 
 
 def shared_prefix(
-    lengths: Lengths,
+    lengths: TokenLengths,
     shares: Mapping[str, float],
     n: int,
     seed: int,
@@ -165,7 +165,13 @@ def shared_prefix(
 
 
 def multi_turn(
-    lengths: Lengths, shares: Mapping[str, float], n: int, seed: int, *, turns: int = 5, fit: int
+    lengths: TokenLengths,
+    shares: Mapping[str, float],
+    n: int,
+    seed: int,
+    *,
+    turns: int = 5,
+    fit: int,
 ) -> list[Call]:
     """Return *n* requests of conversations of *turns* turns; many are under way at once.
 
@@ -186,7 +192,7 @@ def multi_turn(
 def _turns(
     number: int,
     model: str,
-    lengths: Lengths,
+    lengths: TokenLengths,
     turns: int,
     fit: int,
     rng: random.Random,

@@ -11,7 +11,7 @@ from bench.workload.arrivals import above_zero, read_arrivals
 from bench.workload.decision_log import is_decision_log, read_decisions
 from bench.workload.generators import (
     NAMES,
-    Lengths,
+    TokenLengths,
     from_trace,
     multi_turn,
     read_written,
@@ -20,13 +20,13 @@ from bench.workload.generators import (
     timed,
     written,
 )
-from bench.workload.schedule import Call, Schedule, Shape, in_order, read_schedule
+from bench.workload.schedule import Call, PartLayout, Schedule, in_order, read_schedule
 from bench.workload.trace_formats import read_trace
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 from servekit.fleet.fleet import Fleet
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What load is wanted.
 
     Attributes:
@@ -44,11 +44,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     arrivals: str
     seed: int
-    lengths: Lengths = Lengths()
+    lengths: TokenLengths = TokenLengths()
     fit: int = 8_192
 
 
-def make_schedule(ask: Ask) -> Schedule:
+def make_schedule(ask: WorkloadSpec) -> Schedule:
     """Return the schedule that *ask* describes: always the same for the same ask.
 
     Raises:
@@ -73,7 +73,12 @@ def make_schedule(ask: Ask) -> Schedule:
 
 
 def schedule_for(
-    shape: Shape, workload: str, shares: dict[str, float], rate: float, arrivals: str, seed: int
+    shape: PartLayout,
+    workload: str,
+    shares: dict[str, float],
+    rate: float,
+    arrivals: str,
+    seed: int,
 ) -> Schedule:
     """Return a schedule long enough for *shape*.
 
@@ -81,7 +86,7 @@ def schedule_for(
         WorkloadInvalid: as for `make_schedule`, or it ends before the last part does.
     """
     schedule = make_schedule(
-        Ask(
+        WorkloadSpec(
             workload=workload,
             shares=shares,
             # A trace is denser in some stretches than its mean.
@@ -128,7 +133,7 @@ def fleet_shares(fleet: Fleet) -> dict[str, float]:
     }
 
 
-def _calls(ask: Ask) -> list[Call]:
+def _calls(ask: WorkloadSpec) -> list[Call]:
     shares, n, seed = ask.shares, ask.requests, ask.seed
     if ask.workload == "synthetic":
         return synthetic(ask.lengths, shares, n, seed)
@@ -141,14 +146,14 @@ def _calls(ask: Ask) -> list[Call]:
     return _traced(ask)
 
 
-def _written(ask: Ask) -> list[Call]:
+def _written(ask: WorkloadSpec) -> list[Call]:
     source = ask.workload
     own = resources.files("bench.workload.builtin") / "default.json"
     content = own.read_bytes() if source == "default" else _bytes(source)
     return written(read_written(content, source), list(ask.shares), ask.requests, ask.seed)
 
 
-def _traced(ask: Ask) -> list[Call]:
+def _traced(ask: WorkloadSpec) -> list[Call]:
     source = ask.workload
     own = resources.files("bench.workload.traces") / "mooncake_conversation.jsonl"
     content = own.read_bytes() if source == "mooncake" else _bytes(source)

@@ -119,7 +119,7 @@ def split(schedule: Schedule, lengths_s: Sequence[float]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
+class PartLayout(msgspec.Struct, frozen=True, kw_only=True):
     """How a comparison is laid out in time.
 
     Attributes:
@@ -143,10 +143,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return split(schedule, [self.warmup_s, *[self.part_s] * self.parts])
 
 
-def whole(schedule: Schedule) -> Shape:
+def whole(schedule: Schedule) -> PartLayout:
     """Return the shape of *schedule* as one part, without a warm-up."""
     # The last call is due at the end, which belongs to no part.
-    return Shape(parts=1, part_s=schedule.length_s + 1e-6, warmup_s=0.0)
+    return PartLayout(parts=1, part_s=schedule.length_s + 1e-6, warmup_s=0.0)
 
 
 def _read_line(kind: type[T], line: bytes, number: int, source: str) -> T:
