@@ -14,8 +14,8 @@ from kvcached_engine.segment import Account, read_account
 from kvcached_engine.settings import KVCachedSettings, Serving, engine_environ
 from servekit.cli.server import until_stopped
 from servekit.errors.tree import EngineNotReady, SettingInvalid
-from servekit.health.readiness import wait_until_ready
 from servekit.launch.child import Child, start_child
+from servekit.launch.readiness import wait_until_ready
 from servekit.timing.clock import Clock
 
 # With these words KVCached reports that a patch did not fit this vLLM; it goes on without.

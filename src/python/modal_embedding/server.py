@@ -18,8 +18,8 @@ from modal_embedding.settings import EmbeddingSettings
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.environment import EngineFolders, engine_environment
 from servekit.errors.tree import EngineExited, EngineUnreachable, SettingInvalid
-from servekit.health.readiness import wait_until_ready
 from servekit.launch.child import Child, describe_exit, start_child
+from servekit.launch.readiness import wait_until_ready
 from servekit.timing.clock import Clock
 from servekit.timing.timeline import Timeline
 

@@ -23,9 +23,9 @@ from servekit.container.progress import Progress
 from servekit.container.settings import ContainerSettings
 from servekit.container.system import name_host, raise_open_files
 from servekit.errors.tree import EngineExited
-from servekit.health.readiness import wait_until_ready
 from servekit.launch.child import Child, describe_exit, start_child
 from servekit.launch.port import free_port
+from servekit.launch.readiness import wait_until_ready
 from servekit.timing.clock import Clock
 from servekit.timing.timeline import Stage
 

@@ -3,7 +3,7 @@
 import pytest
 
 from servekit.errors.tree import EngineNotReady
-from servekit.health.readiness import Probe, wait_until_ready
+from servekit.launch.readiness import Probe, wait_until_ready
 from tests.support.clock import FakeClock
 
 
