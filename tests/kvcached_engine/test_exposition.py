@@ -1,9 +1,9 @@
-"""The account as metrics."""
+"""The usage as metrics."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvcached_engine.exposition import exposition
-from kvcached_engine.segment import Account
+from kvcached_engine.segment import SegmentUsage
 
 
 def samples(text: str) -> dict[str, float]:
@@ -13,7 +13,7 @@ def samples(text: str) -> dict[str, float]:
 
 def test_an_account_becomes_gauges() -> None:
     """In bytes, and as another's parser reads them."""
-    text = exposition("mine", Account(limit=300, used=200, preallocated=100))
+    text = exposition("mine", SegmentUsage(limit=300, used=200, preallocated=100))
 
     assert samples(text) == {
         "kvcached_active": 1,

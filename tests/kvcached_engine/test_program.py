@@ -104,8 +104,8 @@ def test_an_engine_with_kvcached_serves_and_is_measured(started: list[Program]) 
     code, _ = program.stop()
 
     gib = 1024**3
-    account = {"limit": 40 * gib, "used": 2 * gib, "preallocated": gib}
-    assert (event["event"], event["kvcached"]) == ("ready", account)
+    usage = {"limit": 40 * gib, "used": 2 * gib, "preallocated": gib}
+    assert (event["event"], event["kvcached"]) == ("ready", usage)
     assert health == 200
     assert f'kvcached_used_bytes{{ipc="{program.ipc_name}"}} {2 * gib}' in metrics
     assert code == 0

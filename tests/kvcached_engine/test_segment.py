@@ -1,4 +1,4 @@
-"""KVCached's account, read from shared memory that somebody else made."""
+"""KVCached's usage, read from shared memory that somebody else made."""
 
 import struct
 import uuid
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvcached_engine.segment import SHARED_MEMORY, Account, claimed, read_account
+from kvcached_engine.segment import SHARED_MEMORY, SegmentUsage, claimed, read_usage
 from servekit.errors.tree import SettingInvalid
 
 
@@ -26,11 +26,11 @@ def test_an_account_is_read_from_posix_shared_memory(name: str) -> None:
     assert segment.buf is not None
     segment.buf[:24] = struct.pack("=3q", 300, 200, 100)
 
-    account = read_account(SHARED_MEMORY / name)
+    usage = read_usage(SHARED_MEMORY / name)
 
     segment.close()
     segment.unlink()
-    assert account == Account(limit=300, used=200, preallocated=100)
+    assert usage == SegmentUsage(limit=300, used=200, preallocated=100)
 
 
 @pytest.mark.parametrize(
@@ -47,21 +47,21 @@ def test_what_is_no_account_proves_nothing(tmp_path: Path, what: str, content: b
     segment = tmp_path / "segment"
     segment.write_bytes(content)
 
-    assert read_account(segment) is None, what
+    assert read_usage(segment) is None, what
 
 
 def test_a_segment_that_is_not_there_is_no_account(tmp_path: Path) -> None:
     """An engine without KVCached makes none."""
-    assert read_account(tmp_path / "segment") is None
+    assert read_usage(tmp_path / "segment") is None
 
 
 def test_what_a_killed_engine_left_is_removed(tmp_path: Path) -> None:
-    """It would pass for the account of the next."""
+    """It would pass for the usage of the next."""
     segment = tmp_path / "segment"
     segment.write_bytes(struct.pack("=3q", 1, 0, 0))
 
     with claimed(segment):
-        assert read_account(segment) is None
+        assert read_usage(segment) is None
 
 
 def test_two_engines_cannot_have_one_name(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_a_name_is_free_again(tmp_path: Path) -> None:
     with claimed(segment):
         segment.write_bytes(struct.pack("=3q", 1, 0, 0))
 
-    assert read_account(segment) is not None
+    assert read_usage(segment) is not None

@@ -46,7 +46,7 @@ def test_a_port_that_is_no_number_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "über", "x" * 65])
 def test_a_name_that_kvcached_would_change_is_refused(name: str) -> None:
-    """It would keep its account under another one."""
+    """It would keep its usage under another one."""
     with pytest.raises(SettingInvalid, match="KVCACHED_IPC_NAME"):
         check_name(name)
 

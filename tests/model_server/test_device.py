@@ -3,7 +3,7 @@
 import pytest
 
 from model_server.device import Device, choose_device
-from model_server.gpus import Gpu, Node
+from model_server.gpus import NvidiaGpu, VisibleGpus
 from servekit.container.engine_versions import EngineVersions
 from servekit.engine.dtype import GpuArch
 from servekit.errors.tree import DeviceMissing
@@ -11,9 +11,9 @@ from servekit.errors.tree import DeviceMissing
 FOR_CUDA = EngineVersions("0.33.0", "2.14.0+cu130")
 FOR_CPU = EngineVersions("0.32.0+cpu", "2.13.0+cpu")
 
-NO_GPU = Node((), "nvidia-smi is not here")
-T4 = Gpu("0", "GPU-a", "Tesla T4", 15360, GpuArch(7, 5))
-ONE_T4 = Node((T4,))
+NO_GPU = VisibleGpus((), "nvidia-smi is not here")
+T4 = NvidiaGpu("0", "GPU-a", "Tesla T4", 15360, GpuArch(7, 5))
+ONE_T4 = VisibleGpus((T4,))
 
 
 @pytest.mark.parametrize("asked", ["auto", "cuda"])
@@ -24,7 +24,7 @@ def test_gpu_is_used_where_there_is_one(asked: str, versions: EngineVersions | N
 
 
 @pytest.mark.parametrize("node", [NO_GPU, ONE_T4])
-def test_engine_for_the_cpu_falls_back_to_it(node: Node) -> None:
+def test_engine_for_the_cpu_falls_back_to_it(node: VisibleGpus) -> None:
     """With a warning that says why, and how slow that is."""
     warnings: list[str] = []
 

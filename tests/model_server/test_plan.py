@@ -6,20 +6,20 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from model_server.device import Device
-from model_server.gpus import Gpu
+from model_server.gpus import NvidiaGpu
 from model_server.plan import plan_engine
 from model_server.settings import read_model_server_settings
-from servekit.container.engine_plan import EnginePlan
-from servekit.container.model import Model, ModelFacts
+from servekit.container.engine_command import EngineCommand
+from servekit.container.local_model import LocalModel, ModelFacts
 from servekit.engine.dtype import GpuArch
 
-LLAMA = Model(
+LLAMA = LocalModel(
     "meta-llama/Llama-3.2-3B-Instruct", Path("/models/x"), "", ModelFacts("llama", 131072)
 )
 
 
 def _gpu(name: str, arch: GpuArch) -> Device:
-    return Device((Gpu("0", "GPU-a", name, 15360, arch),))
+    return Device((NvidiaGpu("0", "GPU-a", name, 15360, arch),))
 
 
 T4 = _gpu("Tesla T4", GpuArch(7, 5))
@@ -29,9 +29,9 @@ A10G = _gpu("NVIDIA A10G", GpuArch(8, 6))
 def _plan(
     environ: Mapping[str, str],
     device: Device,
-    model: Model = LLAMA,
+    model: LocalModel = LLAMA,
     warnings: list[str] | None = None,
-) -> EnginePlan:
+) -> EngineCommand:
     said = [] if warnings is None else warnings
     settings = read_model_server_settings(environ, said.append)
     return plan_engine(
@@ -69,7 +69,7 @@ def test_seeds_numbers_are_said_as_today() -> None:
 )
 def test_dtype_is_by_family_and_gpu(family: str, device: Device, dtype: str) -> None:
     """A T4 has no bfloat16, and Gemma no float16."""
-    model = Model("m", Path("/x"), "", ModelFacts(family, 4096))
+    model = LocalModel("m", Path("/x"), "", ModelFacts(family, 4096))
 
     assert _plan({}, device, model).arguments.dtype == dtype
     assert _plan({"DTYPE": "float32"}, device, model).arguments.dtype == "float32"
@@ -89,7 +89,7 @@ def test_cpu_is_given_what_a_cpu_takes() -> None:
 @pytest.mark.parametrize(("positions", "length"), [(2048, 2048), (131072, 4096), (None, 4096)])
 def test_context_is_the_seeds_where_the_model_has_it(positions: int | None, length: int) -> None:
     """A shorter model is served as it is; what is set by hand is not touched."""
-    model = Model("m", Path("/x"), "", ModelFacts("llama", positions))
+    model = LocalModel("m", Path("/x"), "", ModelFacts("llama", positions))
 
     assert _plan({}, T4, model).arguments.max_model_len == length
     assert _plan({"MAX_MODEL_LEN": "512"}, T4, model).arguments.max_model_len == 512

@@ -8,12 +8,12 @@ from typing import Annotated
 import structlog
 import typer
 
-from cloudrun import deployment
+from cloudrun import service
 from cloudrun.compile_cache import capture, manifests, restore
 from cloudrun.compile_cache import read_key as read_compile_key
-from cloudrun.deployment import Deployment, read_variables
 from cloudrun.fetch import fetch_model
 from cloudrun.lifecycle import CloudRun
+from cloudrun.service import CloudRunService, read_variables
 from cloudrun.settings import CloudRunSettings, read_cloudrun_settings
 from cloudrun.stores import open_store
 from servekit.cli.app import ProgramApp
@@ -59,17 +59,17 @@ def download_command() -> None:
 @app.command("manifest")
 def manifest_command(
     image: Annotated[str, typer.Option(help="with its tag or digest")],
-    name: Annotated[str, typer.Option(help="of the service")] = deployment.NAME,
-    max_instances: Annotated[int, typer.Option(min=1)] = deployment.MAX_INSTANCES,
-    min_instances: Annotated[int, typer.Option(min=0)] = deployment.MIN_INSTANCES,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000)] = deployment.CONCURRENCY,
-    gpu: Annotated[str, typer.Option(help="nvidia-l4 and others")] = deployment.GPU,
+    name: Annotated[str, typer.Option(help="of the service")] = service.NAME,
+    max_instances: Annotated[int, typer.Option(min=1)] = service.MAX_INSTANCES,
+    min_instances: Annotated[int, typer.Option(min=0)] = service.MIN_INSTANCES,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000)] = service.CONCURRENCY,
+    gpu: Annotated[str, typer.Option(help="nvidia-l4 and others")] = service.GPU,
     compile_cache_bucket: Annotated[str, typer.Option(help="mounted read-only")] = "",
     service_account: Annotated[str, typer.Option(help="that the service runs as")] = "",
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, repeatable")] = None,
 ) -> None:
     """Print the service for `gcloud run services replace`."""
-    service = Deployment(
+    described = CloudRunService(
         image=image,
         name=name,
         min_instances=min_instances,
@@ -80,7 +80,7 @@ def manifest_command(
         service_account=service_account,
         variables=read_variables(env or []),
     )
-    sys.stdout.write(service.to_yaml())
+    sys.stdout.write(described.to_yaml())
 
 
 @cache_app.command("capture")

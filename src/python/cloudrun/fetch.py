@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from servekit.container.model import Model, find_model, repo_folders
+from servekit.container.local_model import LocalModel, find_model, repo_folders
 from servekit.errors.tree import WeightsMissing, WeightsUnreachable
 from servekit.weights.model_folder import require_model
 from servekit.weights.source import HubRepo
@@ -16,7 +16,7 @@ FetchRepo = Callable[[HubRepo, Path], None]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fetch_model(name: str, revision: str, hf_home: Path, fetch: FetchRepo) -> Model:
+def fetch_model(name: str, revision: str, hf_home: Path, fetch: FetchRepo) -> LocalModel:
     """Return the model, fetched if it is not here yet.
 
     It is fetched beside its place, verified, and moved there in one step: whoever looks finds a

@@ -12,12 +12,12 @@ from cloudrun.fetch import FetchRepo, fetch_model
 from cloudrun.plan import plan_engine
 from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
+from servekit.container.engine_command import EngineCommand
 from servekit.container.engine_defaults import ENGINE_HOME
-from servekit.container.engine_plan import EnginePlan
 from servekit.container.engine_versions import find_versions
-from servekit.container.life import PreparedEngine
-from servekit.container.model import Model, find_model, require_length
-from servekit.container.progress import Progress
+from servekit.container.lifecycle import PreparedEngine
+from servekit.container.local_model import LocalModel, find_model, require_length
+from servekit.container.startup_progress import StartupProgress
 from servekit.container.system import find_arch
 from servekit.engine.dtype import GpuArch
 from servekit.engine.environment import compile_variables
@@ -38,7 +38,7 @@ class CloudRun:
     """
 
     settings: CloudRunSettings
-    progress: Progress
+    progress: StartupProgress
     environ: Mapping[str, str]
     fetch: FetchRepo
     key: CompileKey | None = None
@@ -73,11 +73,11 @@ class CloudRun:
             api_key=settings.vllm_api_key,
         )
 
-    def read_line(self, line: str) -> None:
+    def on_engine_line(self, line: str) -> None:
         if REJECTED in line:
             self.progress.facts["compile_cache"] = "rejected by the engine"
 
-    async def once_ready(self) -> None:
+    async def on_ready(self) -> None:
         where = self.settings.compile_cache_capture
         if self.key is None or not where:
             return
@@ -90,14 +90,14 @@ class CloudRun:
             return
         log.info("compile cache captured", digest=self.key.digest, files=manifest.files, to=where)
 
-    def _find_model(self) -> Model:
+    def _find_model(self) -> LocalModel:
         settings, hf_home = self.settings, Path(self.settings.hf_home)
         if settings.offline:
             return find_model(settings.model_name, settings.model_revision, hf_home)
         return fetch_model(settings.model_name, settings.model_revision, hf_home, self.fetch)
 
     async def _restore(
-        self, model: Model, plan: EnginePlan, arch: GpuArch | None
+        self, model: LocalModel, plan: EngineCommand, arch: GpuArch | None
     ) -> CompileKey | None:
         """Put the caches back; return their key where there is something to capture.
 

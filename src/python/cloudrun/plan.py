@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 from cloudrun.settings import CloudRunSettings
-from servekit.container.engine_plan import EnginePlan, plan_start
-from servekit.container.model import Model
+from servekit.container.engine_command import EngineCommand, build_command
+from servekit.container.local_model import LocalModel
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import GpuArch, choose_dtype
 from servekit.engine.retired_flags import translate_retired
@@ -32,13 +32,13 @@ _OURS = frozenset(
 
 def plan_engine(
     settings: CloudRunSettings,
-    model: Model,
+    model: LocalModel,
     arch: GpuArch | None,
     *,
     port: int,
     environ: Mapping[str, str],
     warn: Callable[[str], None],
-) -> EnginePlan:
+) -> EngineCommand:
     """Return the engine's command and environment; it listens on *port* of loopback."""
     arguments = EngineArguments(
         model=str(model.folder),
@@ -55,4 +55,4 @@ def plan_engine(
         extra=translate_retired(settings.extra_args, warn),
     )
     cache = PurePosixPath(settings.vllm_cache_root)
-    return plan_start(settings, arguments, environ, ours=_OURS, cache=cache, warn=warn)
+    return build_command(settings, arguments, environ, ours=_OURS, cache=cache, warn=warn)

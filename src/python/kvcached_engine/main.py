@@ -39,8 +39,8 @@ def main(
     engine = ProvenEngine(settings, read_serving(tuple(arguments)), segment, SystemClock())
 
     def ready(page: str) -> None:
-        account = engine.account()
-        announce("ready", url=engine.url, metrics=page, kvcached=account and asdict(account))
+        usage = engine.usage()
+        announce("ready", url=engine.url, metrics=page, kvcached=usage and asdict(usage))
 
     async def run(stop: asyncio.Event) -> None:
         with claimed(segment):

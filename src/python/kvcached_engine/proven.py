@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from kvcached_engine.exposition import exposition
-from kvcached_engine.segment import Account, read_account
+from kvcached_engine.segment import SegmentUsage, read_usage
 from kvcached_engine.settings import KVCachedSettings, Serving, engine_environ
 from servekit.cli.server import until_stopped
 from servekit.errors.tree import EngineNotReady, SettingInvalid
@@ -83,8 +83,8 @@ class ProvenEngine:
         self._serves = True
         return child
 
-    def account(self) -> Account | None:
-        return read_account(self._segment)
+    def usage(self) -> SegmentUsage | None:
+        return read_usage(self._segment)
 
     async def close(self) -> None:
         """Stop the engine, then the page."""
@@ -112,7 +112,7 @@ class ProvenEngine:
 
     async def _until_proven(self) -> None:
         async def proven() -> bool:
-            return self.account() is not None
+            return self.usage() is not None
 
         try:
             await wait_until_ready(
@@ -124,16 +124,16 @@ class ProvenEngine:
     def _why_not(self) -> str:
         heard = f" (KVCached: {self._not_patched[0]})" if self._not_patched else ""
         return (
-            f"vLLM serves without KVCached: there is no account in {self._segment}{heard}; run the "
+            f"vLLM serves without KVCached: {self._segment} has no usage record{heard}; run the "
             "versions that the image pins, share /dev/shm (ipc: host), or set ENABLE_KVCACHED=false"
         )
 
     async def _health(self, _: web.Request) -> web.Response:
-        sound = self._serves and (not self._settings.enable_kvcached or self.account() is not None)
+        sound = self._serves and (not self._settings.enable_kvcached or self.usage() is not None)
         return web.Response(status=200 if sound else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._settings.kvcached_ipc_name, self.account())
+        text = exposition(self._settings.kvcached_ipc_name, self.usage())
         return web.Response(text=text)
 
 

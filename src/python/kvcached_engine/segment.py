@@ -1,4 +1,4 @@
-"""The shared memory in which KVCached keeps its account.  Reads and removes files.
+"""The shared memory in which KVCached keeps its usage.  Reads and removes files.
 
 The layout is KVCached's (kvcached/cli/utils.py): three signed 64-bit numbers of bytes, in a file of
 exactly that size in /dev/shm, under flock.
@@ -21,7 +21,7 @@ _NUMBERS = struct.Struct("=3q")
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SegmentUsage:
     """What one engine holds of the GPU's memory for its KV cache (bytes).
 
     Attributes:
@@ -35,7 +35,7 @@ class Account:
     preallocated: int
 
 
-def read_account(segment: Path) -> Account | None:
+def read_usage(segment: Path) -> SegmentUsage | None:
     """Return what *segment* says; None where there is none, or it is not KVCached's."""
     try:
         with segment.open("rb") as file:
@@ -45,9 +45,9 @@ def read_account(segment: Path) -> Account | None:
         return None
     if len(content) != _NUMBERS.size:
         return None
-    account = Account(*_NUMBERS.unpack(content))
+    usage = SegmentUsage(*_NUMBERS.unpack(content))
     # The file is made before its numbers are written.
-    return account if account.limit > 0 else None
+    return usage if usage.limit > 0 else None
 
 
 @contextmanager

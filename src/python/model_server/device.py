@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from model_server.gpus import Gpu, Node
+from model_server.gpus import NvidiaGpu, VisibleGpus
 from servekit.container.engine_versions import EngineVersions
 from servekit.errors.tree import DeviceMissing
 
@@ -18,7 +18,7 @@ class Device:
         gpus: one for each part of the model; none for the CPU.
     """
 
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[NvidiaGpu, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -35,7 +35,7 @@ class Device:
 
 def choose_device(
     asked: str,
-    node: Node,
+    node: VisibleGpus,
     versions: EngineVersions | None,
     *,
     parallel: int,
@@ -68,7 +68,7 @@ def is_cpu_build(versions: EngineVersions) -> bool:
 
 
 def _cpu(
-    asked: str, node: Node, versions: EngineVersions | None, warn: Callable[[str], None]
+    asked: str, node: VisibleGpus, versions: EngineVersions | None, warn: Callable[[str], None]
 ) -> Device:
     if asked == "cuda":
         raise DeviceMissing(
@@ -80,7 +80,7 @@ def _cpu(
     return Device()
 
 
-def _too_few(node: Node, versions: EngineVersions | None, parallel: int) -> str:
+def _too_few(node: VisibleGpus, versions: EngineVersions | None, parallel: int) -> str:
     if node.gpus:
         return (
             f"TENSOR_PARALLEL_SIZE is {parallel}, and {len(node.gpus)} GPU is visible; ask for as "

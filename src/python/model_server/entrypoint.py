@@ -6,15 +6,15 @@ import os
 import structlog
 import typer
 
-from model_server.checks import check
 from model_server.lifecycle import ModelServer
+from model_server.preflight import check
 from model_server.settings import ModelServerSettings, read_model_server_settings
 from model_server.weights import bring_model
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
 from servekit.container.program import open_hub, run_container
-from servekit.container.progress import Progress
+from servekit.container.startup_progress import StartupProgress
 from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
@@ -46,7 +46,9 @@ def download_command() -> None:
     settings = _settings()
     clock = SystemClock()
     model = asyncio.run(
-        bring_model(settings, open_hub(settings), Progress(clock), clock=clock, report=log.info)
+        bring_model(
+            settings, open_hub(settings), StartupProgress(clock), clock=clock, report=log.info
+        )
     )
     announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
 

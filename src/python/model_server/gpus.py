@@ -20,7 +20,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class NvidiaGpu:
     """One GPU, as its driver describes it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class VisibleGpus:
     """What was found.
 
     Attributes:
@@ -44,34 +44,34 @@ class Node:
         why_none: why there are none, for people.
     """
 
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[NvidiaGpu, ...]
     why_none: str = ""
 
 
 async def look_for_gpus(
     environ: Mapping[str, str], command: tuple[str, ...] = NVIDIA_SMI, device: Path = _DEVICE
-) -> Node:
+) -> VisibleGpus:
     """Return the GPUs that CUDA_VISIBLE_DEVICES leaves of those that the driver knows."""
     visible = environ.get(VISIBLE)
     if visible is not None and not _entries(visible):
-        return Node((), f"{VISIBLE} is {visible!r}, which hides every GPU")
+        return VisibleGpus((), f"{VISIBLE} is {visible!r}, which hides every GPU")
     code, said = await _ask(command, environ)
     if code is None:
-        return Node((), f"{command[0]} is not here{_though_mounted(device)}")
+        return VisibleGpus((), f"{command[0]} is not here{_though_mounted(device)}")
     gpus = read_gpus(said) if code == 0 else ()
     if not gpus:
-        return Node((), f"{command[0]} says {_first_line(said)!r}")
+        return VisibleGpus((), f"{command[0]} says {_first_line(said)!r}")
     chosen = _visible(gpus, visible)
-    return Node(chosen, "" if chosen else f"{VISIBLE} is {visible!r}, and no GPU is called so")
+    return VisibleGpus(chosen, "" if chosen else f"{VISIBLE} is {visible!r}, which names no GPU")
 
 
-def read_gpus(said: str) -> tuple[Gpu, ...]:
+def read_gpus(said: str) -> tuple[NvidiaGpu, ...]:
     """Return the GPUs in nvidia-smi's lines; a line that is none is left out.  Pure."""
     rows = [[word.strip() for word in line.split(",")] for line in said.splitlines()]
     return tuple(_gpu(row) for row in rows if len(row) == 5 and row[0].isdigit())
 
 
-def _gpu(row: list[str]) -> Gpu:
+def _gpu(row: list[str]) -> NvidiaGpu:
     index, uuid, name, memory, capability = row
     try:
         archs = read_arch_list(capability)
@@ -79,10 +79,10 @@ def _gpu(row: list[str]) -> Gpu:
         archs = ()
     # A GPU that shares the host's memory (GB10) has none of its own to tell: "[N/A]".
     size = int(memory) if memory.isdigit() else 0
-    return Gpu(index, uuid, name, size, archs[0] if archs else None)
+    return NvidiaGpu(index, uuid, name, size, archs[0] if archs else None)
 
 
-def _visible(gpus: tuple[Gpu, ...], visible: str | None) -> tuple[Gpu, ...]:
+def _visible(gpus: tuple[NvidiaGpu, ...], visible: str | None) -> tuple[NvidiaGpu, ...]:
     if visible is None:
         return gpus
     chosen = []
@@ -99,7 +99,7 @@ def _entries(visible: str) -> list[str]:
     return [entry.strip() for entry in visible.split(",") if entry.strip()]
 
 
-def _named(gpus: tuple[Gpu, ...], entry: str) -> Gpu | None:
+def _named(gpus: tuple[NvidiaGpu, ...], entry: str) -> NvidiaGpu | None:
     # A slice of a GPU: what it is cut from decides the architecture.
     if entry.startswith("MIG-"):
         return gpus[0]

@@ -15,9 +15,9 @@ from model_server.settings import ModelServerSettings
 from model_server.weights import Hub, bring_model
 from servekit.container.engine_defaults import ENGINE_HOME
 from servekit.container.engine_versions import find_versions
-from servekit.container.life import PreparedEngine
-from servekit.container.model import Model, require_length
-from servekit.container.progress import Progress
+from servekit.container.lifecycle import PreparedEngine
+from servekit.container.local_model import LocalModel, require_length
+from servekit.container.startup_progress import StartupProgress
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import Clock
 
@@ -32,7 +32,7 @@ class ModelServer:
     """One server's decisions."""
 
     settings: ModelServerSettings
-    progress: Progress
+    progress: StartupProgress
     environ: Mapping[str, str]
     clock: Clock
     hub: Hub
@@ -74,13 +74,13 @@ class ModelServer:
             api_key=settings.vllm_api_key,
         )
 
-    def read_line(self, line: str) -> None:
+    def on_engine_line(self, line: str) -> None:
         """What the engine logs is passed on, and no more."""
 
-    async def once_ready(self) -> None:
+    async def on_ready(self) -> None:
         """Nothing more is kept: what the engine compiles is on the volume already."""
 
-    async def _bring_model(self) -> Model:
+    async def _bring_model(self) -> LocalModel:
         with self.progress.within(DOWNLOAD):
             return await bring_model(
                 self.settings,

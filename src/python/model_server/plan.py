@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 
 from model_server.device import Device
 from model_server.settings import MAX_MODEL_LEN, ModelServerSettings
+from servekit.container.engine_command import EngineCommand, build_command
 from servekit.container.engine_defaults import ENGINE_DEFAULTS
-from servekit.container.engine_plan import EnginePlan, plan_start
-from servekit.container.model import Model
+from servekit.container.local_model import LocalModel
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import choose_dtype
 from servekit.engine.retired_flags import translate_retired
@@ -47,14 +47,14 @@ _OURS = frozenset(
 
 def plan_engine(
     settings: ModelServerSettings,
-    model: Model,
+    model: LocalModel,
     device: Device,
     *,
     port: int,
     cache: PurePosixPath,
     environ: Mapping[str, str],
     warn: Callable[[str], None],
-) -> EnginePlan:
+) -> EngineCommand:
     """Return the engine's command and environment; it listens on *port* of loopback and keeps what
     it compiles in *cache*."""
     on_gpu = device.kind == "cuda"
@@ -74,7 +74,7 @@ def plan_engine(
         api_key=settings.vllm_api_key or None,
         extra=translate_retired(settings.extra_args, warn),
     )
-    return plan_start(
+    return build_command(
         settings,
         arguments,
         environ,
@@ -85,7 +85,7 @@ def plan_engine(
     )
 
 
-def max_model_len(settings: ModelServerSettings, model: Model) -> int:
+def max_model_len(settings: ModelServerSettings, model: LocalModel) -> int:
     """Return what was asked for; else the seed's 4096, or what the model has of them."""
     return settings.max_model_len or min(MAX_MODEL_LEN, model.facts.max_model_len or MAX_MODEL_LEN)
 
@@ -93,5 +93,5 @@ def max_model_len(settings: ModelServerSettings, model: Model) -> int:
 _CPU_DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": _CPU_KV_CACHE_GIB}
 
 
-def _dtype(model: Model, device: Device) -> str:
+def _dtype(model: LocalModel, device: Device) -> str:
     return choose_dtype(model.facts.family, device.gpus[0].arch if device.gpus else None)

@@ -11,8 +11,8 @@ from typing import Protocol
 import aiohttp
 
 from model_server.settings import ModelServerSettings
-from servekit.container.model import Model, find_snapshot, read_facts
-from servekit.container.progress import Progress
+from servekit.container.local_model import LocalModel, find_snapshot, read_facts
+from servekit.container.startup_progress import StartupProgress
 from servekit.errors.tree import ServeError, WeightsMissing, WeightsUnreachable
 from servekit.timing.clock import Clock
 from servekit.weights.cache import Cache, find_copy
@@ -90,11 +90,11 @@ def _find_placed(settings: ModelServerSettings, source: Source) -> Path | None:
 async def bring_model(
     settings: ModelServerSettings,
     hub: Hub,
-    progress: Progress,
+    progress: StartupProgress,
     *,
     clock: Clock,
     report: Report,
-) -> Model:
+) -> LocalModel:
     """Return the model, fetched to the volume if it is not there yet.
 
     One process fetches and the others wait; what a dead one left is gone on with.
@@ -110,7 +110,7 @@ async def bring_model(
         _require_online(settings)
         folder = await _fetch(settings, source, hub, progress, clock=clock, report=report)
     commit = folder.name if folder.parent.name == "snapshots" else settings.model_revision
-    return Model(settings.model_name, folder, commit, read_facts(folder / "config.json"))
+    return LocalModel(settings.model_name, folder, commit, read_facts(folder / "config.json"))
 
 
 def _require_online(settings: ModelServerSettings) -> None:
@@ -125,7 +125,7 @@ async def _fetch(
     settings: ModelServerSettings,
     source: Source,
     hub: Hub,
-    progress: Progress,
+    progress: StartupProgress,
     *,
     clock: Clock,
     report: Report,
@@ -195,7 +195,7 @@ def size_text(count: int) -> str:
 
 
 @asynccontextmanager
-async def _watched(partial: Path, progress: Progress, clock: Clock) -> AsyncIterator[None]:
+async def _watched(partial: Path, progress: StartupProgress, clock: Clock) -> AsyncIterator[None]:
     """Say meanwhile how much has come."""
 
     async def watch() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from servekit.container.front import FrontServer
-from servekit.container.progress import Progress
+from servekit.container.startup_progress import StartupProgress
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import SystemClock
 from tests.support.clock import FakeClock
@@ -20,14 +20,14 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: e\r\n\r\n"
 @dataclass
 class Front:
     server: FrontServer
-    progress: Progress
+    progress: StartupProgress
     port: int
 
 
 @asynccontextmanager
 async def fronted(engine: Engine, *, ready: bool = True) -> AsyncIterator[Front]:
     listening = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    progress = Progress(FakeClock())
+    progress = StartupProgress(FakeClock())
     progress.ready = ready
     port = int(listening.sockets[0].getsockname()[1])
     server = FrontServer(progress, SystemClock(), engine_port=port)

@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.container.prewarm import BATCHES, LENGTHS, MAX_TOKENS, Shape, plan_shapes, token_ids
+from servekit.container.prewarm import (
+    BATCHES,
+    LENGTHS,
+    MAX_TOKENS,
+    WarmupShape,
+    plan_shapes,
+    token_ids,
+)
 
 
 def test_seeds_lengths_and_batches_are_sent() -> None:
@@ -26,7 +33,7 @@ def test_every_shape_fits_the_engine(length: int, seqs: int) -> None:
 
 def test_engine_for_one_request_gets_no_batches() -> None:
     """And one with little room gets its longest prompt once."""
-    assert plan_shapes(100, 1) == (Shape(90),)
+    assert plan_shapes(100, 1) == (WarmupShape(90),)
 
 
 @given(

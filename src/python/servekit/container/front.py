@@ -3,7 +3,7 @@
 import json
 
 from servekit.container.engine_defaults import ENGINE_KEEP_ALIVE_S
-from servekit.container.progress import Progress
+from servekit.container.startup_progress import StartupProgress
 from servekit.relay.client_connection import IN_TRANSIT_S, ConnectionLimits, Responder
 from servekit.relay.exchange import PassThrough
 from servekit.relay.heads import HttpRequestHead
@@ -42,7 +42,7 @@ class FrontServer:
 
     limits = LIMITS
 
-    def __init__(self, progress: Progress, clock: Clock, *, engine_port: int) -> None:
+    def __init__(self, progress: StartupProgress, clock: Clock, *, engine_port: int) -> None:
         self._progress = progress
         self._listener = Listener(self, clock)
         self.now = clock.now

@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class WarmupShape:
     """Requests to send at once.
 
     Attributes:
@@ -47,12 +47,12 @@ class WarmUp:
         error: why it failed; None where every request was answered as asked.
     """
 
-    shape: Shape
+    shape: WarmupShape
     seconds: float
     error: str | None
 
 
-def plan_shapes(max_model_len: int | None, max_num_seqs: int) -> tuple[Shape, ...]:
+def plan_shapes(max_model_len: int | None, max_num_seqs: int) -> tuple[WarmupShape, ...]:
     """Return what to send: each length alone, then batches.
 
     A prompt is clipped so that it and its output fit *max_model_len*.
@@ -62,8 +62,8 @@ def plan_shapes(max_model_len: int | None, max_num_seqs: int) -> tuple[Shape, ..
     batches = sorted({min(size, max_num_seqs) for size in BATCHES} - {1})
     batch_tokens = min(BATCH_TOKENS, room)
     return (
-        *(Shape(length) for length in lengths),
-        *(Shape(batch_tokens, size) for size in batches if batch_tokens > 0),
+        *(WarmupShape(length) for length in lengths),
+        *(WarmupShape(batch_tokens, size) for size in batches if batch_tokens > 0),
     )
 
 
@@ -81,7 +81,7 @@ def token_ids(count: int, start: int, vocab_size: int | None) -> list[int]:
 async def prewarm(
     client: Client,
     model: str,
-    shapes: Sequence[Shape],
+    shapes: Sequence[WarmupShape],
     *,
     vocab_size: int | None,
     clock: Clock,
@@ -117,7 +117,7 @@ def _request(model: str, prompt: list[int]) -> bytes:
     )
 
 
-def _error(shape: Shape, outcomes: Sequence[Outcome]) -> str | None:
+def _error(shape: WarmupShape, outcomes: Sequence[Outcome]) -> str | None:
     for outcome in outcomes:
         # Tokens that decode to no text were computed all the same.
         if not outcome.ok and outcome.error != Fault.EMPTY:

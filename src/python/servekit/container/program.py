@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 
 from servekit.cli.server import run_until_stopped
-from servekit.container.life import Service, live
-from servekit.container.progress import INITIALIZATION, Progress
+from servekit.container.lifecycle import LifecycleHooks, serve_until_stopped
 from servekit.container.settings import ContainerSettings
+from servekit.container.startup_progress import INITIALIZATION, StartupProgress
 from servekit.container.system import process_age_s
 from servekit.timing.clock import Clock, SystemClock
 from servekit.timing.timeline import Stage
@@ -14,7 +14,7 @@ from servekit.weights.hub import HubDownload
 
 
 def run_container(
-    settings: ContainerSettings, make_service: Callable[[Progress, Clock], Service]
+    settings: ContainerSettings, make_hooks: Callable[[StartupProgress, Clock], LifecycleHooks]
 ) -> None:
     """Serve until SIGTERM, and then drain.
 
@@ -24,11 +24,13 @@ def run_container(
         ConfigError: something that was set, or this machine, cannot be used.
     """
     clock = SystemClock()
-    progress = Progress(clock, started_s=clock.now() - process_age_s())
-    service = make_service(progress, clock)
+    progress = StartupProgress(clock, started_s=clock.now() - process_age_s())
+    hooks = make_hooks(progress, clock)
     progress.stages.record(Stage(INITIALIZATION, 0.0, progress.stages.elapsed_s))
     run_until_stopped(
-        lambda stop: live(service, settings, progress, clock=clock, write=_write, stop=stop)
+        lambda stop: serve_until_stopped(
+            hooks, settings, progress, clock=clock, write=_write, stop=stop
+        )
     )
 
 

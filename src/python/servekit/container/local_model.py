@@ -32,7 +32,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class LocalModel:
     """A whole model on this disk.
 
     Attributes:
@@ -53,7 +53,7 @@ class Model:
         return (self.name, short) if short and short != self.name else (self.name,)
 
 
-def find_model(name: str, revision: str, hf_home: Path) -> Model:
+def find_model(name: str, revision: str, hf_home: Path) -> LocalModel:
     """Return the whole model called *name*, a hub id or a folder.
 
     Raises:
@@ -65,7 +65,7 @@ def find_model(name: str, revision: str, hf_home: Path) -> Model:
         raise WeightsMissing(f"the model folder {name!r} does not exist; correct MODEL_NAME")
     require_model(folder)
     commit = folder.name if folder.parent.name == "snapshots" else ""
-    return Model(name, folder, commit, read_facts(folder / "config.json"))
+    return LocalModel(name, folder, commit, read_facts(folder / "config.json"))
 
 
 def find_snapshot(name: str, revision: str, hf_home: Path) -> Path:
@@ -130,7 +130,7 @@ def read_facts(config: Path) -> ModelFacts:
     )
 
 
-def require_length(asked: int | None, model: Model) -> None:
+def require_length(asked: int | None, model: LocalModel) -> None:
     """Check MAX_MODEL_LEN against the model.
 
     Raises:

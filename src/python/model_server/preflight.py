@@ -26,7 +26,7 @@ _SHARED_MEMORY_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightCheck:
     """What one look found."""
 
     name: str
@@ -36,7 +36,7 @@ class Finding:
 
 async def check(
     settings: ModelServerSettings, environ: Mapping[str, str], hub: Hub
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[PreflightCheck]:
     """Yield a finding for each thing that a start needs, in the order in which it needs them."""
     warnings: list[str] = []
     looks: dict[str, Callable[[], Awaitable[str]]] = {
@@ -51,9 +51,9 @@ async def check(
         try:
             said = await look()
         except ServeError as error:
-            yield Finding(name, False, str(error))
+            yield PreflightCheck(name, False, str(error))
             continue
-        yield Finding(name, True, "; ".join([said, *warnings]))
+        yield PreflightCheck(name, True, "; ".join([said, *warnings]))
 
 
 async def _engine(settings: ModelServerSettings, environ: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ PREWARM = "Pre-warming script execution"
 READY = "Ready to serve"
 
 
-class Progress:
+class StartupProgress:
     """The stages of a container's start, and the engine's phases within one of them.
 
     Attributes:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cloudrun.deployment import Deployment, read_variables
+from cloudrun.service import CloudRunService, read_variables
 from servekit.errors.tree import SettingInvalid
 from tests.cloudrun.discovery import problems
 
 FOLDER = Path(__file__).parents[2] / "src/docker/cloudrun"
 
-WHOLE = Deployment(
+WHOLE = CloudRunService(
     image="us-central1-docker.pkg.dev/p/r/i@sha256:0",
     variables={"OPTIMIZATION_LEVEL": "2"},
     compile_cache_bucket="caches",
@@ -27,13 +27,13 @@ def _build() -> Any:
     return yaml.safe_load((FOLDER / "cloudbuild.yaml").read_text())
 
 
-def _revision(deployment: Deployment) -> Any:
+def _revision(deployment: CloudRunService) -> Any:
     return deployment.to_service()["spec"]["template"]["spec"]
 
 
 def test_service_is_what_cloud_run_takes() -> None:
     """Every field is in the v1 schema, in its type; with everything set, and with nothing."""
-    for deployment in (WHOLE, Deployment(image="i")):
+    for deployment in (WHOLE, CloudRunService(image="i")):
         assert problems("run.v1", "Service", yaml.safe_load(deployment.to_yaml())) == []
 
 
@@ -48,9 +48,11 @@ def test_schema_check_finds_what_is_wrong() -> None:
 
 def test_service_has_the_seeds_numbers() -> None:
     """One L4 with 8 CPUs and 32 GiB, one request at a time, 1 to 10 instances, 60 x 10 s."""
-    revision = _revision(Deployment(image="i"))
+    revision = _revision(CloudRunService(image="i"))
     container = revision["containers"][0]
-    annotations = Deployment(image="i").to_service()["spec"]["template"]["metadata"]["annotations"]
+    annotations = CloudRunService(image="i").to_service()["spec"]["template"]["metadata"][
+        "annotations"
+    ]
 
     assert container["resources"]["limits"] == {
         "cpu": "8",
@@ -91,7 +93,7 @@ def test_manifest_takes_no_secret_and_no_nonsense(text: str) -> None:
 def test_instances_that_contradict_each_other_are_refused() -> None:
     """Cloud Run would say so after the build."""
     with pytest.raises(SettingInvalid, match="min_instances is 11"):
-        Deployment(image="i", min_instances=11)
+        CloudRunService(image="i", min_instances=11)
 
 
 def test_build_is_what_cloud_build_takes(build: Any) -> None:

@@ -12,7 +12,7 @@ from servekit.engine.environment import EngineFolders, engine_environment
 
 
 @dataclass(frozen=True, slots=True)
-class EnginePlan:
+class EngineCommand:
     """One start of the engine."""
 
     argv: tuple[str, ...]
@@ -20,7 +20,7 @@ class EnginePlan:
     arguments: EngineArguments
 
 
-def plan_start(
+def build_command(
     settings: ContainerSettings,
     arguments: EngineArguments,
     environ: Mapping[str, str],
@@ -29,7 +29,7 @@ def plan_start(
     cache: PurePosixPath,
     warn: Callable[[str], None],
     defaults: Mapping[str, str] = ENGINE_DEFAULTS,
-) -> EnginePlan:
+) -> EngineCommand:
     """Return the start of an engine that keeps what it compiles in *cache*.
 
     Of *environ* it is given all but *ours*, which mean nothing to it.
@@ -38,7 +38,7 @@ def plan_start(
     # The model is here by now, whoever brought it.
     hub = {"HF_HOME": settings.hf_home, "HF_HUB_OFFLINE": "1"}
     folders = EngineFolders(cache, ENGINE_HOME)
-    return EnginePlan(
+    return EngineCommand(
         argv=(*settings.engine_words, *arguments.argv()),
         environ=engine_environment({**defaults, **given, **hub}, folders, warn),
         arguments=arguments,

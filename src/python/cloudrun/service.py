@@ -42,7 +42,7 @@ _INSTEAD = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
+class CloudRunService:
     """One service.
 
     Attributes:

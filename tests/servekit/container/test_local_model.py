@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from servekit.container.model import Model, ModelFacts, find_model, read_facts, require_length
+from servekit.container.local_model import (
+    LocalModel,
+    ModelFacts,
+    find_model,
+    read_facts,
+    require_length,
+)
 from servekit.errors.tree import ConfigError, SettingInvalid, WeightsMissing
 from tests.support.container_program import COMMIT, MODEL, write_snapshot
 
@@ -65,7 +71,7 @@ def test_name_that_is_no_hub_id_is_refused(name: str, tmp_path: Path) -> None:
 )
 def test_model_is_served_under_both_names(name: str, served: tuple[str, ...]) -> None:
     """The full one first: it is the one that answers carry."""
-    assert Model(name, Path("/x"), "", ModelFacts()).served_names == served
+    assert LocalModel(name, Path("/x"), "", ModelFacts()).served_names == served
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,6 @@ def test_facts_are_what_the_configuration_says(
 
 def test_unknown_length_is_not_refused() -> None:
     """vLLM knows better than a configuration that says nothing."""
-    require_length(10**6, Model("m", Path("/x"), "", ModelFacts()))
+    require_length(10**6, LocalModel("m", Path("/x"), "", ModelFacts()))
     with pytest.raises(SettingInvalid, match="MAX_MODEL_LEN is 10"):
-        require_length(10, Model("m", Path("/x"), "", ModelFacts(max_model_len=9)))
+        require_length(10, LocalModel("m", Path("/x"), "", ModelFacts(max_model_len=9)))

@@ -1,7 +1,7 @@
 """The life of a container with one engine: start, be ready when it is fast, drain, end.
 
-What differs from one deployable to the next is a `Service`: which model, which command, and what is
-kept once it is up.
+What differs from one deployable to the next is in its `LifecycleHooks`: which model, which command,
+and what is kept once it is up.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ import structlog
 from servekit.cli.logs import announce
 from servekit.cli.server import until_stopped
 from servekit.client.client import Client
-from servekit.container import progress as stages
+from servekit.container import startup_progress as stages
 from servekit.container.front import FrontServer
 from servekit.container.phases import PhaseReader
 from servekit.container.prewarm import plan_shapes, prewarm
-from servekit.container.progress import Progress
 from servekit.container.settings import ContainerSettings
+from servekit.container.startup_progress import StartupProgress
 from servekit.container.system import name_host, raise_open_files
 from servekit.errors.tree import EngineExited
 from servekit.launch.child import Child, describe_exit, start_child
@@ -66,7 +66,7 @@ class PreparedEngine:
     api_key: str = field(default="", repr=False)
 
 
-class Service(Protocol):
+class LifecycleHooks(Protocol):
     """What a deployable decides."""
 
     async def prepare(self, engine_port: int) -> PreparedEngine:
@@ -76,17 +76,17 @@ class Service(Protocol):
             ConfigError: something that was set cannot be used.
         """
 
-    def read_line(self, line: str) -> None:
+    def on_engine_line(self, line: str) -> None:
         """The engine has logged *line*."""
 
-    async def once_ready(self) -> None:
+    async def on_ready(self) -> None:
         """The container is ready; what is worth keeping may be kept."""
 
 
-async def live(
-    service: Service,
+async def serve_until_stopped(
+    hooks: LifecycleHooks,
     settings: ContainerSettings,
-    progress: Progress,
+    progress: StartupProgress,
     *,
     clock: Clock,
     write: Callable[[str], None],
@@ -103,18 +103,18 @@ async def live(
     port = await front.start(settings.listen_host, settings.port)
     url = f"http://{settings.listen_host}:{port}"
     announce("listening", url=url)
-    life = _Life(service, settings, progress, clock, write, front, url)
+    lifecycle = _Lifecycle(hooks, settings, progress, clock, write, front, url)
     try:
-        await life.run(stop)
+        await lifecycle.run(stop)
     finally:
         front.close()
 
 
 @dataclass(slots=True)
-class _Life:
-    service: Service
+class _Lifecycle:
+    hooks: LifecycleHooks
     settings: ContainerSettings
-    progress: Progress
+    progress: StartupProgress
     clock: Clock
     write: Callable[[str], None]
     front: FrontServer
@@ -142,7 +142,7 @@ class _Life:
             raise_open_files(_warn)
             name_host(_warn)
         with self.progress.during(stages.ENVIRONMENT):
-            engine = await self.service.prepare(self.front.engine_port)
+            engine = await self.hooks.prepare(self.front.engine_port)
         with self.progress.during(stages.ENGINE):
             await self._start_engine(engine)
         if engine.prewarms:
@@ -151,7 +151,7 @@ class _Life:
         with self.progress.during(stages.READY):
             self.progress.ready = True
         self._report()
-        await self.service.once_ready()
+        await self.hooks.on_ready()
 
     async def _start_engine(self, engine: PreparedEngine) -> None:
         timeline = self.progress.stages
@@ -160,7 +160,7 @@ class _Life:
 
         def on_line(line: str) -> None:
             self._take_phase(reader.read(line, timeline.elapsed_s), reader.current)
-            self.service.read_line(line)
+            self.hooks.on_engine_line(line)
             self.write(_masked(line, self.settings.secrets))
 
         self.child = await start_child(engine.argv, engine.environ, on_line)
