@@ -2,7 +2,7 @@
 # Measure one model of an environment: `genai_perf_runner.sh ENV MODEL [CONCURRENCY [REQUESTS]]`, ENV
 # baseline or managed, 10 and 100 where nothing is said.
 #
-# With the seed's arguments of genai-perf, which is no longer kept up: our own client sends the load
+# Takes the arguments of genai-perf, which is no longer maintained: servekit's client sends the load
 # and writes profile_export.csv and .json below results/ENV.  Further options are the client's.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stop and remove an environment of the benchmark: `teardown.sh baseline|managed|all`.
 #
-# The models that it downloaded stay, unless told otherwise: `teardown.sh --help`.
+# Downloaded models are kept; --remove-model-cache removes them too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

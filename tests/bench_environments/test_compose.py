@@ -127,13 +127,15 @@ def test_simulated_arms_have_nothing_in_common() -> None:
 
 def test_kvcached_without_a_gpu_is_refused() -> None:
     """It manages the memory of GPUs."""
-    with pytest.raises(SettingInvalid, match="KVCached needs a GPU"):
+    with pytest.raises(SettingInvalid, match="kvcached needs a GPU"):
         deployment_of(MANAGED, "cpu", EngineKind.kvcached)
 
 
 def test_a_port_for_two_is_refused() -> None:
     """The load balancer's must be nobody else's."""
-    with pytest.raises(SettingInvalid, match="port 8001 is a replica's and the load balancer's"):
+    with pytest.raises(
+        SettingInvalid, match="port 8001 is used by a replica and by the load balancer"
+    ):
         deployment_of(BASELINE, "h100", port=8001)
 
 
@@ -142,7 +144,7 @@ def test_a_model_with_a_policy_is_refused() -> None:
     model = FleetModel(name="m", short_name="m", policy="random")
     fleet = Fleet(models=(model,), replicas=(FleetReplica(name="r", model="m", gpus=(), port=1),))
 
-    with pytest.raises(SettingInvalid, match="m has a policy of its own"):
+    with pytest.raises(SettingInvalid, match="'m' has a policy"):
         FleetDeployment(BASELINE, "mine", fleet, EngineKind.vllm, 8080)
 
 

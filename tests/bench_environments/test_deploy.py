@@ -93,7 +93,7 @@ def test_without_docker_it_is_said_how_to_install_it(tmp_path: Path) -> None:
     [
         ("no-daemon", "", "no Docker daemon answers (Cannot connect"),
         ("no-compose", "", "Docker Compose is not installed; apt-get install"),
-        ("compose-version", "1.25.0", "docker compose is 1.25.0, which knows no GPUs"),
+        ("compose-version", "1.25.0", "docker compose is 1.25.0, which does not support GPUs"),
     ],
 )
 def test_a_docker_that_will_not_do_is_named(host: Host, wrong: str, value: str, words: str) -> None:
@@ -118,14 +118,14 @@ def test_a_taken_port_is_named(host: Host) -> None:
         code, said = deploy(host, "baseline", *args)
 
     assert code == 2
-    assert f"port {number} is taken by a process of this machine" in said
+    assert f"port {number} is taken by a process on this machine" in said
     assert changes(host) == []
 
 
 @pytest.mark.parametrize(
     ("gpus", "used", "words"),
     [
-        (1, "", "this machine has 1 GPUs, and the fleet wants GPU 1"),
+        (1, "", "this machine has 1 GPUs, but the fleet needs GPU 1"),
         (2, "GPU-1, 4711, python3\\n", "GPU 1 is used by process 4711 (python3)"),
         (0, "", "nvidia-smi says: nvidia-smi: not found"),
     ],
@@ -153,7 +153,7 @@ def test_the_other_environment_is_not_disturbed(host: Host) -> None:
     code, said = deploy(host, "managed", *args, host.port())
 
     assert code == 2
-    assert "the baseline environment is up and has GPU " in said
+    assert "the baseline environment is up and uses GPU " in said
     assert "scripts/teardown.sh baseline" in said
     assert host.containers == before
 
@@ -264,7 +264,7 @@ def test_a_folder_that_is_no_model_cache_stays(host: Host, tmp_path: Path) -> No
     done = host.run("teardown", "all", "--remove-model-cache", **given)
 
     assert done.returncode == 2
-    assert "is no model cache and stays" in done.stderr
+    assert "is not a model cache; correct MODEL_CACHE" in done.stderr
     assert (tmp_path / "home/thesis").is_file()
 
 
@@ -284,4 +284,4 @@ def test_an_unknown_environment_is_a_usage_error(host: Host) -> None:
     code, said = deploy(host, "production")
 
     assert code == 2
-    assert "environment 'production' is unknown; it is baseline or managed" in said
+    assert "environment 'production' is unknown; it must be baseline or managed" in said

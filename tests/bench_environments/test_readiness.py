@@ -78,7 +78,7 @@ async def test_the_late_are_named() -> None:
 
 def test_what_is_no_container_is_refused() -> None:
     """Something called docker that is not Docker."""
-    with pytest.raises(DockerFailed, match="is docker Docker"):
+    with pytest.raises(DockerFailed, match="did not print containers"):
         read_containers("{}")
 
 

@@ -80,7 +80,7 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    simulator = ("simulator.main", "--only", MODEL, "--speed", "1000")
+    simulator = ("simulator.main", "--ports", "auto", "--only", MODEL, "--speed", "1000")
     port = str(free_port())
     with program(*simulator) as fleet:
         engine = next(iter(fleet["replicas"].values()))

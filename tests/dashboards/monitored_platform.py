@@ -92,7 +92,15 @@ def platform(folder: Path) -> Iterator[Platform]:
     """Start everything, in *folder*; stop it in the end."""
     (folder / "fleet.yaml").write_text(FLEET)
     with ExitStack() as running:
-        simulator = ("simulator.main", "--fleet", str(folder / "fleet.yaml"), "--speed", "20")
+        simulator = (
+            "simulator.main",
+            "--fleet",
+            str(folder / "fleet.yaml"),
+            "--ports",
+            "auto",
+            "--speed",
+            "20",
+        )
         engines = list(running.enter_context(program(*simulator))["replicas"].values())
         endpoints = ",".join(engines)
         arguments = ("loadbalancer.managed", "--endpoints", endpoints, "--port", "0")

@@ -11,11 +11,11 @@ from typing import Any
 
 
 @contextmanager
-def program(module: str, *arguments: str, **environ: str) -> Iterator[dict[str, Any]]:
+def program(module: str, *arguments: str, **variables: str) -> Iterator[dict[str, Any]]:
     """Run a module of ours until the end of the block; give what it announces when it is ready."""
     with subprocess.Popen(  # noqa: S603
         (sys.executable, "-m", module, *arguments),
-        env={**_environ(), **environ},
+        env={**environ(), **variables},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -33,7 +33,7 @@ def run(module: str, *arguments: str) -> str:
     """Run a module of ours to its end, which must be a good one; return what it wrote to stdout."""
     done = subprocess.run(  # noqa: S603
         (sys.executable, "-m", module, *arguments),
-        env=_environ(),
+        env=environ(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _environ() -> dict[str, str]:
+def environ() -> dict[str, str]:
     """Ours, in which the child finds our modules where we found them."""
     path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path}

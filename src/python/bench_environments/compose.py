@@ -9,7 +9,7 @@ from bench_environments.engines import start_of
 
 LABEL = "io.servekit"
 
-# Loopback unless somebody asks for more: engines and load balancers let everybody in.
+# Loopback by default: engines and load balancers have no authentication.
 _ADDRESS = "${BIND_ADDRESS:-127.0.0.1}"
 
 # What one engine logs in hours; the rest of the disk is for models.
@@ -34,7 +34,7 @@ def compose_file(deployment: FleetDeployment) -> dict[str, Any]:
 
 
 def labels(deployment: FleetDeployment, port: int, gpus: tuple[int, ...] = ()) -> dict[str, str]:
-    """Return what a container says of itself, so that nobody has to keep a record."""
+    """Return what a container says of itself, so that no record is kept elsewhere."""
     return {
         f"{LABEL}.environment": deployment.environment.name,
         f"{LABEL}.fleet": deployment.fleet_name,
@@ -65,7 +65,7 @@ def balancer_container(deployment: FleetDeployment) -> str:
 def _balancer(deployment: FleetDeployment) -> dict[str, Any]:
     environment = deployment.environment
     inside = environment.port
-    # /health says that it runs; this, that it has somebody to send requests to.
+    # /health says that it runs; this, that it has a replica to send requests to.
     ready = f"http://127.0.0.1:{inside}/readyz"
     look = f"import urllib.request as r; r.urlopen('{ready}', timeout=2)"
     variable = f"{environment.name.upper()}_LB_IMAGE"

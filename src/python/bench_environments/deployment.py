@@ -6,7 +6,7 @@ from enum import StrEnum
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 
-# Where every engine listens in its container; the seed's users know it.
+# Where every engine listens in its container; the original environments' users know it.
 ENGINE_PORT = 8000
 
 # Two environments without GPUs share nothing but ports: with these, both can be up at once, and be
@@ -94,7 +94,7 @@ class FleetDeployment:
     """An environment with a fleet.
 
     Attributes:
-        fleet_name: one of ours, or the path of a file.
+        fleet_name: a built-in fleet, or the path of a file.
         port: where the load balancer is published.
 
     Raises:
@@ -109,17 +109,19 @@ class FleetDeployment:
 
     def __post_init__(self) -> None:
         if self.engine is EngineKind.kvcached and not self.has_gpus:
-            raise SettingInvalid("KVCached needs a GPU; this fleet has none, use --engine vllm")
+            raise SettingInvalid(
+                "engine kvcached needs a GPU and the fleet has none; use --engine vllm"
+            )
         with_policy = [model.name for model in self.fleet.models if model.policy]
         if with_policy:
             raise SettingInvalid(
-                f"{with_policy[0]} has a policy of its own, which an environment would not show; "
-                "take it out of the fleet file: the load balancer's is what is compared"
+                f"model {with_policy[0]!r} has a policy, which environments do not support "
+                "(the load balancers' own are compared); remove it from the fleet file"
             )
         if any(pod.published == self.port for pod in self.pods):
             raise SettingInvalid(
-                f"port {self.port} is a replica's and the load balancer's; change --port or the "
-                "fleet file"
+                f"port {self.port} is used by a replica and by the load balancer; change --port "
+                "or the fleet file"
             )
 
     @property
@@ -191,12 +193,14 @@ def environment_named(name: str) -> Environment:
         SettingInvalid: there is none.
     """
     if name not in ENVIRONMENTS:
-        raise SettingInvalid(f"environment {name!r} is unknown; it is {' or '.join(ENVIRONMENTS)}")
+        raise SettingInvalid(
+            f"environment {name!r} is unknown; it must be {' or '.join(ENVIRONMENTS)}"
+        )
     return ENVIRONMENTS[name]
 
 
 def default_engine(environment: Environment, fleet: Fleet) -> EngineKind:
-    """Return what the seed runs: KVCached in the managed environment, where there are GPUs."""
+    """Return the default: KVCached in the managed environment where there are GPUs, else vLLM."""
     has_gpus = any(replica.gpus for replica in fleet.replicas)
     return EngineKind.kvcached if environment is MANAGED and has_gpus else EngineKind.vllm
 

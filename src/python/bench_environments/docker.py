@@ -38,7 +38,7 @@ class CompletedCommand:
         """The last line that names an error; else the last line."""
         lines = [line.strip() for line in f"{self.out}\n{self.err}".splitlines() if line.strip()]
         named = [line for line in lines if _ERROR.search(line)]
-        return (named or lines or [f"exit code {self.code}, without a word"])[-1]
+        return (named or lines or [f"exit code {self.code} without output"])[-1]
 
 
 def starter(environ: Mapping[str, str]) -> Run:
@@ -140,7 +140,7 @@ class Docker:
         if not ids:
             return []
         done = self._run(("docker", "inspect", *ids))
-        # One that has just been removed by somebody else is no error.
+        # One that has just been removed by another process is no error.
         found = read_containers(done.out)
         return sorted(found, key=lambda one: int(one.labels.get(f"{LABEL}.port", "0")))
 
@@ -161,7 +161,7 @@ class Docker:
         if done.code != 0:
             name = image.partition(":")[0]
             raise DockerFailed(
-                f"image {image} cannot be pulled: {done.reason}; if it is ours, build it with "
+                f"image {image} cannot be pulled: {done.reason}; if servekit builds it, run "
                 f"./pants package src/docker/{name}:image, else check its name and docker login"
             )
 
@@ -188,7 +188,9 @@ class Docker:
     def _out(self, *args: str) -> str:
         done = self._run(("docker", *args))
         if done.code != 0:
-            raise DockerFailed(f"docker {args[0]} failed: {done.reason}; try it by hand")
+            raise DockerFailed(
+                f"docker {args[0]} failed: {done.reason}; run it by hand for details"
+            )
         return done.out.strip()
 
 
@@ -223,14 +225,14 @@ class Compose:
         done = self._run((*self._start, "--file", str(file), *args))
         if done.code != 0:
             raise DockerFailed(
-                f"docker compose {args[0]} failed: {done.reason}; see what it would take with "
+                f"docker compose {args[0]} failed: {done.reason}; see the Compose file with "
                 "--dry-run"
             )
         return done.out
 
 
 def compose_command(run: Run) -> list[str]:
-    """Return how Compose is called here: as Docker's plugin, or as a program of its own.
+    """Return how Compose is called here: as Docker's plugin, or as a separate program.
 
     Raises:
         DockerMissing: there is none, or it is too old.
@@ -250,7 +252,7 @@ def _check_version(command: str, version: str) -> None:
     known = all(part.isdigit() for part in parts[:2]) and len(parts) > 1
     if known and (int(parts[0]), int(parts[1])) < _OLDEST_COMPOSE:
         raise DockerMissing(
-            f"{command} is {version}, which knows no GPUs; 1.28 or newer is needed, "
+            f"{command} is {version}, which does not support GPUs; 1.28 or newer is needed: "
             f"{_INSTALL_COMPOSE}"
         )
 
@@ -287,7 +289,7 @@ def read_containers(inspected: str) -> list[Container]:
         found = msgspec.json.decode(inspected or "[]", type=list[_Inspected])
     except msgspec.DecodeError as error:
         raise DockerFailed(
-            f"docker inspect printed something else than containers: {error}; is docker Docker?"
+            f"docker inspect did not print containers: {error}; check that docker is Docker"
         ) from error
     return [
         Container(

@@ -59,13 +59,13 @@ def arguments_of(pod: Pod) -> EngineArguments:
     return EngineArguments(
         model=model.weights or model.name,
         served_model_names=(model.name,) if model.weights else (),
-        # A container has its own loopback, which nobody else can reach.
+        # A container has its own loopback, which is not reachable from outside.
         host="0.0.0.0",  # noqa: S104
         port=ENGINE_PORT,
         max_model_len=model.max_model_len,
         gpu_memory_utilization=model.gpu_memory_utilization if gpus else None,
         tensor_parallel_size=model.tensor_parallel_size if gpus else None,
-        # In both arms: the seed turned it off in one, and so compared two things at once.
+        # In both arms: where only one has it, two things are compared at once.
         enable_prefix_caching=True,
         extra=model.engine_args,
     )

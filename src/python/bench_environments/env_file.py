@@ -20,14 +20,14 @@ def check_env_file(
     if not path.is_file():
         if wanted:
             raise SettingInvalid(
-                f"{path} is not there; make it with: cp {path.parent}/.env.example {path}, and "
+                f"{path} does not exist; create it with: cp {path.parent}/.env.example {path}, and "
                 "set HF_TOKEN in it"
             )
         return None
     if wanted and not read_variables(path).get("HF_TOKEN"):
         raise SettingInvalid(
-            f"{path}: HF_TOKEN is not set; Llama, Mixtral and Mistral are only for those whom "
-            "Hugging Face has let in: huggingface.co/settings/tokens"
+            f"{path}: HF_TOKEN is not set; Llama, Mixtral and Mistral need the token of an account "
+            "that accepted their terms: huggingface.co/settings/tokens"
         )
     return path
 

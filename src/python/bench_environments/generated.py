@@ -64,12 +64,12 @@ def env_example(environment: Environment) -> str:
         "# Of an account that may read Llama, Mixtral and Mistral: huggingface.co/settings/tokens\n"
         "HF_TOKEN=\n"
         "\n"
-        "# What follows has a default, which stands there.\n"
-        "# Models are kept here, for both environments.\n"
+        "# The following variables are optional; their defaults are shown.\n"
+        "# Folder of the downloaded models, shared by both environments.\n"
         "# MODEL_CACHE=/mnt/model-cache/huggingface\n"
-        "# 0.0.0.0 lets other machines in: nothing here asks who they are.\n"
+        "# Listen address; 0.0.0.0 admits other machines, without authentication.\n"
         "# BIND_ADDRESS=127.0.0.1\n"
-        "# Seconds between two looks at the engines' metrics.\n"
+        "# Interval between two polls of the engines' metrics (s).\n"
         "# METRICS_POLL_INTERVAL=0.2\n"
         f"# {environment.name.upper()}_LB_IMAGE={environment.image}:latest\n" + images
     )

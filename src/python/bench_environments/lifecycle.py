@@ -84,7 +84,7 @@ def deploy(deployment: FleetDeployment, wishes: DeployOptions, machine: Machine)
 
 
 def check_free(deployment: FleetDeployment, own: Sequence[Container], machine: Machine) -> None:
-    """Raise if somebody else has what *deployment* needs; *own* are its containers that exist.
+    """Raise if another program holds what *deployment* needs; *own* are its containers that exist.
 
     Raises:
         ResourceTaken: another environment is up, or a port or GPU is taken.
@@ -95,8 +95,8 @@ def check_free(deployment: FleetDeployment, own: Sequence[Container], machine: M
         shared = wanted.shared_with(container.resources)
         if other != deployment.environment.name and container.status == "running" and shared:
             raise ResourceTaken(
-                f"the {other} environment is up and has {shared} (container {container.name}); "
-                f"end it first: scripts/teardown.sh {other}"
+                f"the {other} environment is up and uses {shared} (container {container.name}); "
+                f"stop it first: scripts/teardown.sh {other}"
             )
     held = _together(one.resources for one in own if one.status == "running")
     check_ports(wanted.ports - held.ports, machine.docker)
@@ -124,7 +124,7 @@ def remove_cache(folder: Path, machine: Machine) -> None:
     """
     if not (folder / "hub").is_dir():
         raise SettingInvalid(
-            f"{folder} has no folder hub, so it is no model cache and stays; correct MODEL_CACHE"
+            f"{folder} has no folder hub, so it is not a model cache; correct MODEL_CACHE"
         )
     try:
         shutil.rmtree(folder / "hub")
@@ -182,7 +182,7 @@ def _start(
         stage_by_stage(ChangedLines(console))
         console.print(table_of(look()))
     except PodFailed as error:
-        print_line(machine, f"--- {error.container.name}, last lines:")
+        print_line(machine, f"--- {error.container.name}, last log lines:")
         machine.console.print(
             docker.logs(error.container, _LOG_LINES), markup=False, highlight=False, soft_wrap=True
         )

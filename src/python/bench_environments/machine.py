@@ -17,7 +17,7 @@ _USERS = (
 
 
 def check_ports(ports: Iterable[int], docker: Docker) -> None:
-    """Raise if somebody listens on one of *ports*.
+    """Raise if one of *ports* is in use.
 
     Raises:
         ResourceTaken: by whom, where Docker knows it.
@@ -25,13 +25,13 @@ def check_ports(ports: Iterable[int], docker: Docker) -> None:
     for port in sorted(ports):
         if not _is_free(port):
             holder = docker.holder_of(port)
-            who = f"container {holder}" if holder else "a process of this machine"
+            who = f"container {holder}" if holder else "a process on this machine"
             remedy = f"docker stop {holder}" if holder else f"find it: ss -ltnp 'sport = :{port}'"
             raise ResourceTaken(f"port {port} is taken by {who}; {remedy}")
 
 
 def check_gpus(gpus: Iterable[int], run: Run) -> None:
-    """Raise unless *gpus* exist and nobody computes on them.
+    """Raise unless *gpus* exist and no process uses them.
 
     Raises:
         SettingInvalid: there are not so many.
@@ -44,14 +44,14 @@ def check_gpus(gpus: Iterable[int], run: Run) -> None:
     missing = [gpu for gpu in wanted if gpu not in uuids]
     if missing:
         raise SettingInvalid(
-            f"this machine has {len(uuids)} GPUs, and the fleet wants GPU {missing[0]}; choose "
+            f"this machine has {len(uuids)} GPUs, but the fleet needs GPU {missing[0]}; choose "
             "another --fleet"
         )
     used = dict(_users(run))
     for gpu in wanted:
         if uuids[gpu] in used:
             raise ResourceTaken(
-                f"GPU {gpu} is used by {used[uuids[gpu]]}; end that, or choose another --fleet"
+                f"GPU {gpu} is used by {used[uuids[gpu]]}; stop it, or choose another --fleet"
             )
 
 
@@ -71,7 +71,7 @@ def _gpus_here(run: Run, wanted: list[int]) -> dict[int, str]:
     done = run(_LIST)
     if done.code != 0:
         raise SettingInvalid(
-            f"the fleet wants {len(wanted)} GPUs, and nvidia-smi says: {done.reason}; install "
+            f"the fleet needs {len(wanted)} GPUs, but nvidia-smi says: {done.reason}; install "
             "NVIDIA's driver, or use --engine simulator"
         )
     rows = (line.split(",") for line in done.out.splitlines() if "," in line)

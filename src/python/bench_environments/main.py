@@ -1,9 +1,11 @@
-"""`bench-environments`: bring the benchmark's environments up and down on this machine."""
+"""`bench-environments`: start and stop the benchmark's environments on this machine."""
 
+import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
@@ -16,6 +18,7 @@ from bench_environments.env_file import check_env_file, read_variables
 from bench_environments.generated import deployment_of, generated_files
 from bench_environments.lifecycle import DeployOptions, Machine
 from servekit.cli.app import ProgramApp
+from servekit.cli.options import grouped
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import SystemClock
@@ -25,53 +28,93 @@ app = ProgramApp("bench_environments", no_args_is_help=True)
 # An hour: the first start downloads models of 125 GB.
 _TIMEOUT_S = 3600.0
 
-DryRun = Annotated[bool, typer.Option(help="Print what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option(help="Print the actions without doing them")]
 EnvFile = Annotated[
-    Path | None, typer.Option(help="Variables; default: src/docker/bench_ENVIRONMENT/.env.")
+    Path | None,
+    typer.Option(
+        help="File of environment variables [default: src/docker/bench_ENVIRONMENT/.env]",
+    ),
 ]
 
 
-@app.command()
-def deploy(
-    environment: Annotated[str, typer.Argument(help="baseline or managed.")],
-    fleet: Annotated[str, typer.Option(help="A fleet of ours by name, or a fleet file.")] = "h100",
+@dataclass(frozen=True)
+class EnvironmentOptions:
+    """What runs in an environment."""
+
+    HEADING: ClassVar[str] = "Environment"
+
+    fleet: Annotated[str, typer.Option(help="Built-in fleet name, or path of a fleet file")] = (
+        "h100"
+    )
     engine: Annotated[
         EngineKind | None,
-        typer.Option(help="Default: vllm for baseline, kvcached for managed where it has GPUs."),
-    ] = None,
+        typer.Option(
+            help="Engine of every replica [default: vllm; kvcached for managed on GPUs]",
+        ),
+    ] = None
     port: Annotated[
-        int | None, typer.Option(help="The load balancer's; default: 8080 or 8081.")
-    ] = None,
-    env_file: EnvFile = None,
-    timeout_s: Annotated[float, typer.Option(help="Most seconds until all serve.")] = _TIMEOUT_S,
-    keep: Annotated[bool, typer.Option(help="Leave what failed, to be looked at.")] = False,
-    dry_run: DryRun = False,
+        int | None,
+        typer.Option(
+            help="Port of the load balancer [default: 8080 for baseline, 8081 for managed]"
+        ),
+    ] = None
+    env_file: EnvFile = None
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How an environment is started."""
+
+    HEADING: ClassVar[str] = "Start"
+
+    timeout_s: Annotated[
+        float, typer.Option(help="Max time until every container is ready (s)")
+    ] = _TIMEOUT_S
+    keep: Annotated[
+        bool, typer.Option(help="Keep the containers of a failed start for inspection")
+    ] = False
+    dry_run: DryRun = False
+
+
+@app.command()
+@grouped
+def deploy(
+    environment: Annotated[str, typer.Argument(help="baseline or managed")],
+    what: EnvironmentOptions,
+    how: StartOptions,
 ) -> None:
-    """Start an environment and wait until all of it serves.  Running it twice changes nothing."""
+    """Start an environment and wait until every container is ready.
+
+    Running it again changes nothing.
+    """
+    if not (math.isfinite(how.timeout_s) and how.timeout_s > 0):
+        raise SettingInvalid(f"--timeout-s is {how.timeout_s}; it must be above 0")
     chosen = environment_named(environment)
-    deployment = deployment_of(chosen, fleet, engine, port)
-    variables = check_env_file(env_file or _default_env_file(environment), deployment, os.environ)
-    if dry_run:
+    deployment = deployment_of(chosen, what.fleet, what.engine, what.port)
+    default_file = _default_env_file(environment)
+    variables = check_env_file(what.env_file or default_file, deployment, os.environ)
+    if how.dry_run:
         given = ("--env-file", str(variables)) if variables else ()
         start = ("docker", "compose", "--project-name", chosen.folder, *given, "--file", "-")
         sys.stdout.write(compose_text(deployment))
         sys.stderr.write(f"would run: {' '.join(start)} up --detach\n")
         return
     machine = _machine()
-    lifecycle.deploy(deployment, DeployOptions(variables, timeout_s, keep), machine)
+    lifecycle.deploy(deployment, DeployOptions(variables, how.timeout_s, how.keep), machine)
     lifecycle.print_line(machine, f"{environment} serves at http://127.0.0.1:{deployment.port}")
 
 
 @app.command()
 def teardown(
-    environment: Annotated[str, typer.Argument(help="baseline, managed or all.")],
+    environment: Annotated[str, typer.Argument(help="baseline, managed or all")],
     remove_model_cache: Annotated[
-        bool, typer.Option(help="Also remove the models that were downloaded.")
+        bool,
+        typer.Option(help="Also remove the downloaded models"),
     ] = False,
     env_file: EnvFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Stop and remove an environment.  The models that it downloaded stay, unless told."""
+    """Stop and remove an environment.  Downloaded models are kept by default."""
     every = environment == "all"
     chosen = list(ENVIRONMENTS.values()) if every else [environment_named(environment)]
     cache = _model_cache(env_file or _default_env_file(chosen[0].name))
@@ -96,12 +139,14 @@ def status() -> None:
 
 @app.command()
 def generate(
-    root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
-    check: Annotated[bool, typer.Option(help="Change nothing; exit with 1 on a change.")] = False,
+    root: Annotated[Path, typer.Option(help="Root folder of the repository")] = Path(),
+    check: Annotated[
+        bool, typer.Option(help="Write nothing; exit with 1 if a file is out of date")
+    ] = False,
 ) -> int:
     """Write the Compose files and .env.example of both environments, from the fleet files."""
     if not (root / "BUILD_ROOT").is_file():
-        raise SettingInvalid(f"{root.resolve()} is not the repository; go there, or give --root")
+        raise SettingInvalid(f"{root.resolve()} is not the repository root; use --root")
     stale = [name for name, text in generated_files().items() if _read(root / name) != text]
     for name in stale:
         sys.stdout.write(f"{'stale' if check else 'wrote'} {name}\n")

@@ -18,7 +18,7 @@ Look = Callable[[], Sequence[Container]]
 
 
 class ProgressView(Protocol):
-    """Whoever is shown how far it is."""
+    """Where progress is shown."""
 
     def show(self, containers: Sequence[Container], after_s: float) -> None: ...
 
@@ -52,8 +52,8 @@ async def wait_until_ready(
         for container in containers:
             if container.failed:
                 raise PodFailed(
-                    f"{container.name} is {container.state} after {waited_s:.0f} s; its last lines "
-                    "stand above",
+                    f"{container.name} is {container.state} after {waited_s:.0f} s; see its log "
+                    "lines above",
                     container,
                 )
         late = set(expected) - {container.name for container in containers if container.ready}
@@ -61,8 +61,8 @@ async def wait_until_ready(
             return waited_s
         if waited_s >= timeout_s:
             raise EngineNotReady(
-                f"not ready after {waited_s:.0f} s: {', '.join(sorted(late))}; look at docker "
-                "logs, or give more time with --timeout-s"
+                f"not ready after {waited_s:.0f} s: {', '.join(sorted(late))}; see docker "
+                "logs, or raise --timeout-s"
             )
         await clock.sleep(_INTERVAL_S)
 

@@ -11,7 +11,6 @@ import structlog
 from aiohttp import web
 
 from servekit.enginesim.prompts import text_tokens
-from servekit.enginesim.startup import SLEEP_S, WAKE_S
 from servekit.errors.tree import (
     EngineRefused,
     ModelUnknown,
@@ -30,6 +29,7 @@ from simulator.answers import EngineGone, PendingAnswer, StreamedChoice, WholeCh
 from simulator.faults import InjectedFault, read_fault
 from simulator.prompts import Prompt, chat_prompt, completion_prompts, natural_length
 from simulator.replica import SimulatedReplica, TokenSink
+from simulator.sleep import SLEEP_S, WAKE_S
 from simulator.templates import DONE, AnswerKind, usage_event, whole_answer
 
 # The release whose interface this follows.
@@ -56,7 +56,7 @@ class ParameterInvalid(RequestError):
 class EngineApi:
     """The routes of one replica.
 
-    *restart* closes the port, waits and opens it again; it belongs to whoever owns the socket.
+    *restart* closes the port, waits and opens it again; it belongs to the owner of the socket.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class EngineApi:
             return _error(503, "the server is shutting down")
         failing = faults.get("errors", now)
         if failing and self._hits(failing):
-            return _error(failing.status, "a fault of the simulator was asked for")
+            return _error(failing.status, "injected fault (simulator)")
         return None
 
     def _hits(self, fault: InjectedFault) -> bool:
@@ -310,7 +310,7 @@ class EngineApi:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         if self._replica.faults.get("drop-metrics", asyncio.get_running_loop().time()):
-            return web.Response(status=500, text="a fault of the simulator was asked for\n")
+            return web.Response(status=500, text="injected fault (simulator)\n")
         return web.Response(
             body=self._replica.exposition().encode(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
@@ -338,7 +338,7 @@ class EngineApi:
     async def _sleep(self, request: web.Request) -> web.Response:
         level = request.query.get("level", "1")
         if level not in ("0", "1", "2"):
-            raise RequestError(f"level is {level!r}; it is 0, 1 or 2")
+            raise RequestError(f"level is {level!r}; it must be 0, 1 or 2")
         await asyncio.sleep(SLEEP_S[int(level)] / self._replica.spec.speed)
         self._replica.fall_asleep(int(level))
         return web.Response()
@@ -387,7 +387,7 @@ def _length(body: OpenAiRequest, prompt: Prompt, limit: int) -> tuple[int, str]:
 
 
 def _hang_up(request: web.Request) -> web.Response:
-    """Close the connection without ending the answer; what is returned reaches nobody."""
+    """Close the connection without ending the answer; the returned response is not sent."""
     if request.transport is not None:
         request.transport.close()
     return web.Response()

@@ -1,6 +1,6 @@
 """/metrics of a simulated engine, in vLLM's names and labels.  Pure.
 
-tests/golden/vllm has what vLLM exposes; a test finds each name and label set of ours there.
+tests/golden/vllm has what vLLM exposes; a test finds each name and label set of this module there.
 """
 
 from bisect import bisect_left

@@ -67,15 +67,17 @@ def read_fault(body: bytes) -> InjectedFault:
     try:
         fault = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestInvalid(f"not a fault: {error}") from error
+        raise RequestInvalid(f"invalid fault: {error}") from error
     if fault.kind in ("stall", "slow-start") and fault.seconds is None:
-        raise RequestInvalid(f"a {fault.kind} needs seconds")
+        raise RequestInvalid(f"fault {fault.kind!r} needs seconds")
     if fault.seconds is not None and not 0 < fault.seconds <= 3600:
-        raise RequestInvalid(f"seconds is {fault.seconds}; it is above 0 and at most 3600")
+        raise RequestInvalid(f"seconds is {fault.seconds}; it must be above 0 and at most 3600")
     if not 0 < fault.share <= 1 or fault.after_tokens < 0 or fault.factor <= 0:
-        raise RequestInvalid("share is above 0 and at most 1, after_tokens 0 or more, factor > 0")
+        raise RequestInvalid(
+            "share must be above 0 and at most 1, after_tokens at least 0, factor above 0"
+        )
     if not 400 <= fault.status <= 599:
-        raise RequestInvalid(f"status is {fault.status}; an error is 400 to 599")
+        raise RequestInvalid(f"status is {fault.status}; it must be from 400 to 599")
     return fault
 
 

@@ -1,4 +1,4 @@
-"""Every replica of a fleet behind a port of its own, in one process."""
+"""Every replica of a fleet in one process, each on its own port."""
 
 import asyncio
 import socket
@@ -54,7 +54,7 @@ class ReplicaServer:
         except OSError as error:
             raise SettingInvalid(
                 f"replica {self.spec.name!r} cannot listen on {self._host}:{self._port}: "
-                f"{error.strerror}; free the port or use --ports auto"
+                f"{error.strerror}; free the port, or use --ports auto for free ports"
             ) from error
         self._port = listening.getsockname()[1]
         self._site = web.SockSite(self._runner, listening)
@@ -65,7 +65,7 @@ class ReplicaServer:
 
     async def _come_back(self, seconds: float) -> None:
         """Die, refuse connections for *seconds*, and listen again with nothing remembered."""
-        # Whoever asked for it still gets an answer.
+        # The request that asked for the restart is still answered.
         await asyncio.sleep(0.01)
         await self._site.stop()
         self.replica.restart()
@@ -108,7 +108,7 @@ def replica_servers(
     if not chosen:
         known = ", ".join(model.short_name for model in fleet.models)
         raise SettingInvalid(
-            f"--only {only!r} is no model or replica of the fleet; its models are {known}"
+            f"--only {only!r} is not a model or replica of the fleet; its models are {known}"
         )
     return [
         ReplicaServer(

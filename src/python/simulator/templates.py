@@ -7,7 +7,7 @@ Everything that does not change from token to token is encoded once per answer.
 import json
 from dataclasses import dataclass
 
-# One token each.  Lengths differ, so that whoever counts bytes for tokens is found out.
+# One token each.  Lengths differ, so that a client that counts bytes instead of tokens is noticed.
 WORDS = (" the", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog", ".")
 
 FINGERPRINT = "vllm-simulated"
@@ -59,12 +59,6 @@ def usage_event(kind: AnswerKind, prompt_tokens: int, completion_tokens: int) ->
     """Return the event that `stream_options.include_usage` asks for."""
     usage = _usage(prompt_tokens, completion_tokens)
     return _event(kind, [], usage=usage, system_fingerprint=FINGERPRINT)
-
-
-def error_event(message: str, status: int) -> bytes:
-    """Return the event with which vLLM ends a stream that failed."""
-    body = {"message": message, "type": "InternalServerError", "param": None, "code": status}
-    return b"data: " + _json({"error": body}) + b"\n\n"
 
 
 def whole_answer(kind: AnswerKind, answers: list[tuple[int, str]], prompt_tokens: int) -> bytes:

@@ -47,18 +47,18 @@ def test_replica_knows_its_url() -> None:
     ("change", "message"),
     [
         (("gpus: [1]", "gpus: [0]"), "GPU 0 of 127.0.0.1 is used by 'm-1' and 'm-2'"),
-        (("gpus: [1]", "gpus: [1, 1]"), "GPU 1 of 127.0.0.1 is used by 'm-2' twice"),
+        (("gpus: [1]", "gpus: [1, 1]"), "GPU 1 of 127.0.0.1 is listed twice by 'm-2'"),
         (("8002", "8001"), "'m-1' and 'm-2' both listen on 127.0.0.1:8001"),
-        (("8002", "99999"), "port 99999; a port is 1 to 65535"),
+        (("8002", "99999"), "port 99999; it must be from 1 to 65535"),
         (("8002", "none"), "Expected `int`, got `str`"),
-        (("m-2", "m-1"), "replica 'm-1' stands there 2 times"),
+        (("m-2", "m-1"), "duplicate replica 'm-1'"),
         (("model: m, gpus: [1]", "model: n, gpus: [1]"), "serves 'n', which is not among"),
         (("gpus: [1]", "gpus: [1, 2]"), r"needs 1 \(tensor_parallel_size\)"),
-        (("gpus: [1]", "gpus: [-1]"), "GPUs count from 0"),
+        (("gpus: [1]", "gpus: [-1]"), "GPU indices start at 0"),
         (("short_name: m}", "short_name: m, gpus: 3}"), "unknown field `gpus`"),
         (("- {name: m, short_name: m}", "- {name: m, short_name: m}\n  - {name: n, short_name: n}"),
          "model 'n' has no replica"),
-        (("short_name: m}", "short_name: m, gpu_memory_utilization: 1.5}"), "1.5; it is above 0"),
+        (("short_name: m}", "short_name: m, gpu_memory_utilization: 1.5}"), "1.5; it must be"),
         (("short_name: m}", "short_name: m, max_model_len: 0}"), "at least 1"),
         (("models:", "models: ["), "not YAML"),
     ],
@@ -85,7 +85,7 @@ def test_a_gpu_may_be_shared_by_shares() -> None:
     shared = halves.replace("gpus: [1]", "gpus: [0]")
 
     assert [replica.gpus for replica in parse_fleet(shared).replicas] == [(0,), (0,)]
-    with pytest.raises(FleetInvalid, match=r"who take 1\.02 of its memory"):
+    with pytest.raises(FleetInvalid, match=r"which take 1\.02 of its memory"):
         parse_fleet(shared.replace("0.5}", "0.51}"))
 
 
@@ -106,7 +106,7 @@ def test_each_fleet_of_ours_is_valid(name: str) -> None:
 
 def test_unknown_name_lists_ours(tmp_path: Path) -> None:
     """Neither a file nor a name of ours: the names are given."""
-    with pytest.raises(FleetInvalid, match=r"ours are: .*h100"):
+    with pytest.raises(FleetInvalid, match=r"built-in: .*h100"):
         load_fleet(str(tmp_path / "nowhere.yaml"))
 
 

@@ -165,7 +165,7 @@ def test_engines_of_one_gpu_share_its_memory() -> None:
 
 def test_scenarios_that_contradict_themselves_are_refused() -> None:
     """A name twice, or a failure of nobody."""
-    with pytest.raises(SettingInvalid, match="its own name"):
+    with pytest.raises(SettingInvalid, match="must be unique"):
         Scenario((_setup("a"), _setup("a")))
     with pytest.raises(SettingInvalid, match="no replica has this name"):
         Scenario((_setup("a"),), failures=(ReplicaFailure("b", 1.0, 1.0),))

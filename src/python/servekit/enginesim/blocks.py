@@ -22,7 +22,6 @@ class BlockPool:
         self.total = total
         self.free = total
         self.per_segment = per_segment
-        self.evicted = 0
         # Cached segment -> sequences that hold it; 0 where it only lies in the free queue.
         self._holders: dict[int, int] = {}
         # Free queue, first to go first: segment hash, or a tuple for a run without a hash.
@@ -35,10 +34,6 @@ class BlockPool:
     def usage(self) -> float:
         """Share of blocks that a sequence holds, 0.0 to 1.0."""
         return 1.0 - self.free / self.total if self.total else 0.0
-
-    @property
-    def cached_segments(self) -> int:
-        return len(self._holders)
 
     def match(self, segments: Sequence[int], most: int) -> tuple[int, int]:
         """Return how many leading *segments*, at most *most*, are cached, and how many blocks of
@@ -72,7 +67,6 @@ class BlockPool:
             key, size = queue.popitem(last=False)
             if isinstance(key, int):
                 del self._holders[key]
-                self.evicted += 1
             if size > blocks:
                 self._put_first(size - blocks)
                 return

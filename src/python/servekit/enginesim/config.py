@@ -32,7 +32,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.segment_tokens % self.block_size:
             raise SettingInvalid(
-                f"segment_tokens is {self.segment_tokens}; it is a multiple of block_size "
+                f"segment_tokens is {self.segment_tokens}; it must be a multiple of block_size "
                 f"({self.block_size})"
             )
         if self.max_num_batched_tokens < self.max_num_seqs:

@@ -4,7 +4,7 @@
     engine.begin(now)                schedule a step; when it ends, or None without work
     engine.end()                     what the step brought, at the time it ended
 
-Whoever drives it waits (or lets virtual time pass) until `engine.busy_until` between `begin` and
+The caller waits (or lets virtual time pass) until `engine.busy_until` between `begin` and
 `end`.  The tokens of a step come out `engine.late_s` after its end, which is known once the next
 one has begun.  Decode steps in which nothing changes may be taken many at a time
 (`begin(now, most=…)`); a request that arrives meanwhile cuts the run short, so `busy_until` is read
@@ -24,7 +24,7 @@ The rules, with the vLLM code they follow (vllm/v1/core/sched/scheduler.py, 0.26
   are scheduled, so that a request in the same step can already hit them.
 - Where a running sequence needs a block and none is free, the last of the running order is
   preempted: its blocks are freed and it waits, before all others, to be computed anew, output
-  included.  In such a step nobody is admitted.
+  included.  No request is admitted in such a step.
 - With asynchronous scheduling, the default, a step is scheduled while the one before it computes:
   what arrives during a step can only enter the step after the next (`step_with_batch_queue`).
 - The thread that schedules also launches, and only then looks at what the step before brought.  A

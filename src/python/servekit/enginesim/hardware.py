@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-GB = 1e9
 MIB = 1024 * 1024
 
 

@@ -29,7 +29,7 @@ class Sequence:
         emitted: tokens that came out, not counting the run in progress.
         preemptions: how often it was computed anew.
         cached_tokens: prompt tokens found in the prefix cache at first admission.
-        gone: it was aborted; what still comes out of it is nobody's.
+        gone: it was aborted; its further tokens have no reader.
     """
 
     request: EngineRequest

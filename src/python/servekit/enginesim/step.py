@@ -50,7 +50,7 @@ class EngineStep:
         return done
 
     def first_of(self, steps: int) -> "EngineStep":
-        """Return the first *steps* of a run of more: nobody finishes in them."""
+        """Return the first *steps* of a longer run, in which no sequence finishes."""
         end_s = self.start_s + run_s(steps, self.first_step_s, self.growth_s)
         return replace(self, steps=steps, end_s=end_s, finished=())
 

@@ -1,17 +1,17 @@
 """The errors of servekit, by who must act.  Pure.
 
     ServeError
-      ConfigError         whoever deployed or started us
+      ConfigError         the operator must act
         SettingInvalid      a variable, a flag or an address that cannot be used
         FleetInvalid        a fleet file that contradicts itself
-        PolicyUnknown       a routing policy nobody wrote
+        PolicyUnknown       a routing policy that does not exist
         WorkloadInvalid     a trace or workload that cannot be replayed
         WeightsMissing      weights that are nowhere, or are no model
         WeightsRefused      an archive that is cut, hostile or too large
         WeightsUnreachable  weights that could not be downloaded
         CacheRefused        a compile cache that is not for this engine, or is damaged
         DeviceMissing       no GPU, or none that this engine was built for
-      RequestError        whoever called us
+      RequestError        the client must act
         RequestInvalid      not JSON, or not what the endpoint takes
         RequestTooLarge     a body beyond the limit
         ModelUnknown        a model that no replica serves
@@ -19,7 +19,7 @@
         PromptBlank         nothing to continue
         TemplateLacksPrompt a prompt template that would drop the prompt
         TemplateInvalid     a prompt template that cannot be rendered
-      EngineError         the engine below us
+      EngineError         the engine failed
         EngineUnreachable   no connection
         EngineTimeout       connected, but no answer in time
         EngineRefused       answered with an error status; carries it
@@ -38,7 +38,7 @@ class ServeError(Exception):
 
 
 class ConfigError(ServeError):
-    """Whoever deployed or started us must act."""
+    """The operator must act."""
 
 
 class SettingInvalid(ConfigError):
@@ -78,7 +78,7 @@ class DeviceMissing(ConfigError):
 
 
 class RequestError(ServeError):
-    """Whoever called us must act."""
+    """The client must act."""
 
 
 class RequestInvalid(RequestError):
@@ -110,7 +110,7 @@ class TemplateInvalid(RequestError):
 
 
 class EngineError(ServeError):
-    """The engine below us failed."""
+    """The engine failed."""
 
 
 class EngineUnreachable(EngineError):
@@ -149,7 +149,7 @@ class ReplicaMissing(EngineError):
     """The model has no healthy replica, or none that takes requests now.
 
     Attributes:
-        retry_after_s: when one does; None where nobody can know.
+        retry_after_s: when one does; None where it is unknown.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:

@@ -70,9 +70,9 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     replicas: tuple[FleetReplica, ...]
 
     def __post_init__(self) -> None:
-        _require_once("model", (model.name for model in self.models), "names must differ")
-        _require_once("short_name", (m.short_name for m in self.models), "names must differ")
-        _require_once("replica", (r.name for r in self.replicas), "names must differ")
+        _require_once("model", (model.name for model in self.models), "names must be unique")
+        _require_once("short_name", (m.short_name for m in self.models), "names must be unique")
+        _require_once("replica", (r.name for r in self.replicas), "names must be unique")
         _require_ports_once(self.replicas)
         for replica in self.replicas:
             _check_replica(replica, self.models)
@@ -119,7 +119,7 @@ def parse_fleet(text: str, source: str = "the fleet file") -> Fleet:
 
 
 def load_fleet(name_or_path: str) -> Fleet:
-    """Return a fleet of ours by name, such as `h100`, or any fleet by the path of its file.
+    """Return a built-in fleet by name, such as `h100`, or any fleet by the path of its file.
 
     Raises:
         FleetInvalid: there is no such file, or it is not a fleet.
@@ -132,7 +132,7 @@ def load_fleet(name_or_path: str) -> Fleet:
     if not path.is_file():
         names = ", ".join(sorted(f.name.removesuffix(".yaml") for f in known.iterdir()))
         raise FleetInvalid(
-            f"fleet {name_or_path!r} is neither a file nor one of ours; ours are: {names}"
+            f"fleet {name_or_path!r} is neither a file nor a built-in fleet; built-in: {names}"
         )
     try:
         return parse_fleet(path.read_text(), str(path))
@@ -143,7 +143,7 @@ def load_fleet(name_or_path: str) -> Fleet:
 def _require_once(what: str, values: Iterable[Hashable], remedy: str) -> None:
     for value, count in Counter(values).items():
         if count > 1:
-            raise FleetInvalid(f"{what} {value!r} stands there {count} times; {remedy}")
+            raise FleetInvalid(f"duplicate {what} {value!r} ({count} times); {remedy}")
 
 
 def _require_ports_once(replicas: tuple[FleetReplica, ...]) -> None:
@@ -153,7 +153,7 @@ def _require_ports_once(replicas: tuple[FleetReplica, ...]) -> None:
         if first != replica.name:
             raise FleetInvalid(
                 f"replicas {first!r} and {replica.name!r} both listen on {replica.host}:"
-                f"{replica.port}; each replica needs a port of its own"
+                f"{replica.port}; ports must be unique on a host"
             )
 
 
@@ -175,7 +175,7 @@ def _check_sharing(gpu: str, sharing: list[FleetReplica], share_of: dict[str, fl
     if len(sharing) > 1 and share > 1.0 + 1e-9:
         names = " and ".join(repr(replica.name) for replica in sharing)
         raise FleetInvalid(
-            f"{gpu} is used by {names}, who take {share:.2f} of its "
+            f"{gpu} is used by {names}, which take {share:.2f} of its "
             "memory; give each replica a GPU, or lower gpu_memory_utilization"
         )
 
@@ -185,13 +185,13 @@ def _check_replica(replica: FleetReplica, models: tuple[FleetModel, ...]) -> Non
     if model is None:
         known = ", ".join(m.name for m in models) or "none"
         raise FleetInvalid(
-            f"replica {replica.name!r} serves {replica.model!r}, which is not among the models "
-            f"({known})"
+            f"replica {replica.name!r} serves {replica.model!r}, which is not among the models: "
+            f"{known}"
         )
     for gpu, times in Counter(replica.gpus).items():
         if times > 1:
             raise FleetInvalid(
-                f"GPU {gpu} of {replica.host} is used by {replica.name!r} twice; name it once"
+                f"GPU {gpu} of {replica.host} is listed twice by {replica.name!r}; list it once"
             )
     on_cpu = not replica.gpus and model.tensor_parallel_size == 1
     if not on_cpu and len(replica.gpus) != model.tensor_parallel_size:
@@ -201,23 +201,23 @@ def _check_replica(replica: FleetReplica, models: tuple[FleetModel, ...]) -> Non
         )
     if not 0 < replica.port < 65536:
         raise FleetInvalid(
-            f"replica {replica.name!r} has port {replica.port}; a port is 1 to 65535"
+            f"replica {replica.name!r} has port {replica.port}; it must be from 1 to 65535"
         )
     if any(gpu < 0 for gpu in replica.gpus):
         raise FleetInvalid(
-            f"replica {replica.name!r} has GPU {min(replica.gpus)}; GPUs count from 0"
+            f"replica {replica.name!r} has GPU {min(replica.gpus)}; GPU indices start at 0"
         )
 
 
 def _check_model(model: FleetModel, served: set[str]) -> None:
     if model.name not in served:
-        raise FleetInvalid(f"model {model.name!r} has no replica; give it one or leave it out")
+        raise FleetInvalid(f"model {model.name!r} has no replica; add one or remove the model")
     if model.max_model_len < 1 or model.tensor_parallel_size < 1:
         raise FleetInvalid(
-            f"model {model.name!r}: max_model_len and tensor_parallel_size are at least 1"
+            f"model {model.name!r}: max_model_len and tensor_parallel_size must be at least 1"
         )
     if not 0.0 < model.gpu_memory_utilization <= 1.0:
         raise FleetInvalid(
             f"model {model.name!r}: gpu_memory_utilization is {model.gpu_memory_utilization}; "
-            "it is above 0 and at most 1"
+            "it must be above 0 and at most 1"
         )

@@ -103,10 +103,12 @@ class Scenario:
     def __post_init__(self) -> None:
         names = frozenset(setup.name for setup in self.replicas)
         if len(names) != len(self.replicas) or not names:
-            raise SettingInvalid("a fleet has at least one replica, and each its own name")
+            raise SettingInvalid(
+                "a fleet needs at least one replica, and replica names must be unique"
+            )
         unknown = [failure.replica for failure in self.failures if failure.replica not in names]
         if unknown:
             raise SettingInvalid(f"failure of {unknown[0]!r}: no replica has this name")
         if self.poll_s <= 0:
-            raise SettingInvalid(f"poll_s is {self.poll_s}; it is above 0")
+            raise SettingInvalid(f"poll_s is {self.poll_s}; it must be above 0")
         object.__setattr__(self, "names", names)

@@ -114,7 +114,7 @@ class World:
         self._send(trip, arrival.at_s)
 
     def _send(self, trip: Trip, now: float) -> None:
-        """Send a request to where the policy says, and elsewhere where nobody answers."""
+        """Send a request where the policy says, and to another replica where that one is down."""
         pool = self._pools.get(trip.arrival.model)
         while True:
             left = pool.without(trip.tried) if pool and trip.tried else pool
@@ -125,7 +125,7 @@ class World:
             replica = self._replicas[decision.replica]
             if replica.up:
                 break
-            # Nobody listens: a refused connection is known at once.
+            # The port is closed: a refused connection is known at once.
             self._retry(trip, decision.replica)
         account = self._ledger.load_of(decision.replica)
         trip.account, trip.replica = account, replica

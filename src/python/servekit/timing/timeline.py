@@ -50,7 +50,7 @@ class Timeline:
         return self._clock.now() - self._origin
 
     def record(self, stage: Stage) -> None:
-        """Add a stage that somebody else timed."""
+        """Add a stage that was timed elsewhere."""
         self._stages.append(stage)
 
     @contextmanager
