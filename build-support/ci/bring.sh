@@ -19,9 +19,13 @@ bring_uv() {
     mkdir -p "$servekit_cache"
     partial=$(mktemp -d "$servekit_cache/tools.XXXXXX")
     # --target has no paths in its scripts that a move would break; uv is a binary besides.
-    python3 -m venv "$partial/venv" &&
+    if ! { python3 -m venv "$partial/venv" &&
       "$partial/venv/bin/python" -m pip install -q --disable-pip-version-check \
-        --target "$partial/tools" uv || { rm -rf "$partial"; _not_brought "uv: pip could not install it"; return; }
+        --target "$partial/tools" uv; }; then
+      rm -rf "$partial"
+      _not_brought "uv: pip could not install it"
+      return
+    fi
     rm -rf "$home"
     mv "$partial/tools" "$home"
     rm -rf "$partial"
@@ -62,8 +66,10 @@ bring_prometheus() {
 
 bring_chromium() {
   command -v chromium >/dev/null && return
-  [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null ||
-    { _not_brought "chromium: neither here, nor root on a Debian; apt-get install chromium"; return; }
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    _not_brought "chromium: neither here, nor root on a Debian; apt-get install chromium"
+    return
+  fi
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1
   command -v chromium >/dev/null || _not_brought "chromium: apt-get install chromium failed"
 }

@@ -86,3 +86,30 @@ def test_a_warm_run_needs_no_network(launcher: Launcher) -> None:
     )
 
     assert offline.stdout == "2.17.1\n"
+
+
+@pytest.mark.parametrize("home", ["my home", None], ids=["a home with a blank", "no home"])
+def test_a_pex_is_built_whatever_the_home_is(launcher: Launcher, home: str | None) -> None:
+    """Pants puts the paths of its caches into URLs, where a blank ends them."""
+    (launcher.root / "pants.toml").write_text(
+        '[GLOBAL]\npants_version = "2.17.1"\nbackend_packages = ["pants.backend.python"]\n'
+        '[python]\ninterpreter_constraints = [">=3.11,<3.14"]\n'
+        '[python-bootstrap]\nsearch_path = ["<PATH>", "<PYENV>"]\n'
+    )
+    (launcher.root / "BUILD").write_text('pex_binary(name="hello", entry_point="json.tool")\n')
+    environ = {n: v for n, v in os.environ.items() if n not in ("HOME", "XDG_CACHE_HOME")}
+    if home is not None:
+        environ["HOME"] = str(launcher.home / home)
+        environ.setdefault("PYENV_ROOT", os.path.expanduser("~/.pyenv"))  # noqa: PTH111
+
+    built = subprocess.run(  # noqa: S603
+        (str(launcher.root / "pants"), "--no-pantsd", "package", "//:hello"),
+        cwd=launcher.root,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert built.returncode == 0, built.stderr
+    assert (launcher.root / "dist/hello.pex").exists()
