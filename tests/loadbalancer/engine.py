@@ -14,6 +14,7 @@ from loadbalancer.balancing.balancer import Balancer, Rules
 from loadbalancer.server.keys import KeyRing
 from loadbalancer.server.server import Server
 from servekit.relay.listening import listen
+from servekit.secrets.secret import Secret
 from servekit.timing.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ async def running(
     clock = SystemClock()
     usual = Rules(policy="round-robin", poll_s=0.05)
     balancer = Balancer(
-        msgspec.structs.replace(usual, **rules), Random(0), clock.now, engine_key=engine_key
+        msgspec.structs.replace(usual, **rules), Random(0), clock.now, engine_key=Secret(engine_key)
     )
     listening = listen("127.0.0.1", 0)
     client = Server(balancer, clock, Random(0))

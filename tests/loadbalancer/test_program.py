@@ -162,11 +162,14 @@ TWICE = "http://127.0.0.1:1,http://127.0.0.1:1"
     [
         (("--fleet", "none.yaml"), b"error: fleet "),
         (("--fleet", "fleet.yaml"), b"error: model 'm': policy 'best' is unknown"),
-        (("--endpoints", TWICE), b"error: endpoint '127.0.0.1:1' is given twice"),
+        (("--endpoints", TWICE), b"error: duplicate endpoint '127.0.0.1:1'"),
         (("--policy", "best"), b"error: policy 'best' is unknown"),
         (("--shadow", "best"), b"error: policy 'best' is unknown"),
         (("--shadow", "best", "--endpoints", "http://h:1"), b"error: policy 'best' is unknown"),
-        (("--fleet", "h100", "--endpoints", TWICE), b"error: --fleet and --endpoints are given"),
+        (
+            ("--fleet", "h100", "--endpoints", TWICE),
+            b"error: --fleet and --endpoints exclude each other",
+        ),
         (("--endpoints", ","), b"error: --endpoints is empty"),
     ],
 )

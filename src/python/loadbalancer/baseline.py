@@ -1,4 +1,4 @@
-"""`loadbalancer:baseline`: each model's replicas in turn, as the seed's simple balancer does."""
+"""`loadbalancer:baseline`: each model's replicas in turn (round robin)."""
 
 from loadbalancer.program import balancer_app
 from servekit.cli.program import run_program

@@ -6,21 +6,30 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import structlog
-import typer
+from typer import Option
 
-from loadbalancer.balancing.balancer import Balancer, Rules
-from loadbalancer.membership.dns_source import DnsSource, read_source
+from loadbalancer.balancing.balancer import Balancer
+from loadbalancer.membership.dns_source import DnsSource
 from loadbalancer.membership.reloading import WatchedFile, apply_fleet, check_fleet, watch_all
 from loadbalancer.observe.decision_log import DecisionLog
-from loadbalancer.observe.otlp_settings import OtelSettings, collector_url
+from loadbalancer.plan import (
+    BalancerSettings,
+    LimitOptions,
+    ObservabilityOptions,
+    Plan,
+    ReplicaOptions,
+    RoutingOptions,
+    ServerOptions,
+    named_replicas,
+    read_plan,
+)
 from loadbalancer.server.keys import load_keys
 from loadbalancer.server.server import Server
 from loadbalancer.workers.shared_counts import SharedCounts
@@ -28,142 +37,58 @@ from loadbalancer.workers.shared_stats import SharedStats, WorkerStats, discard_
 from loadbalancer.workers.supervisor import Supervisor
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
+from servekit.cli.options import grouped
 from servekit.cli.server import run_until_stopped
-from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
 from servekit.relay.listening import listen
-from servekit.routing.registry import POLICY_NAMES, policy_named
-from servekit.settings.environment import Settings, read_settings
+from servekit.routing.registry import policy_named
+from servekit.settings.environment import read_settings
 from servekit.timing.clock import Clock, SystemClock
-from servekit.wire.address import read_address
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Tracing
 
 log = structlog.get_logger()
 
-DEFAULT_FLEET = "h100"
 
-
-class BalancerSettings(Settings, frozen=True, kw_only=True):
-    """What the environment may set; an option on the command line wins."""
-
-    vllm_endpoints: tuple[str, ...] = ()
-    metrics_poll_interval: float = 0.2
-    log_level: str = "info"
-    vllm_api_key: str = ""
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the command line and the environment decide.
-
-    Attributes:
-        fleet: name or path of a fleet; None where *urls* or a *source* are given.
-        source: a DNS name that stands for the replicas.
-        admin_port: where /metrics and its like are answered, if not beside the requests.
-        collector: URL that takes spans.
-        engine_key: what the engines ask for, if anything.
-    """
-
-    rules: Rules
-    fleet: str | None
-    urls: tuple[str, ...]
-    host: str
-    port: int
-    api_keys: Path | None
-    drain_s: float
-    seed: int | None
-    workers: int = 1
-    source: DnsSource | None = None
-    decision_log: Path | None = None
-    admin_port: int | None = None
-    collector: str | None = None
-    engine_key: str = ""
-
-
-def balancer_app(*, port: int, policy: str, what: str) -> ProgramApp:
-    """Return the command line of a load balancer with these defaults."""
+def balancer_app(
+    *, port: int, policy: str, what: str, run: Callable[[Plan], None] | None = None
+) -> ProgramApp:
+    """Return the command line of a load balancer with these defaults; *run* does what it says."""
+    run = run or serve_plan
     app = ProgramApp("loadbalancer")
 
-    @app.command(help=what)
     def serve(
-        fleet: Annotated[str | None, typer.Option(help="a fleet of ours, or a file")] = None,
-        endpoints: Annotated[str | None, typer.Option(help="URL,URL,… instead of a fleet")] = None,
-        discover: Annotated[
-            str | None, typer.Option(help="dns://name:port or srv://name instead of a fleet")
-        ] = None,
-        host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(help="port; 0 is a free one")] = port,
-        policy: Annotated[
-            str, typer.Option(help=f"who gets a request: {', '.join(POLICY_NAMES)}")
-        ] = policy,
-        shadow: Annotated[str | None, typer.Option(help="policy to compare with")] = None,
-        drain_s: Annotated[
-            float, typer.Option(min=0.0, help="seconds to finish what runs, once asked to stop")
-        ] = 30.0,
-        answer_timeout_s: Annotated[
-            float, typer.Option(min=0.1, help="longest silence of an engine, in seconds")
-        ] = 1800.0,
-        api_keys: Annotated[
-            Path | None, typer.Option(help="file of SHA-256 digests, one key a line")
-        ] = None,
-        most_in_flight: Annotated[
-            int,
-            typer.Option(min=0, help="requests per replica before others wait here; 0 is no limit"),
-        ] = 0,
-        workers: Annotated[int, typer.Option(help="processes that share the port")] = 1,
-        admin_port: Annotated[
-            int | None, typer.Option(help="port for /metrics, /status and their like alone")
-        ] = None,
-        decision_log: Annotated[
-            Path | None, typer.Option(help="file of decisions, which simulate can replay")
-        ] = None,
-        otlp_endpoint: Annotated[
-            str | None, typer.Option(help="URL of an OpenTelemetry collector that gets spans")
-        ] = None,
-        seed: Annotated[int | None, typer.Option(help="makes chance repeatable")] = None,
+        replicas: ReplicaOptions,
+        server: ServerOptions,
+        routing: RoutingOptions,
+        limits: LimitOptions,
+        observability: ObservabilityOptions,
+        port: Annotated[
+            int, Option(rich_help_panel=ServerOptions.HEADING, help="Port to listen on; 0 = any.")
+        ] = port,
     ) -> None:
         settings = read_settings(BalancerSettings, os.environ, _warn)
         configure_logs(settings.log_level)
-        if not 0 < settings.metrics_poll_interval < float("inf"):
-            raise SettingInvalid("METRICS_POLL_INTERVAL is not above 0; give it in seconds")
-        rules = Rules(
-            policy=policy,
-            shadow=shadow,
-            poll_s=settings.metrics_poll_interval,
-            answer_timeout_s=answer_timeout_s,
-            most_in_flight=most_in_flight,
-        )
-        _require_one(**{"--fleet": fleet, "--endpoints": endpoints, "--discover": discover})
-        source = read_source(discover) if discover else None
-        given = fleet or source
-        urls = _urls(endpoints) or (() if given else settings.vllm_endpoints)
-        plan = Plan(
-            rules=rules,
-            fleet=None if urls or source else fleet or DEFAULT_FLEET,
-            urls=urls,
-            host=host,
+        plan = read_plan(
+            os.environ,
+            _warn,
+            settings=settings,
             port=port,
-            api_keys=api_keys,
-            drain_s=drain_s,
-            seed=seed,
-            workers=workers,
-            source=source,
-            decision_log=decision_log,
-            admin_port=admin_port,
-            engine_key=_header_value("VLLM_API_KEY", settings.vllm_api_key),
-            collector=collector_url(
-                otlp_endpoint, read_settings(OtelSettings, os.environ, _warn), _warn
-            ),
+            default_policy=policy,
+            replicas=replicas,
+            routing=routing,
+            limits=limits,
+            server=server,
+            observability=observability,
         )
-        if workers < 1:
-            raise SettingInvalid(f"--workers is {workers}; it is at least 1")
-        _run(plan)
+        run(plan)
 
+    app.command(help=f"{what}  The default policy is {policy}.")(grouped(serve))
     return app
 
 
-def _run(plan: Plan) -> None:
+def serve_plan(plan: Plan) -> None:
     """Serve in this process, or in as many as were asked for.
 
     Raises:
@@ -179,7 +104,7 @@ def _run(plan: Plan) -> None:
         return
     _check(plan)
     counts, shared_stats = SharedCounts(plan.workers), SharedStats(plan.workers)
-    # Whoever listens on the ports that these were given, listens on the same ones.
+    # Workers listen on the ports that these sockets were given.
     ports = [s.getsockname()[1] if s is not None else None for s in (listening, admin)]
 
     def work(worker: int, first: bool) -> None:
@@ -199,14 +124,14 @@ def _run(plan: Plan) -> None:
 
 
 def _check(plan: Plan) -> None:
-    """Find out here what every worker would fail of, again and again.
+    """Check here what every worker would fail of, again and again.
 
     Raises:
         ConfigError: a file is not valid, or a name unknown.
     """
     for name in filter(None, (plan.rules.policy, plan.rules.shadow)):
         policy_named(name, Random(0))
-    _named(plan.urls)
+    named_replicas(plan.urls)
     if plan.fleet is not None:
         check_fleet(load_fleet(plan.fleet))
     if plan.api_keys is not None:
@@ -248,7 +173,7 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     if place.shared_stats is not None:
         tasks.append(_end_with(os.getppid(), stop, clock))
     loop = asyncio.get_running_loop()
-    # Before anybody knows that we listen, and may send it.
+    # Before the port is announced: a SIGHUP may come at once.
     loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
     await server.start(place.listening)
     if place.announced:
@@ -265,7 +190,7 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
 
 
 def _decision_log(plan: Plan, place: Place, clock: Clock) -> DecisionLog | None:
-    """Return the log that was asked for; each of several workers has a file of its own."""
+    """Return the decision log, if any; each of several workers has its own file."""
     path = plan.decision_log
     if path is None:
         return None
@@ -301,7 +226,7 @@ async def _discover(
 
 
 async def _end_with(parent: int, stop: asyncio.Event, clock: Clock) -> None:
-    """Stop once *parent* is gone: nobody else would end us."""
+    """Stop once *parent* is gone: nothing else would end this worker."""
     while os.getppid() == parent:
         await clock.sleep(1.0)
     stop.set()
@@ -320,7 +245,7 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[WatchedFile]:
     """
     files: list[WatchedFile] = []
     fleet, keys = plan.fleet, plan.api_keys
-    for name, url in _named(plan.urls).items():
+    for name, url in named_replicas(plan.urls).items():
         balancer.add(name, url)
     if fleet is not None:
 
@@ -338,49 +263,6 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[WatchedFile]:
         reread_keys()
         files.append(WatchedFile(keys, reread_keys))
     return files
-
-
-def _named(urls: tuple[str, ...]) -> dict[str, str]:
-    """Return *urls* by the names that their replicas get.
-
-    Raises:
-        SettingInvalid: one is none, or is given twice.
-    """
-    named: dict[str, str] = {}
-    for url in urls:
-        name = read_address(url).authority
-        if name in named:
-            raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
-        named[name] = url
-    return named
-
-
-def _require_one(**sources: str | None) -> None:
-    """Refuse to guess where the replicas are.
-
-    Raises:
-        SettingInvalid: they are said to be in several places.
-    """
-    given = [option for option, value in sources.items() if value is not None]
-    if len(given) > 1:
-        raise SettingInvalid(f"{' and '.join(given)} are given; say once where the replicas are")
-    if given and not (sources[given[0]] or "").strip(", "):
-        raise SettingInvalid(f"{given[0]} is empty; say where the replicas are, or leave it out")
-
-
-def _urls(endpoints: str | None) -> tuple[str, ...]:
-    return tuple(url.strip() for url in (endpoints or "").split(",") if url.strip())
-
-
-def _header_value(name: str, value: str) -> str:
-    """Return *value*, of the variable *name*, if it can stand in a header.
-
-    Raises:
-        SettingInvalid: it cannot; the message does not show it, for it is a secret.
-    """
-    if value.isascii() and value.isprintable():
-        return value
-    raise SettingInvalid(f"{name} holds what no header can; is there a line end in it?")
 
 
 def _warn(message: str) -> None:

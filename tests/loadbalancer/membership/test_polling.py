@@ -113,5 +113,5 @@ async def test_engine_that_hides_its_models_is_named_once() -> None:
 
             assert set(balancer.services) == {"m"}
 
-    told = [line["status"] for line in logs if line["event"] == "replica hides its models"]
+    told = [line["status"] for line in logs if line["event"] == "replica does not list its models"]
     assert told == [401, 401]

@@ -271,7 +271,7 @@ async def test_program_ends_where_the_collector_does_not_answer() -> None:
 
     assert process.returncode == 0
     events = [json.loads(line) for line in said.splitlines()]
-    assert any(event["event"].startswith("spans are lost") for event in events)
+    assert any(event["event"].startswith("spans lost") for event in events)
 
 
 async def test_extra_is_named_where_it_is_missing() -> None:

@@ -226,7 +226,7 @@ async def test_fleet_that_is_full_says_when_it_is_not() -> None:
 
     assert status(answer) == 503
     assert b"retry-after: 7\r\n" in answer
-    assert b"is full" in answer
+    assert b"at its limit" in answer
     assert status(ready) == 200
     assert len(full.bodies) == 1
 

@@ -48,7 +48,7 @@ async def test_reload_replaces_replicas_without_losing_a_request() -> None:
 async def test_reload_of_every_replica_leaves_the_queue_standing() -> None:
     """Between the old ones and the new ones there is no moment without any."""
     old, new = Held("whole"), Engine()
-    async with running(old, new, most_in_flight=1) as (balancer, port):
+    async with running(old, new, max_in_flight=1) as (balancer, port):
         apply_fleet(balancer, fleet_of(old))
         under_way = asyncio.create_task(post(port))
         await until(lambda: len(old.bodies) == 1)
@@ -93,7 +93,7 @@ def test_file_that_is_not_valid_changes_nothing(tmp_path: Path) -> None:
 
 async def test_requests_beyond_the_limit_wait_for_room() -> None:
     """None is refused while the queue is not full."""
-    async with running(Engine("stream"), most_in_flight=1) as (_, port):
+    async with running(Engine("stream"), max_in_flight=1) as (_, port):
         answers = await asyncio.gather(*(post(port) for _ in range(20)))
 
     assert all(b"[DONE]" in answer for answer in answers)
@@ -101,7 +101,7 @@ async def test_requests_beyond_the_limit_wait_for_room() -> None:
 
 async def test_request_that_waited_too_long_is_told_when_to_come_back() -> None:
     """503 with Retry-After, and nothing stays counted."""
-    async with running(Engine("stall"), most_in_flight=1, wait_s=0.05) as (balancer, port):
+    async with running(Engine("stall"), max_in_flight=1, wait_s=0.05) as (balancer, port):
         stuck = asyncio.create_task(post(port))
         await asyncio.sleep(0.05)
         answer = await post(port)
@@ -117,7 +117,7 @@ async def test_request_that_waited_too_long_is_told_when_to_come_back() -> None:
 async def test_who_waits_for_a_model_that_leaves_is_told() -> None:
     """Nobody serves it any more, and nobody will let the request in."""
     engine = Engine("stall")
-    async with running(engine, most_in_flight=1) as (balancer, port):
+    async with running(engine, max_in_flight=1) as (balancer, port):
         under_way = asyncio.create_task(post(port))
         await until(lambda: len(engine.bodies) == 1)
         waits = asyncio.create_task(post(port))
@@ -228,7 +228,7 @@ async def test_replicas_are_shown_with_what_is_known_of_them() -> None:
 
 async def test_what_is_refused_is_counted_by_status() -> None:
     """Of what never reached a replica no replica's counts can tell."""
-    async with running(Engine("stall"), most_in_flight=1, most_waiting=0) as (balancer, port):
+    async with running(Engine("stall"), max_in_flight=1, most_waiting=0) as (balancer, port):
         stuck = asyncio.create_task(post(port))
         await until(lambda: balancer.services["m"].admission.in_flight == 1)
         await post(port)

@@ -71,7 +71,7 @@ class Worker:
     """One of those that share a limit of two requests for the one replica."""
 
     def __init__(self, shared: SharedCounts) -> None:
-        rules = Rules(policy="queue", most_in_flight=2)
+        rules = Rules(policy="queue", max_in_flight=2)
         self.shared = shared
         self.balancer = Balancer(rules, Random(0), lambda: 5.0, shared)
         self.load = self.balancer.add("r", "http://127.0.0.1:1", ("m",)).load

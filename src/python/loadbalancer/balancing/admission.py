@@ -1,6 +1,6 @@
 """A bounded wait for room, per model.  Pure: time is an argument.
 
-Engines queue too, but whoever waits in an engine's queue cannot go elsewhere any more.
+Engines queue too, but a request in an engine's queue can no longer be sent to another replica.
 """
 
 from collections import deque
@@ -64,7 +64,7 @@ class Admission:
             self.in_flight += 1
             waiter.admitted(0.0)
         elif len(self._waiting) >= self._most_waiting:
-            waiter.turned_away(f"{self._most_waiting} requests wait already; try again later")
+            waiter.turned_away(f"{self._most_waiting} requests are queued already; retry later")
         else:
             self._waiting.append((now_s, waiter))
 
@@ -93,15 +93,15 @@ class Admission:
             self._letting_in = False
 
     def dismiss(self, why: str) -> None:
-        """Turn away everybody who waits: there will never be room."""
+        """Refuse all queued requests: there will never be room."""
         while self._waiting:
             self._waiting.popleft()[1].turned_away(why)
 
     def expire(self, now_s: float) -> None:
-        """Turn away whoever has waited for too long."""
+        """Refuse requests that have waited for too long."""
         while self._waiting and now_s - self._waiting[0][0] > self._wait_s:
             _, waiter = self._waiting.popleft()
-            waiter.turned_away(f"no room within {self._wait_s:g} s; try again later")
+            waiter.turned_away(f"not admitted within {self._wait_s:g} s; retry later")
 
     def _has_room(self, replicas: int) -> bool:
         if self._per_replica == 0:

@@ -1,4 +1,4 @@
-"""What a load balancer knows and decides; the sockets are elsewhere."""
+"""What a load balancer knows and decides; it opens no socket itself."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -34,6 +34,7 @@ from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import InFlight, LoadTracker, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
+from servekit.secrets.secret import Secret
 from servekit.wire.address import read_address
 
 # A name that is longer is no model's, and need not be sent back whole.
@@ -49,7 +50,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         policy: the name of the default policy.
         poll_s: seconds between two polls of a replica.
         answer_timeout_s: the longest silence of an engine, before and within an answer.
-        most_in_flight: requests for each of a model's replicas; others wait here.  0 is no limit.
+        max_in_flight: requests for each of a model's replicas; others wait here.  0 is no limit.
         most_waiting: requests of a model that may wait.
         wait_s: how long they may.
     """
@@ -61,14 +62,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     # A long answer that is not streamed is all silence: 32K tokens at 20/s.
     answer_timeout_s: float = 1800.0
     max_body_bytes: int = 32 * 1024 * 1024
+    max_body_memory_bytes: int = 1024 * 1024 * 1024
     health: HealthRules = HealthRules()
-    most_in_flight: int = 0
+    max_in_flight: int = 0
     most_waiting: int = 1000
     wait_s: float = 30.0
 
 
 class Balancer:
-    """Replicas, services, the ledger and what was decided lately."""
+    """The replicas, the models that they serve, their load and the latest decisions."""
 
     def __init__(
         self,
@@ -77,12 +79,12 @@ class Balancer:
         now: Callable[[], float],
         shared: SharedCounts | None = None,
         decision_log: DecisionLog | None = None,
-        engine_key: str = "",
+        engine_key: Secret | None = None,
     ) -> None:
         """*shared* are the counts of this and other workers, where there are any; *engine_key* is
         what the engines ask for, if anything."""
         self.rules = rules
-        self.engine_key = engine_key
+        self.engine_key = engine_key or Secret()
         self._shared = shared
         self.decision_log = decision_log
         self.now = now
@@ -94,7 +96,7 @@ class Balancer:
         self.decisions: deque[tuple[float, Decision, str | None]] = deque(maxlen=DECISIONS_KEPT)
         self.draining = False
         self._rng = rng
-        # A name that nobody knows is found out at start, not at the first request.
+        # An unknown policy is refused at start, not at the first request.
         for name in filter(None, (rules.policy, rules.shadow)):
             policy_named(name, rng)
         self._requested_policies: dict[tuple[str, str], Policy] = {}
@@ -119,9 +121,9 @@ class Balancer:
             SettingInvalid: *url* is none, or the replica is there already.
         """
         if name in self.replicas:
-            raise SettingInvalid(f"endpoint {name!r} is given twice; name each replica once")
+            raise SettingInvalid(f"duplicate endpoint {name!r}; give each replica once")
         upstream = UpstreamPool(
-            read_address(url), self.rules.connect_timeout_s, key=self.engine_key
+            read_address(url), self.rules.connect_timeout_s, key=self.engine_key.reveal()
         )
         replica = ReplicaState(
             name, upstream, self.tracker.load_of(name), Health(self.rules.health)
@@ -184,12 +186,12 @@ class Balancer:
         served = {model for replica in self.replicas.values() for model in replica.models}
         for model in served - self.services.keys():
             self.services[model] = self._new_service(model)
-        # A replica that has not said yet what it serves may serve what nobody else does now.
+        # A replica that has not said yet what it serves may serve a model that no other serves now.
         all_known = all(replica.models for replica in self.replicas.values())
         for model in self.services.keys() - served if all_known else ():
             gone = self.services.pop(model)
             gone.replicas = ()
-            # Who is sent again, finds nobody; who waits, need not.
+            # Retries find no replica any more; queued requests are refused.
             gone.refresh(self.now())
             gone.admission.dismiss("no replica serves it any more")
         for model, service in self.services.items():
@@ -202,7 +204,7 @@ class Balancer:
             model,
             policy_named(rules.policy, self._rng),
             Admission(
-                rules.most_in_flight,
+                rules.max_in_flight,
                 rules.most_waiting,
                 rules.wait_s,
                 lambda: self._other_workers(model),
@@ -259,7 +261,7 @@ class Balancer:
         service = routable.service
         pool = service.pool.without(tried) if tried else service.pool
         if not pool:
-            # Somebody's rest may be over since anybody looked.
+            # A replica's rest may have ended since the pool was built.
             service.refresh(now_s)
             pool = service.pool.without(tried)
         if not pool:
@@ -361,13 +363,11 @@ class Balancer:
             return RequestInvalid("the request names no model; set 'model'")
         named = repr(model[:MOST_NAME_SHOWN])
         if not self.replicas:
-            return ReplicaMissing(
-                f"model {named} has no replica, nor has any other; try again later"
-            )
+            return ReplicaMissing(f"model {named} has no replica, as no model has; retry later")
         if any(not replica.models for replica in self.replicas.values()):
             return ReplicaMissing(
                 f"model {named} is not known yet: a replica has not said what it serves; "
-                "try again later"
+                "retry later"
             )
         known = ", ".join(sorted(self.services)) or "none"
         return ModelUnknown(f"The model {named} does not exist; there are: {known}")

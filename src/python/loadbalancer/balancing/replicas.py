@@ -47,12 +47,12 @@ class ModelService:
     pool: Pool = field(default_factory=lambda: Pool(()))
 
     def missing(self, now_s: float) -> ReplicaMissing:
-        """Return why nobody can be asked."""
+        """Return why no replica can be chosen."""
         rests_s = [r.health.rest_s(now_s) for r in self.replicas if r.health.reachable]
         if not any(rests_s):
-            return ReplicaMissing(f"model {self.model!r} has no healthy replica; try again later")
+            return ReplicaMissing(f"model {self.model!r} has no healthy replica; retry later")
         return ReplicaMissing(
-            f"every replica of model {self.model!r} is full; try again after Retry-After",
+            f"every replica of model {self.model!r} is at its limit; retry after Retry-After",
             retry_after_s=min(rests_s),
         )
 
@@ -60,8 +60,8 @@ class ModelService:
         """Build the pool of the healthy replicas anew, where it has changed."""
         up = [r for r in self.replicas if r.health.reachable and not r.health.resting(now_s)]
         good = [r for r in up if not r.health.ejected(now_s)]
-        # Where requests fail everywhere, the fault is seldom the replicas'; without anybody to ask,
-        # nobody could notice that it is over.
+        # Where requests fail everywhere, the fault is seldom the replicas'; and with no replica
+        # left, the end of the fault could not be noticed.
         if len(up) - len(good) > MOST_EJECTED * len(self.replicas):
             good = up
         loads = tuple(r.load for r in good)

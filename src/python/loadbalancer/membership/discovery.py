@@ -82,8 +82,8 @@ async def _records(resolver: dns.asyncresolver.Resolver, name: str, kind: str) -
 class Discovery:
     """Keeps a balancer's replicas those that a name stands for.
 
-    Where nobody answers, or with nothing, the last answer holds: replicas that are really gone are
-    found out by polls, and a name server that fails must not take a fleet down.
+    Where no name server answers, or with nothing, the last answer holds: replicas that are really
+    gone are found out by polls, and a name server that fails must not take a fleet down.
     """
 
     def __init__(

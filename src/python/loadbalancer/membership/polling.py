@@ -11,6 +11,7 @@ from loadbalancer.balancing.replicas import ReplicaState
 from servekit.errors.tree import ServeError
 from servekit.metrics.engine_load import read_engine_load
 from servekit.timing.clock import Clock
+from servekit.wire import routes
 from servekit.wire.openai import read_models
 
 # A scrape of an overloaded vLLM takes up to 156 ms, of a healthy one 5-7 ms
@@ -20,7 +21,7 @@ TIMEOUT_S = 1.0
 JITTER = 0.2
 # A replica that is away is asked less often than one whose load matters.
 AWAY_S = 1.0
-# LoRA adapters are loaded while an engine serves; whoever has loaded one waits for it.
+# LoRA adapters are loaded while an engine serves; their user waits for them.
 ASK_AGAIN_S = 5.0
 
 log = structlog.get_logger()
@@ -56,7 +57,7 @@ class Poller:
             if self._asks and self._is_time_to_ask():
                 await self._learn_models()
             up = await self._poll()
-            why = "" if up else "/health says that it does not serve"
+            why = "" if up else "/health does not answer 200"
         except ServeError as error:
             up, why = False, str(error)
         if up:
@@ -78,11 +79,11 @@ class Poller:
 
     async def _learn_models(self) -> None:
         replica = self._replica
-        status, body = await replica.upstream.fetch("/v1/models", TIMEOUT_S)
+        status, body = await replica.upstream.fetch(routes.MODELS, TIMEOUT_S)
         if status != self._models_status:
             self._models_status = status
             if status != 200:
-                log.warning("replica hides its models", replica=replica.name, status=status)
+                log.warning("replica does not list its models", replica=replica.name, status=status)
         if status == 200:
             self._asked_at_s = self._clock.now()
             cards = read_models(body).data
@@ -90,11 +91,11 @@ class Poller:
 
     async def _poll(self) -> bool:
         """Read the load.  A replica without metrics is asked whether it is healthy."""
-        status, body = await self._replica.upstream.fetch("/metrics", TIMEOUT_S)
+        status, body = await self._replica.upstream.fetch(routes.METRICS, TIMEOUT_S)
         if status == 200:
             load = read_engine_load(body.decode("utf-8", "replace"))
             self._balancer.tracker.polled(self._replica.name, load, self._balancer.now())
-        status, _ = await self._replica.upstream.fetch("/health", TIMEOUT_S)
+        status, _ = await self._replica.upstream.fetch(routes.HEALTH, TIMEOUT_S)
         return status == 200
 
     def _note(self, up: bool, why: str) -> None:

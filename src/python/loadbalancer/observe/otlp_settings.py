@@ -27,7 +27,7 @@ class OtelSettings(Settings, frozen=True, kw_only=True):
 def collector_url(
     option: str | None, settings: OtelSettings, warn: Callable[[str], None]
 ) -> str | None:
-    """Return where spans are sent; None where nobody wants any.
+    """Return where spans are sent; None where tracing is off.
 
     What the command line asks for must be possible.  The environment is often filled for all
     programs of a cluster: where we cannot do as it says, requests are served without spans.
@@ -43,7 +43,7 @@ def collector_url(
     try:
         return _of_environment(settings)
     except SettingInvalid as error:
-        warn(f"no spans are sent: {error}")
+        warn(f"tracing is off: {error}")
         return None
 
 

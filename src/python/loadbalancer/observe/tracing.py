@@ -17,6 +17,7 @@ from opentelemetry.util.types import AttributeValue  # pants: no-infer-dep
 
 from servekit.relay.heads import HttpRequestHead, with_lines
 from servekit.routing.decision import Decision
+from servekit.wire import routes
 
 # How long a process that is asked to stop waits for a collector that does not answer.
 CLOSE_S = 5.0
@@ -24,9 +25,9 @@ CLOSE_S = 5.0
 # What clients send most, as https://opentelemetry.io/docs/specs/semconv/gen-ai calls it.  A path
 # that is not here is named in an attribute alone: names of spans must be few.
 _OPERATIONS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
+    routes.CHAT: "chat",
+    routes.COMPLETIONS: "text_completion",
+    routes.EMBEDDINGS: "embeddings",
 }
 
 _CONTEXT = frozenset([b"traceparent", b"tracestate"])
@@ -142,7 +143,7 @@ class Tracing:
         closing.start()
         closing.join(limit_s)
         if closing.is_alive():
-            log.warning("spans are lost: the collector does not answer", waited_s=limit_s)
+            log.warning("spans lost: the collector did not answer in time", waited_s=limit_s)
 
 
 class SdkLogs(logging.Handler):

@@ -1,6 +1,7 @@
 """What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
 
 import time
+from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -16,35 +17,24 @@ from servekit.errors.tree import ServeError
 from servekit.relay.client_connection import ConnectionLimits, Responder
 from servekit.relay.heads import HttpRequestHead, bearer, with_lines
 from servekit.relay.responses import LocalResponse, json_answer, not_allowed, refuse, status_of
+from servekit.wire import routes
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Tracing
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
-# Whoever looks after us asks these without a key; the page holds nothing before it has one.
-OPEN = frozenset([b"/health", b"/readyz", b"/status"])
-# They tell how the fleet is doing, and go to a port of their own where one is asked for.
-ADMIN = frozenset([b"/metrics", b"/decisions", b"/replicas", b"/status"])
-# Of what vLLM answers outside /v1, the endpoints that ask a model something.  The rest changes or
-# tells how one engine works.
-RELAYED = frozenset(
-    b"/" + name
-    for name in (
-        b"classify",
-        b"detokenize",
-        b"generative_scoring",
-        b"inference/v1/generate",
-        b"pooling",
-        b"rerank",
-        b"score",
-        b"tokenize",
-        b"v2/embed",
-        b"v2/rerank",
-    )
+# Unauthenticated paths: health checks, and a page that holds nothing until a key is entered.
+OPEN = frozenset(path.encode() for path in (routes.HEALTH, routes.READY, routes.STATUS))
+# They show the state of the fleet, and move to the admin port where there is one.
+ADMIN = frozenset(
+    path.encode() for path in (routes.METRICS, routes.DECISIONS, routes.REPLICAS, routes.STATUS)
 )
+# The rest of what vLLM answers outside /v1 changes or shows how one engine works.
+RELAYED = frozenset(path.encode() for path in routes.MODEL_ROUTES)
+_API = routes.API_PREFIX.encode()
 
-# What a client is known by.
+# The header that carries a client's key.
 CLIENTS_KEY = frozenset([b"authorization"])
 
 
@@ -67,19 +57,19 @@ class RequestHandlers:
         self.now = balancer.now
         self.keys = KeyRing()
         self.tracing: Tracing | None = None
-        # When a model was made nobody here knows; strict clients want a time.
+        # When a model was made is unknown here; strict clients require a time.
         self._created_s = int(time.time())
         self._page = (resources.files("loadbalancer.server") / "status.html").read_bytes()
-        routes = {
-            b"/health": self._health,
-            b"/readyz": self._ready,
-            b"/metrics": self._metrics,
-            b"/v1/models": self._models,
-            b"/decisions": self._decisions,
-            b"/replicas": self._replicas,
-            b"/status": self._status,
+        local: dict[bytes, Callable[[], LocalResponse]] = {
+            routes.HEALTH.encode(): self._health,
+            routes.READY.encode(): self._ready,
+            routes.METRICS.encode(): self._metrics,
+            routes.MODELS.encode(): self._models,
+            routes.DECISIONS.encode(): self._decisions,
+            routes.REPLICAS.encode(): self._replicas,
+            routes.STATUS.encode(): self._status,
         }
-        self._routes = {path: r for path, r in routes.items() if admin or path not in ADMIN}
+        self._routes = {path: r for path, r in local.items() if admin or path not in ADMIN}
 
     @property
     def draining(self) -> bool:
@@ -98,8 +88,8 @@ class RequestHandlers:
         if route is not None:
             return route()
         if self._balancer.engine_key and self.keys:
-            # Only of whoever has shown a key: without any, the engines' would be anybody's.
-            key = bearer(self._balancer.engine_key)
+            # Only for clients with a valid key: otherwise the engines' key would be public.
+            key = bearer(self._balancer.engine_key.reveal())
             head = with_lines(head, key, instead_of=CLIENTS_KEY)
         traced = None if self.tracing is None else self.tracing.begin(head, self.now())
         try:
@@ -117,16 +107,16 @@ class RequestHandlers:
         path = head.path
         known = path in self._routes
         if not known and not _is_relayed(path):
-            return refuse(404, "there is no such endpoint; see /health, /metrics and /v1/models")
+            return refuse(404, "unknown endpoint; this server has /health, /metrics and /v1/models")
         taken = ("GET", "HEAD") if known else ("POST",)
         if head.method not in taken:
-            return not_allowed(f"{path.decode()} takes {taken[0]} only", taken)
+            return not_allowed(f"{path.decode()} supports {taken[0]} only", taken)
         if path not in OPEN and not self.keys.admits(head.fields.get(b"authorization", b"")):
-            return refuse(401, "the key is missing or wrong; send 'Authorization: Bearer KEY'")
+            return refuse(401, "missing or invalid API key; send 'Authorization: Bearer KEY'")
         return None
 
     def _health(self) -> LocalResponse:
-        """The seed's answer: always 200, with how many endpoints are healthy."""
+        """The original load balancers' answer: always 200, with how many endpoints are healthy."""
         now_s = self._balancer.now()
         replicas = self._balancer.replicas.values()
         healthy = sum(replica.health.available(now_s) for replica in replicas)
@@ -181,7 +171,7 @@ def _is_relayed(path: bytes) -> bool:
     None of vLLM's has a dot or an escape in it; with them, whatever cleans up paths on the way to
     an engine would turn /v1/../sleep into something else.
     """
-    if path.startswith(b"/v1/"):
+    if path.startswith(_API):
         return b"." not in path and b"%" not in path
     return path in RELAYED
 
@@ -199,8 +189,8 @@ class AdminHandlers:
     draining = False
 
     def admit(self, head: HttpRequestHead) -> LocalResponse | None:
-        if head.path.startswith(b"/v1/") or head.path in RELAYED:
-            return refuse(404, "requests are taken on the other port")
+        if head.path.startswith(_API) or head.path in RELAYED:
+            return refuse(404, "not available on the admin port")
         return self._handlers.admit(head)
 
     def serve(

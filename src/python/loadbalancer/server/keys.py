@@ -18,7 +18,7 @@ class KeyRing:
         self._digests = tuple(digests)
 
     def __bool__(self) -> bool:
-        """Whether anybody is kept out."""
+        """Whether a key is required."""
         return bool(self._digests)
 
     def admits(self, authorization: bytes) -> bool:
@@ -52,7 +52,7 @@ def read_keys(text: str, source: str) -> KeyRing:
             )
         digests.append(digest)
     if not digests:
-        raise SettingInvalid(f"{source} holds no key; nobody could send a request")
+        raise SettingInvalid(f"{source} holds no key; add one SHA-256 per line")
     return KeyRing(digests)
 
 

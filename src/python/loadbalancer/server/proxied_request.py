@@ -110,12 +110,14 @@ class ProxiedRequest(RelayExchange):
     def time_out(self) -> None:
         """The engine has been silent for too long."""
         if self._waited_s is None:
-            self.turned_away("there was no room in time")
+            self.turned_away("queued for too long; retry later")
             return
         limit_s = self._balancer.rules.answer_timeout_s
         self._release("timeout")
         self._balancer.failed(self._replica)
-        self._fail(EngineTimeout(f"the engine was silent for {limit_s:g} s; send it again later"))
+        self._fail(
+            EngineTimeout(f"upstream timed out after {limit_s:g} s without data; retry later")
+        )
 
     # Sending.
 
@@ -130,7 +132,7 @@ class ProxiedRequest(RelayExchange):
         self._decision = decision
         replica = self._replica = balancer.replicas[decision.replica]
         connection = self._idle(replica.upstream)
-        # The request first, the books after it: nobody else decides in between.
+        # The request is sent first and counted after it: no other decision comes in between.
         if connection is not None:
             self._send(connection)
         self._in_flight = balancer.sent(self._routable, decision, replica.load, now_s)

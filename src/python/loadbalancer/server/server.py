@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# Who asks us first should find the models known; who is down then must not hold up the others.
+# The first client should find the models known; a replica that is down must not delay the start.
 FIRST_POLLS_S = 1.0
 
 
@@ -46,7 +46,7 @@ class Server:
         self.pollers = Pollers(balancer, clock, rng)
 
     def use_keys(self, keys: KeyRing) -> None:
-        """Admit whoever has one of *keys*, from now on."""
+        """Admit clients that have one of *keys*, from now on."""
         self._handlers.keys = self._admin_handlers.keys = keys
 
     def use_tracing(self, tracing: "Tracing") -> None:
@@ -54,7 +54,7 @@ class Server:
         self._handlers.tracing = tracing
 
     async def start(self, listening: socket.socket) -> None:
-        """Serve whoever connects to *listening*.
+        """Serve the clients of *listening*.
 
         Replicas are asked first what they serve: other workers may be listening there already, who
         know.
@@ -70,7 +70,7 @@ class Server:
         self._balancer.draining = True
         lost = await self._listener.drain(drain_s)
         if lost:
-            log.warning("requests cut at the end of the drain", count=lost)
+            log.warning("drain timeout: requests aborted", count=lost)
         self._listener.close()
         self._admin.close()
         await self.pollers.stop()

@@ -1,6 +1,6 @@
 """Where workers leave what they have seen for the others: a piece of shared memory for each.
 
-Whoever dies leaves its last word there, and its successor goes on from that.
+A dead worker's last snapshot is inherited by its replacement.
 """
 
 import mmap

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import structlog
 
-# Whoever dies at once will do so again: half a second, then twice as long each time.
+# A worker that dies at once will probably do so again: half a second, then twice as long each time.
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
-# Who lived as long as this has not died of what its predecessor died of.
+# A worker that lived as long as this died of something else than its predecessor.
 LONG_LIFE_S = 60.0
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

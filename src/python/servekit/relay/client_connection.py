@@ -76,7 +76,7 @@ class RelayedRequest(Protocol):
 
 
 class Responder(Protocol):
-    """Whoever sent a request, as its exchange sees it."""
+    """Where the answer to a request goes."""
 
     transport: asyncio.Transport
 

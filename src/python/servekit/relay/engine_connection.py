@@ -10,7 +10,7 @@ from servekit.relay.heads import MAX_HEAD_BYTES, HttpResponseHead, read_response
 
 
 class Sink(Protocol):
-    """Whoever wants an engine's answer.
+    """Receives an engine's answer.
 
     `started` and `more` may raise StreamCut, where they cannot make use of it.
     """
@@ -75,13 +75,13 @@ class EngineConnection(asyncio.Protocol):
             self.transport.write(head)
 
     def abandon(self) -> None:
-        """Close at once; whoever waited for an answer hears nothing more."""
+        """Close at once; its sink is not called any more."""
         self._sink = None
         self.open = False
         self.transport.abort()
 
     def pause(self) -> None:
-        """Read no more: whoever the answer is for does not keep up."""
+        """Stop reading: the client does not keep up."""
         self._paused = True
         self.transport.pause_reading()
 
@@ -135,7 +135,7 @@ class EngineConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> None:
         if self._sink is None:
-            self._break(StreamCut("the engine sent an answer that nobody asked for"))
+            self._break(StreamCut("the engine sent an unsolicited answer"))
             return
         head, data = self._final_head(self._held + data)
         if head is None:
@@ -191,7 +191,7 @@ def _framing(head: HttpResponseHead) -> Framing:
 
 
 class _DiscardSink:
-    """Hears an answer that is no longer wanted."""
+    """Drops an answer that is no longer wanted."""
 
     def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         pass

@@ -155,7 +155,9 @@ class PassThrough(RelayExchange):
         """The engine has been silent for too long."""
         limit_s = self._handler.limits.answer_timeout_s
         self._let_go()
-        self._fail(EngineTimeout(f"the engine was silent for {limit_s:g} s; send it again later"))
+        self._fail(
+            EngineTimeout(f"upstream timed out after {limit_s:g} s without data; retry later")
+        )
 
     async def _connect(self) -> None:
         try:

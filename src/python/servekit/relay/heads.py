@@ -204,7 +204,7 @@ def _read_fields(
             continue
         name = name.lower()
         if name in fields and name in _ONCE:
-            raise RequestInvalid(f"the header {name.decode()} stands there twice; send it once")
+            raise RequestInvalid(f"the header {name.decode()} is given twice; send it once")
         fields[name] = value.strip(b" \t")
         if name == b"connection":
             connection += value.lower() + b","

@@ -8,7 +8,7 @@ IDLE_S, BETWEEN_S, TIMES = 10, 5, 3
 
 
 def enable_keepalive(own: socket.socket, unread_s: float) -> None:
-    """Break a connection to whoever is gone; what is sent may be unacknowledged for *unread_s*.
+    """Break a connection whose peer is gone; what is sent may be unacknowledged for *unread_s*.
 
     Connections that are accepted on *own* inherit it.
     """

@@ -1,4 +1,4 @@
-"""Listen, and look after everybody who connects: time passes for them, and one day we leave."""
+"""Listen; check the deadlines of every client connection; drain."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ BACKLOG = 4096
 
 _DRAIN_LOOK_S = 0.05
 
-# Somebody may look away from an answer for a while, but an engine should not work for nobody.
+# A client may stop reading for a while, but an engine should not work for one that is gone.
 UNREAD_S = 120.0
 
 
@@ -40,7 +40,7 @@ class Listener:
         return sum(client.busy for client in self._clients)
 
     async def start(self, listening: socket.socket) -> None:
-        """Serve whoever connects to *listening*."""
+        """Serve the clients of *listening*."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: ClientConnection(self._handler, self._clients), sock=listening, backlog=BACKLOG

@@ -1,5 +1,6 @@
 """Answers of our own, and the status of every error.  Pure."""
 
+from http import HTTPStatus
 from math import ceil
 
 import msgspec
@@ -17,22 +18,6 @@ from servekit.errors.tree import (
 )
 from servekit.wire.openai import error_envelope
 from servekit.wire.sse import encode
-
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "ModelService Unavailable",
-    504: "Gateway Timeout",
-}
 
 _STATUSES: dict[type[ServeError], int] = {
     RequestInvalid: 400,
@@ -66,7 +51,7 @@ class LocalResponse(msgspec.Struct, frozen=True):
     def encode(self, *, keep_alive: bool, bodiless: bool = False) -> bytes:
         """Return it as bytes; *bodiless* where the request was a HEAD."""
         head = (
-            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}\r\n"
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
             f"content-type: {self.content_type}\r\ncontent-length: {len(self.body)}\r\n"
         )
         if self.retry_after_s is not None:

@@ -30,7 +30,7 @@ class UpstreamPool:
         idle_limit_s: float = IDLE_LIMIT_S,
         key: str = "",
     ) -> None:
-        """*idle_limit_s*: for how long a connection that nobody used may be used again; *key*: what
+        """*idle_limit_s*: for how long an idle connection may be reused; *key*: what
         the engine asks for, if anything."""
         self.address = address
         self._authorization = bearer(key).decode("latin-1") if key else ""
@@ -56,7 +56,7 @@ class UpstreamPool:
         """Return a new connection.
 
         Raises:
-            EngineUnreachable: nobody listens there.
+            EngineUnreachable: the connection was refused or cannot be made.
             EngineTimeout: it was not connected in time.
         """
         where = self.address

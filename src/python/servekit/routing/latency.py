@@ -113,7 +113,7 @@ class SpeedRatios:
     Kept as logarithms around their mean: only the weights say how long the typical one takes.
 
     Attributes:
-        factors: by replica, `typical` times what `of` says; strangers are not there.
+        factors: by replica, `typical` times what `of` says; replicas never observed are missing.
     """
 
     __slots__ = ("_logs", "_mean", "factors", "typical")
@@ -126,7 +126,7 @@ class SpeedRatios:
         self.typical = 1.0
 
     def of(self, replica: str) -> float:
-        """Return the factor; 1.0 for a stranger."""
+        """Return the factor; 1.0 before the first observation."""
         return self.factors.get(replica, self.typical) / self.typical
 
     def observe(self, replica: str, expected_s: float, ttft_s: float, missed: float = 0.0) -> None:
@@ -142,7 +142,7 @@ class SpeedRatios:
         self._move(self._mean + step / len(self._logs))
 
     def forget(self, replica: str) -> None:
-        """*replica* is a stranger again; the others keep their places."""
+        """*replica* has no observations any more; the others keep theirs."""
         if self._logs.pop(replica, None) is not None:
             del self.factors[replica]
             logs = self._logs.values()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from servekit.metrics.engine_load import EngineLoad
 
-# A poll that is late once is jitter; twice is a slow scrape; after three periods nobody knows.
+# A poll that is late once is jitter; twice is a slow scrape; after three the load is unknown.
 STALE_PERIODS = 3.0
 
 # A replica that comes back empty is the least loaded of all, and would get everything at once.

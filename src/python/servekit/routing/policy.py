@@ -83,7 +83,7 @@ SAMPLE = 8
 
 
 def looked_at(pool: Pool, rng: Random) -> Sequence[ReplicaLoad]:
-    """Return the accounts to compare: all of a small pool, a random sample of a large one."""
+    """Return the replicas to compare: all of a small pool, a random sample of a large one."""
     if len(pool) <= LOOK_AT_ALL:
         return pool
     return [pool[index] for index in rng.sample(range(len(pool)), SAMPLE)]

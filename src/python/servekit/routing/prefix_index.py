@@ -47,7 +47,7 @@ class PrefixIndex:
         self._held: dict[str, OrderedDict[int, None]] = {}
 
     def hits(self, blocks: tuple[int, ...]) -> dict[str, int]:
-        """Return how many of the first *blocks* each replica holds; nobody with none is there."""
+        """Return how many of the first *blocks* each replica holds; those with none are missing."""
         lengths: dict[str, int] = {}
         following: set[str] | None = None
         for number, block in enumerate(blocks, start=1):

@@ -53,9 +53,9 @@ class PromptBatching:
             self._in_a_row = 1
 
     def open(self, prompt_tokens: int, replicas: int, now_s: float) -> ReplicaLoad | None:
-        """Return who of *replicas* should get the next request too; None where nobody should.
+        """Return the replica that should get the next request too; None where none should.
 
-        Nobody should as long as the engine's speed and its cache are unknown.
+        None should as long as the engine's speed and its cache are unknown.
         """
         replica = self._replica
         if replica is None or replica.tokens_per_s is None or self._in_a_row >= MOST:

@@ -5,7 +5,7 @@ requests in flight, which we count and which is never late; what others hold, by
 and the prompts that are still to be read, because a long prompt holds up everyone behind it.
 `num_requests_waiting` by itself says little: on a real engine it still reads 1 when hundreds run.
 How full the KV cache is says less: the fast replicas of an unequal fleet fill theirs first, and
-whoever shuns them then sends everything to the slowest.
+a policy that avoids them sends everything to the slowest.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ def policy_named(name: str, rng: Random) -> Policy:
     """Return a new policy called *name*, with nothing learnt yet.
 
     Raises:
-        PolicyUnknown: nobody wrote it.
+        PolicyUnknown: there is no such policy.
     """
     for known, make in zip(POLICY_NAMES, _POLICIES, strict=True):
         if known == name:

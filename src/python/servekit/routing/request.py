@@ -8,7 +8,7 @@ class RouteRequest(msgspec.Struct, frozen=True):
 
     Attributes:
         model: the id that the client sent.
-        prompt_tokens: an estimate; 0 where nobody looked.
+        prompt_tokens: an estimate; 0 where it was not estimated.
         blocks: chained hashes of the prompt's blocks, first block first; a block's hash stands
             for everything up to its end.  Empty where the policy does not want them.
         block_tokens: tokens in one block, about.

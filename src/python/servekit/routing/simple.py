@@ -41,10 +41,10 @@ class RandomPolicy(StatelessPolicy):
 
 
 class LeastWaiting(StatelessPolicy):
-    """The seed's rule, to the letter: the lowest polled `num_requests_waiting`, the first on ties.
+    """The original rule: the lowest polled `num_requests_waiting`, the first on ties.
 
-    Kept as a warning.  While nobody queues every replica reads 0 and `lowest` means `first`, and
-    between two polls everyone who arrives goes to the same replica.
+    Kept as a warning.  While no request is queued, each replica reads 0 and `lowest` means `first`;
+    between two polls all requests go to the same replica.
     """
 
     name: ClassVar[str] = "least-waiting"

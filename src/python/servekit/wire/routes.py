@@ -26,5 +26,26 @@ IS_SLEEPING = "/is_sleeping"
 
 DEVELOPMENT = (SLEEP, WAKE_UP, IS_SLEEPING)
 
-# Not vLLM's: the front process and the load balancers add them.
-OURS: tuple[str, ...] = ()
+# What vLLM answers about a model outside /v1; which of them an engine has depends on its model.
+MODEL_ROUTES = (
+    TOKENIZE,
+    "/detokenize",
+    "/classify",
+    "/generative_scoring",
+    "/inference/v1/generate",
+    "/pooling",
+    "/rerank",
+    "/score",
+    "/v2/embed",
+    "/v2/rerank",
+)
+# Every other route about a model stands below it.
+API_PREFIX = "/v1/"
+
+# Not vLLM's: the load balancers add them.
+READY = "/readyz"
+REPLICAS = "/replicas"
+DECISIONS = "/decisions"
+STATUS = "/status"
+
+OURS = (READY, REPLICAS, DECISIONS, STATUS)
