@@ -9,9 +9,9 @@ import structlog
 from google.api_core.exceptions import ClientError, GoogleAPICallError, TooManyRequests
 from google.cloud.devtools.cloudbuild_v1 import Build
 
-from build_notifier.masking import masked, masked_lines
 from build_notifier.message import FAILURES
 from build_notifier.report import Report, key_of, report_of
+from servekit.secrets.masking import masked, masked_lines
 
 log = structlog.get_logger()
 
