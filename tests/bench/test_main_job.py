@@ -93,25 +93,29 @@ def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) ->
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["run", "--env", "production"], 2, "env 'production' is unknown; there are baseline"),
+        (
+            ["run", "--env", "production"],
+            2,
+            "--env must be one of baseline, managed, not 'production'",
+        ),
         (["run"], 2, "give either --env baseline|managed or --url"),
         (["run", "--url", "nonsense"], 2, "write http://host:port"),
         (["run", "--url", "http://127.0.0.1:9", "--model", "m", "--rate", "0"], 2, "rate is 0"),
         (["run", "--url", "http://127.0.0.1:9"], 1, "cannot be reached"),
         (["--balancers", "managed:nonsense,baseline"], 1, "nonsense"),
-        (["--balancers", "managed"], 2, "two are compared"),
+        (["--balancers", "managed"], 2, "must name two load balancers"),
         (["--fleet", "z9000"], 2, "neither a file nor one of ours"),
         (["--workload", "bad.jsonl"], 2, "bad.jsonl, line 2: not JSON"),
-        (["--workload", "nothing"], 2, "neither a file nor one of ours"),
-        (["compare", "http://127.0.0.1:9", "."], 2, "is no saved result"),
-        (["grid", "a", "b"], 2, "a 2x2 design has four"),
-        (["run", "--url", "http://127.0.0.1:9", "--backend", "triton"], 2, "speaks vLLM's API"),
+        (["--workload", "nothing"], 2, "neither a file nor a built-in workload"),
+        (["compare", "http://127.0.0.1:9", "."], 2, "is not a saved run"),
+        (["grid", "a", "b"], 2, "needs 4 arms"),
+        (["run", "--url", "http://127.0.0.1:9", "--backend", "triton"], 2, "must be 'vllm'"),
         (["run", "--url", "http://x", "-m", "m", "--isl", "9", "--workload", "mooncake"], 2, "isl"),
-        (["run", "--url", "http://x", "-m", "m=0"], 2, "'0' is no share above 0; write NAME=2"),
-        (["compare", "a", "b", "--png", "--browser", "none"], 2, "needs a Chromium"),
+        (["run", "--url", "http://x", "-m", "m=0"], 2, "'0' must be a share above 0: NAME=2"),
+        (["compare", "a", "b", "--png", "--browser", "none"], 2, "requires Chromium"),
         (["compare", "http://127.0.0.1:9", "http://x", "--expect-version", "1"], 1, "no engine"),
         (["aiperf", "--url", "http://x", "-m", "m", "--aiperf", "none"], 2, "install aiperf"),
-        (["report", "."], 2, "is no saved result"),
+        (["report", "."], 2, "is not a saved run"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, argv: list[str], code: int, message: str) -> None:
@@ -148,14 +152,14 @@ def test_the_seeds_command_line_is_understood(tmp_path: Path) -> None:
             output, errors = process.communicate(timeout=60)
 
     assert process.returncode == 0, errors
-    assert "the plots are in report.html only" in errors
+    assert "plots are only in report.html" in errors
     (folder,) = (tmp_path / "results" / "url").iterdir()
     schedule = (folder / "schedule.jsonl").read_text().splitlines()[1:]
     asked = [json.loads(line) for line in schedule]
     assert {(one["prompt_tokens"], one["output_tokens"]) for one in asked} == {(40, 7)}
     export = json.loads((folder / "profile_export.json").read_text())
     assert export["output_sequence_length"]["avg"] == 7.0
-    assert "Can it be trusted?" in (folder / "report.html").read_text()
+    assert "Validity" in (folder / "report.html").read_text()
     assert "Requests per second" in output
 
 
@@ -202,6 +206,6 @@ def test_what_was_saved_is_asked_of_one_that_runs(tmp_path: Path) -> None:
 
     assert "secret-1" not in (saved / "manifest.json").read_text()
     assert process.returncode == 0, errors
-    assert "measured apart" in output
+    assert "separate runs" in output
     (folder,) = next(iter((tmp_path / "results").glob("url-against-*"))).iterdir()
     assert json.loads((folder / "comparison.json").read_text())["interleaved"] is False

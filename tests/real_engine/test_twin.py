@@ -17,7 +17,7 @@ _MACHINE = 8.0
 
 def _calibrate(engine: Engine, profile: Path, seed: int) -> None:
     """Write a profile of the engine as it is now; *seed* makes prompts that it does not know."""
-    load = ("--most", "4", "--budget", "2048", "--seed", str(seed))
+    load = ("--max-batch", "4", "--max-num-batched-tokens", "2048", "--seed", str(seed))
     run(
         "bench.runner",
         *("calibrate-engine", "--url", engine.url, "--gpu", "cpu", *load),

@@ -1,4 +1,4 @@
-"""Is managed better than baseline?  `python -m bench.runner` measures it and says so.
+"""Entry point of the benchmark: `python -m bench.runner`.  Input and output.
 
 Without a command: a simulated fleet behind each load balancer, a real trace, one verdict.
 Commands import what they need when they run, so that `--help` and mistakes answer at once.
@@ -28,7 +28,7 @@ from servekit.errors.tree import SettingInvalid
 app = ProgramApp("bench")
 
 # Commands with a module of their own add themselves with `register(app)`.
-_MODULES = (
+COMMAND_MODULES = (
     "run",
     "compare",
     "checks",
@@ -45,7 +45,11 @@ _MODULES = (
 def main(
     context: typer.Context,
     balancers: Annotated[
-        str, typer.Option(help="The two arms: baseline, managed, or either with :POLICY.")
+        str,
+        typer.Option(
+            help="The two load balancers: baseline or managed, each optionally with :POLICY.",
+            rich_help_panel="Target",
+        ),
     ] = "baseline,managed",
     fail_on: FailOn = None,
     *,
@@ -53,7 +57,10 @@ def main(
     limits: SloOptions,
     kept: OutputOptions,
 ) -> None:
-    """Compare two load balancers on a simulated fleet: table, verdict, report."""
+    """Compare two load balancers on simulated fleets.
+
+    Prints a table and a verdict, and writes a report.  Other targets: see the commands.
+    """
     if context.invoked_subcommand is not None:
         return
     from bench.experiments.run import compare_fleets
@@ -64,7 +71,7 @@ def main(
     check_fail_on(fail_on)
     arms = [name.strip() for name in balancers.split(",")]
     if len(arms) != 2:
-        raise SettingInvalid(f"--balancers {balancers!r}: two are compared; write A,B")
+        raise SettingInvalid(f"--balancers must name two load balancers (A,B), not {balancers!r}")
     given = setting(context, kept, goal=limits.goal())
     shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
     shares = fleet_shares(load_fleet(load.fleet))
@@ -73,7 +80,7 @@ def main(
 
 
 def _add_modules() -> None:
-    for name in _MODULES:
+    for name in COMMAND_MODULES:
         if importlib.util.find_spec(f"bench.cli.{name}") is not None:
             importlib.import_module(f"bench.cli.{name}").register(app)
 
@@ -83,7 +90,7 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever asks us to end, by hand or as an orchestrator, is answered alike.
+    # Ctrl-C and an orchestrator's SIGTERM end a run in the same way.
     signal.signal(signal.SIGTERM, _interrupt)
     _add_modules()
     run_program(app)

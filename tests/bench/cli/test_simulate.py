@@ -180,7 +180,7 @@ def test_failures_that_cannot_be_read_are_refused(text: str) -> None:
 
 def test_autoscale_that_cannot_be_read_is_refused() -> None:
     """The message shows how to write one."""
-    with pytest.raises(SettingInvalid, match="IN_FLIGHT:MOST"):
+    with pytest.raises(SettingInvalid, match="IN_FLIGHT:MAX"):
         read_autoscale("many", 1.0)
 
 
@@ -190,7 +190,7 @@ def test_slo_is_read() -> None:
         SloLimit("ttft", 0.99, 0.5),
         SloLimit("itl", 0.5, 0.05),
     )
-    with pytest.raises(SettingInvalid, match="write ttft_p99<500ms"):
+    with pytest.raises(SettingInvalid, match="form ttft_p99<500ms"):
         read_slo("ttft<500ms")
 
 

@@ -196,7 +196,7 @@ def test_prompts_that_the_engine_knows_are_refused() -> None:
             await measure_load(client.server.url, 20.0, 0.5, (400, 4), 1)
             await measure_load(client.server.url, 20.0, 0.5, (400, 4), 1)
 
-    with pytest.raises(TwinTooFarOff, match="give another --seed"):
+    with pytest.raises(TwinTooFarOff, match="use another --seed"):
         asyncio.run(twice())
 
 
@@ -232,7 +232,7 @@ def test_calibration_refuses_prompts_that_the_engine_knows() -> None:
             for _ in range(2):
                 await measure(client.server.url, None, 1, 1, None)
 
-    with pytest.raises(NotMeasured, match="give another --seed"):
+    with pytest.raises(NotMeasured, match="use another --seed"):
         asyncio.run(twice())
 
 

@@ -88,7 +88,7 @@ def test_more_requests_than_were_asked_for_are_refused() -> None:
     """It is another run's export."""
     few = Schedule("few", 1, SCHEDULE.calls[:2])
 
-    with pytest.raises(EngineError, match="8 requests, 2 were asked for"):
+    with pytest.raises(EngineError, match="8 requests in the export, 2 in the schedule"):
         aiperf_records(captured(), few, "aiperf", timed=True, source="x")
 
 
@@ -124,7 +124,7 @@ def test_aiperf_is_run_on_the_schedule_and_read_back(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("import sys; sys.exit('it broke')", "ended with 1: it broke"),
-        ("", "aiperf left no export"),
+        ("", "aiperf wrote no export"),
     ],
 )
 def test_an_aiperf_that_fails_is_an_error(tmp_path: Path, source: str, message: str) -> None:
@@ -140,7 +140,7 @@ def test_an_aiperf_that_is_not_there_is_a_setting(tmp_path: Path) -> None:
     """The message says where to get one."""
     arm = Arm(name="aiperf", url="http://127.0.0.1:1")
 
-    with pytest.raises(SettingInvalid, match="install aiperf in an environment of its own"):
+    with pytest.raises(SettingInvalid, match="install aiperf in a separate environment"):
         measure_with_aiperf(
             str(tmp_path / "none"), arm, SCHEDULE, 2, setting(tmp_path), tmp_path / "out"
         )

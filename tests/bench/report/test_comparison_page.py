@@ -96,7 +96,7 @@ def test_the_verdict_comes_first() -> None:
 
 def test_equal_arms_are_called_equal() -> None:
     """No difference is said to be no difference."""
-    assert "No difference shown" in report_html(evidence())
+    assert "No significant difference" in report_html(evidence())
 
 
 def test_an_invalid_run_says_so_instead_of_a_verdict() -> None:
@@ -196,9 +196,9 @@ def test_a_run_has_a_page_of_its_own() -> None:
     )
 
     stands_alone(page)
-    assert "<h1>a&lt;b answered" in page
+    assert "<h1>a&lt;b served" in page
     assert "stopped early" in page
-    assert "p99, sent" in page
+    assert "p99 (sent)" in page
 
 
 def test_several_tokens_an_event_are_no_inter_token_latency() -> None:

@@ -42,7 +42,7 @@ def test_a_browser_that_draws_nothing_is_an_error(tmp_path: Path) -> None:
 
 def test_without_a_browser_the_message_says_what_to_do(tmp_path: Path) -> None:
     """Before anything is measured, not after."""
-    with pytest.raises(SettingInvalid, match="needs a Chromium, and there is no"):
+    with pytest.raises(SettingInvalid, match="requires Chromium; not found"):
         find_browser(str(tmp_path / "none"))
 
 

@@ -197,7 +197,7 @@ def test_records_of_workers_merge_into_the_whole() -> None:
 
 def test_a_file_that_holds_no_records_is_refused() -> None:
     """The message names the file."""
-    with pytest.raises(WorkloadInvalid, match=r"run.msgpack: no records"):
+    with pytest.raises(WorkloadInvalid, match=r"run.msgpack: not a records file"):
         read_records(b"\xc1", "run.msgpack")
 
 

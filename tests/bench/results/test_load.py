@@ -85,7 +85,7 @@ def test_two_saved_runs_of_one_schedule_are_compared(tmp_path: Path) -> None:
     assert judged.comparison.verdict == "worse"
     assert judged.apart
     (folder,) = (tmp_path / "one-against-other").iterdir()
-    assert "Measured apart" in (folder / "report.html").read_text()
+    assert "Separate runs" in (folder / "report.html").read_text()
     comparison = msgspec.json.decode((folder / "comparison.json").read_bytes())
     assert comparison["interleaved"] is False
 
@@ -128,7 +128,7 @@ def test_a_closed_loop_cannot_be_asked_again(tmp_path: Path) -> None:
     """Its requests were due when others ended: nobody else can be asked the same."""
     one = load_saved(keep(tmp_path, "one", shape=None))
 
-    with pytest.raises(SettingInvalid, match="was a closed loop"):
+    with pytest.raises(SettingInvalid, match="is a closed-loop run"):
         compare_saved(one, one, a_setting(tmp_path))
 
 
@@ -138,5 +138,5 @@ def test_a_folder_that_is_no_result_is_named(tmp_path: Path, spoilt: str) -> Non
     place = keep(tmp_path, "one")
     (place / spoilt).write_bytes(b"\xc1")
 
-    with pytest.raises(SettingInvalid, match="is no saved result"):
+    with pytest.raises(SettingInvalid, match="is not a saved run"):
         load_saved(place)

@@ -31,11 +31,11 @@ def test_a_light_client_that_kept_its_schedule_is_valid() -> None:
 @pytest.mark.parametrize(
     ("records", "burden", "reason"),
     [
-        (RECORDS, msgspec.structs.replace(LIGHT, cpu_s=8.5), "85% of its 1 core"),
-        (RECORDS, msgspec.structs.replace(LIGHT, lag_p99_ms=7.0), "7.0 ms late"),
-        (sent_late(RECORDS, 0.002), LIGHT, "of the asked rate was sent"),
+        (RECORDS, msgspec.structs.replace(LIGHT, cpu_s=8.5), "85% of 1 core"),
+        (RECORDS, msgspec.structs.replace(LIGHT, lag_p99_ms=7.0), "lag p99 was 7.0 ms (max 5 ms)"),
+        (sent_late(RECORDS, 0.002), LIGHT, "of the scheduled rate was sent"),
         ([a_record(error="refused"), *RECORDS[:9]], LIGHT, "10.0% of requests failed"),
-        ([], LIGHT, "no request was made"),
+        ([], LIGHT, "no request was sent"),
     ],
 )
 def test_a_run_that_its_client_limited_is_invalid(

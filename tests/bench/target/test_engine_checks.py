@@ -27,10 +27,10 @@ ENGINE = EngineFacts(url="http://e:1", version="0.19.0", prefix_caching=True)
     [
         (ExpectedEngine(version="0.20.0"), None, "has version 0.19.0, not 0.20.0"),
         (ExpectedEngine(prefix_caching=False), None, "has prefix caching True, not False"),
-        (ExpectedEngine(kvcached=True), [], "no KVCached segment exists"),
-        (ExpectedEngine(kvcached=True), None, "nobody says which KVCached segments there are"),
-        (ExpectedEngine(kvcached=False), None, "nobody says which KVCached segments there are"),
-        (ExpectedEngine(kvcached=False), ["kvcached_vllm_7"], "this is no plain vLLM"),
+        (ExpectedEngine(kvcached=True), [], "no KVCached segments"),
+        (ExpectedEngine(kvcached=True), None, "cannot list KVCached segments"),
+        (ExpectedEngine(kvcached=False), None, "cannot list KVCached segments"),
+        (ExpectedEngine(kvcached=False), ["kvcached_vllm_7"], "vLLM is patched"),
     ],
 )
 def test_an_engine_that_is_something_else_is_refused(
@@ -58,7 +58,7 @@ def test_each_engine_needs_a_segment_of_its_own() -> None:
 
 def test_engines_that_nobody_named_prove_nothing() -> None:
     """A URL of a load balancer does not say what is behind it."""
-    assert "give their URLs" in (refutation(ExpectedEngine(version="1"), [], None) or "")
+    assert "set --engines" in (refutation(ExpectedEngine(version="1"), [], None) or "")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_program_that_fails_is_quoted(tmp_path: Path) -> None:
             "mock", ["bench.target.mock_server", "--tokens", "0"], log=tmp_path / "log"
         )
         programs.append(program)
-        with pytest.raises(EngineExited, match=r"mock ended with code 2 .*--tokens"):
+        with pytest.raises(EngineExited, match=r"mock exited with status 2 .*--tokens"):
             program.ready()
 
 

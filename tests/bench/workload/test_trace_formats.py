@@ -47,7 +47,7 @@ def test_burstgpt_requests_that_failed_are_left_out() -> None:
         (f"{LINE}\nnot json", r"t.jsonl, line 2: not JSON"),
         (f"{LINE}\n\n{{}}", r"t.jsonl, line 3: not a request"),
         (LINE.replace("600", "0"), r"t.jsonl, line 1: 0 prompt"),
-        ("", r"no request in it"),
+        ("", r"contains no requests"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(text: str, message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from servekit.cli.app import ProgramApp, command_line
-from servekit.cli.options import grouped
+from servekit.cli.options import grouped, old_name
 from servekit.cli.version import VERSION
 
 
@@ -77,5 +77,50 @@ def test_version_is_shown_and_nothing_is_run(capsys: pytest.CaptureFixture[str])
         raise AssertionError
 
     command_line(app)(["--version"], standalone_mode=False)
+
+    assert capsys.readouterr().out == f"servekit-my-program {VERSION}\n"
+
+
+def test_a_former_name_works_and_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts go on as they are; whoever reads the help learns one name."""
+    app, seen = ProgramApp("my_program"), []
+
+    @app.command()
+    def command(
+        *, most: Annotated[int, typer.Option("--max", "-x", old_name("--most"), help="Max.")] = 1
+    ) -> None:
+        seen.append(most)
+
+    for argv in (["--max", "2"], ["--most", "3"], ["-x", "4"], ["--most=5"]):
+        command_line(app)(argv, standalone_mode=False)
+    command_line(app)(["--help"], standalone_mode=False)
+    text = capsys.readouterr().out
+
+    assert seen == [2, 3, 4, 5]
+    assert "--max" in text
+    assert "--most" not in text
+
+
+@pytest.mark.parametrize("path", [[], ["one"], ["group", "two"]])
+def test_every_command_says_its_version(
+    path: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--version` may follow any command; nothing of the command is run."""
+    app, group = ProgramApp("my_program"), typer.Typer()
+
+    @app.command()
+    def one(needed: str) -> None:
+        raise AssertionError(needed)
+
+    @group.command()
+    def two(needed: str) -> None:
+        raise AssertionError(needed)
+
+    @group.callback()
+    def callback() -> None: ...
+
+    app.add_typer(group, name="group")
+
+    command_line(app)([*path, "--version"], standalone_mode=False)
 
     assert capsys.readouterr().out == f"servekit-my-program {VERSION}\n"

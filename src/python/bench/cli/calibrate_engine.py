@@ -1,4 +1,4 @@
-"""`runner calibrate-engine`: a step profile of a live engine, or of recorded measurements."""
+"""The command `calibrate-engine`: a step-time profile of a live engine or of recordings."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +9,12 @@ import typer
 import uvloop
 from rich.console import Console
 
+from bench.cli.options import Seed
 from bench.results.files import write_file
 from bench.twin.engine_probe import measure
 from bench.twin.recordings import RecordedLoad, read_decode, read_steps, read_ttft
 from bench.twin.step_fit import fit_profile
+from servekit.cli.options import old_name
 from servekit.enginesim.step_profile import StepProfile
 from servekit.errors.tree import SettingInvalid
 
@@ -30,26 +32,72 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate_engine(
-    url: Annotated[str | None, typer.Option(help="A live engine that nobody else uses.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="URL of an idle live engine.", rich_help_panel="Engine")
+    ] = None,
     recorded: Annotated[
-        Path | None, typer.Option(help="A folder of recorded measurements, instead of --url.")
+        Path | None,
+        typer.Option(
+            help="Directory of recorded measurements, instead of --url.", rich_help_panel="Engine"
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="The profile to write.")] = Path("profile.json"),
-    model: Annotated[str | None, typer.Option(help="Which model; default: its first.")] = None,
-    gpu: Annotated[str, typer.Option(help="What it runs on, for the record.")] = "unknown",
-    tensor_parallel_size: Annotated[int, typer.Option(help="GPUs it spans.")] = 1,
-    utilization: Annotated[float, typer.Option(help="Its gpu_memory_utilization.")] = 0.92,
-    budget: Annotated[int, typer.Option(help="Its max_num_batched_tokens.")] = 8192,
-    most: Annotated[int, typer.Option(help="Largest batch to measure.")] = 256,
+    output: Annotated[
+        Path, typer.Option(help="Profile file to write.", rich_help_panel="Results")
+    ] = Path("profile.json"),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to measure. Default: the first that is served.", rich_help_panel="Engine"
+        ),
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="GPU type, recorded in the profile.", rich_help_panel="Engine")
+    ] = "unknown",
+    tensor_parallel_size: Annotated[
+        int, typer.Option(help="The engine's tensor_parallel_size.", rich_help_panel="Engine")
+    ] = 1,
+    utilization: Annotated[
+        float,
+        typer.Option(
+            "--gpu-memory-utilization",
+            old_name("--utilization"),
+            help="The engine's gpu_memory_utilization.",
+            rich_help_panel="Engine",
+        ),
+    ] = 0.92,
+    budget: Annotated[
+        int,
+        typer.Option(
+            "--max-num-batched-tokens",
+            old_name("--budget"),
+            help="The engine's max_num_batched_tokens.",
+            rich_help_panel="Engine",
+        ),
+    ] = 8192,
+    most: Annotated[
+        int,
+        typer.Option(
+            "--max-batch",
+            old_name("--most"),
+            help="Max batch size to measure.",
+            rich_help_panel="Load",
+        ),
+    ] = 256,
     kv_cache_tokens: Annotated[
-        int | None, typer.Option(help="Its KV cache, where /metrics does not say.")
+        int | None,
+        typer.Option(
+            help="KV cache size (tokens), if /metrics does not report it.",
+            rich_help_panel="Engine",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Prompts come from it.")] = 1,
+    seed: Seed = 1,
 ) -> None:
-    """Measure TTFT by prompt length, ITL by batch and context, and the effect of a prefix hit;
-    write them as a profile that simulations use."""
+    """Measure the step times of an engine and write them as a profile for simulations.
+
+    Measures TTFT by prompt length, ITL by batch size and context, and the effect of a prefix hit.
+    """
     if (url is None) == (recorded is None):
-        raise SettingInvalid("give either --url of a live engine or --recorded FOLDER")
+        raise SettingInvalid("give either --url of a live engine or --recorded DIRECTORY, not both")
     if recorded is not None:
         body = recorded_profile(recorded)
     else:
@@ -59,7 +107,8 @@ def calibrate_engine(
             "engine": evidence.version,
             "hardware": f"{tensor_parallel_size} x {gpu}",
             "date": datetime.now().astimezone().date().isoformat(),
-            "how": f"runner calibrate-engine --url … --most {most} --budget {budget}",
+            "how": f"runner calibrate-engine --url … --max-batch {most} "
+            f"--max-num-batched-tokens {budget}",
         }
         body = profile_json(
             profile,

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from bench.workload.schedule import PartLayout, Schedule
 
 _ARM = (
-    "a URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED], or the folder of a "
-    "saved result"
+    "{} arm: a URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED] for a "
+    "simulated fleet, or the directory of a saved run."
 )
 
 
@@ -45,8 +45,8 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     context: typer.Context,
-    baseline: Annotated[str, typer.Argument(help=_ARM)],
-    candidate: Annotated[str, typer.Argument(help="likewise")],
+    baseline: Annotated[str, typer.Argument(help=_ARM.format("Baseline"))],
+    candidate: Annotated[str, typer.Argument(help=_ARM.format("Candidate"))],
     load: TrafficOptions,
     limits: SloOptions,
     upstream: RequestOptions,
@@ -56,9 +56,9 @@ def compare(
     drain: Drain = True,
     fail_on: FailOn = None,
 ) -> None:
-    """Compare any two of: URLs, environments, simulated fleets, saved results.
+    """Compare any two of: URLs, environments, simulated fleets, saved runs.
 
-    Two that run take turns on one schedule.  One that runs is asked what a saved one was asked.
+    Two live arms replay one schedule in turns.  A live arm replays the schedule of a saved run.
     """
     from bench.experiments.run import compare_saved, compare_urls
     from bench.results.load import load_saved
@@ -93,7 +93,7 @@ def _measure_like(
         missing = sorted(set(saved.schedule.models) - set(served))
         if missing:
             raise SettingInvalid(
-                f"{arm.url} does not serve {', '.join(missing)}, which {saved.folder} asked for"
+                f"{arm.url} does not serve {', '.join(missing)}, which {saved.folder} requested"
             )
         return measure_like(saved, arm, proven)
 
@@ -149,20 +149,26 @@ def _for_each_arm(
     if not given:
         return otherwise
     if len(given) != len(otherwise):
-        raise SettingInvalid(f"{option} was given {len(given)} times; give it once for each arm")
+        raise SettingInvalid(
+            f"{option} was given {len(given)} times; give it once per arm ({len(otherwise)} times)"
+        )
     return [[url for url in urls.split(",") if url] for urls in given]
 
 
 def report(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The folder of a comparison, or of a run.")],
+    folder: Annotated[Path, typer.Argument(help="Directory of a comparison or of a run.")],
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the summary there, not to the terminal.")
+        Path | None,
+        typer.Option(
+            help="Write the Markdown summary to this file instead of the terminal.",
+            rich_help_panel="Results",
+        ),
     ] = None,
     *,
     kept: OutputOptions,
 ) -> None:
-    """Make the report of a saved result again, and print its summary in Markdown."""
+    """Rebuild the report of a saved run or comparison, and print its summary in Markdown."""
     from bench.results.files import write_file
     from bench.results.store import report_again
 
@@ -178,7 +184,7 @@ def grid(
     cells: Annotated[
         list[str],
         typer.Argument(
-            help="Four arms: engine A with balancer A, A with B, B with A, B with B.",
+            help="Four arms: engine A with load balancer A, A with B, B with A, B with B.",
             metavar="ARM...",
         ),
     ],
@@ -190,7 +196,7 @@ def grid(
     model: Models = None,
     drain: Drain = True,
 ) -> None:
-    """Two engines times two load balancers: what each contributes, and what only both do.
+    """Measure a 2x2 design: the effects of engine and load balancer, and their interaction.
 
     An arm `sim:BALANCER[:POLICY][@SPEED]` is a simulated fleet whose engines run SPEED times as
     fast.
@@ -198,7 +204,7 @@ def grid(
     from bench.experiments.run import measure_grid
 
     if len(cells) != 4:
-        raise SettingInvalid(f"{len(cells)} cells were given; a 2x2 design has four")
+        raise SettingInvalid(f"grid needs 4 arms (a 2x2 design), not {len(cells)}")
     given = setting(context, kept, upstream=upstream, goal=limits.goal())
     with live_arms(cells, load.fleet, given) as arms:
         proven = _prove(arms, proofs, given)

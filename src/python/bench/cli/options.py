@@ -5,10 +5,11 @@ Commands import what they need when they run, so that `--help` and mistakes answ
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from servekit.cli.options import old_name
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
@@ -21,123 +22,227 @@ if TYPE_CHECKING:
 # saturated: the table under "The default rate" in docs/benchmarks/client.md.
 DEFAULT_RATE = 32.0
 
+# What a help text says of each choice stands in one place.
+_ARRIVALS = "trace, constant, poisson, gamma:CV, ramp:END_RATE or burst:SIZE"
+_WORKLOADS = "mooncake, default, synthetic, shared-prefix, multi-turn, or the path of a file"
+_LOAD, _RESULTS, _TARGET = "Load", "Results", "Target"
+
 OutputDir = Annotated[
-    Path, typer.Option("--output-dir", "--artifact-dir", "--output", help="Where results are kept.")
+    Path,
+    typer.Option(
+        "--output-dir",
+        "--artifact-dir",
+        "--output",
+        help="Directory of the results.",
+        rich_help_panel=_RESULTS,
+    ),
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", "--random-seed", help="Every random choice comes from it.")
+    int, typer.Option("--seed", "--random-seed", help="Random seed.", rich_help_panel=_LOAD)
 ]
-WorkloadName = Annotated[
-    str, typer.Option(help="mooncake, default, synthetic, shared-prefix, multi-turn, or a file.")
-]
+WorkloadName = Annotated[str, typer.Option(help=f"Workload: {_WORKLOADS}.", rich_help_panel=_LOAD)]
 ArrivalShape = Annotated[
-    str, typer.Option(help="trace, constant, poisson, gamma:CV, ramp:TO or burst:SIZE.")
+    str, typer.Option(help=f"Arrival process: {_ARRIVALS}.", rich_help_panel=_LOAD)
 ]
 FailOn = Annotated[
-    str | None, typer.Option(help="worse: exit with 1 if the verdict is worse, or invalid.")
+    str | None,
+    typer.Option(
+        metavar="worse",
+        help="'worse': exit with status 1 if the candidate is worse or mixed, or the run invalid.",
+        rich_help_panel=_RESULTS,
+    ),
 ]
-Fleet = Annotated[str, typer.Option(help="A fleet of ours by name, or a fleet file.")]
+Fleet = Annotated[
+    str, typer.Option(help="Built-in fleet name or path of a fleet file.", rich_help_panel=_TARGET)
+]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="NAME or NAME=SHARE; may be repeated; default: all."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model as NAME or NAME=SHARE; repeatable. Default: all models that are served.",
+        rich_help_panel=_LOAD,
+    ),
 ]
-Drain = Annotated[bool, typer.Option(help="Wait for an arm's answers before the next one's turn.")]
-Env = Annotated[str | None, typer.Option(help="baseline (8080) or managed (8081).")]
+Drain = Annotated[
+    bool,
+    typer.Option(
+        help="Wait until all responses of one arm are complete before the next arm's turn.",
+        rich_help_panel=_LOAD,
+    ),
+]
+Env = Annotated[
+    str | None,
+    typer.Option(
+        help="Local environment: baseline (port 8080) or managed (port 8081).",
+        rich_help_panel=_TARGET,
+    ),
+]
 Url = Annotated[
-    str | None, typer.Option("--url", "-u", "--endpoint", help="Any OpenAI API, instead of --env.")
+    str | None,
+    typer.Option(
+        "--url",
+        "-u",
+        "--endpoint",
+        help="Base URL of an OpenAI-compatible server, instead of --env.",
+        rich_help_panel=_TARGET,
+    ),
+]
+Policies = Annotated[
+    str,
+    typer.Option(
+        help="Routing policies, comma-separated; 'all' for every policy.", rich_help_panel=_TARGET
+    ),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(help="GPU type, instead of the fleet file's.", rich_help_panel=_TARGET),
+]
+TraceName = Annotated[
+    str,
+    typer.Option(
+        help=f"Trace or schedule file, or a workload: {_WORKLOADS}.", rich_help_panel=_LOAD
+    ),
+]
+TraceRate = Annotated[
+    float | None,
+    typer.Option(help="Requests per second, instead of the trace's rate.", rich_help_panel=_LOAD),
+]
+MaxRequests = Annotated[
+    int | None,
+    typer.Option(
+        "--max-requests",
+        old_name("--requests"),
+        help="Max number of requests taken from the trace.",
+        rich_help_panel=_LOAD,
+    ),
+]
+PollInterval = Annotated[
+    float, typer.Option(help="Interval between polls of /metrics (s).", rich_help_panel=_TARGET)
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(help="Also write the figures to this JSON file.", rich_help_panel=_RESULTS),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Where results go, and in which forms."""
+    """Where results go, and in which formats."""
 
+    HEADING: ClassVar[str] = _RESULTS
     output_dir: OutputDir = Path("results")
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="Records as Parquet as well; needs pyarrow.")
+        bool, typer.Option("--parquet", help="Also write records as Parquet (requires pyarrow).")
     ] = False
     png: Annotated[
-        bool,
-        typer.Option("--png", help="The plots as PNG; needs a Chromium."),
+        bool, typer.Option("--png", help="Also write PNG plots (requires Chromium).")
     ] = False
-    # genai-perf's, which the seeds' scripts give on machines of every kind.
+    # genai-perf's, which the original scripts give on machines of every kind.
     generate_plots: Annotated[
-        bool, typer.Option("--generate-plots", help="Likewise, if there is a Chromium.")
+        bool,
+        typer.Option("--generate-plots", help="Also write PNG plots if Chromium is installed."),
     ] = False
-    browser: Annotated[str, typer.Option(help="The Chromium that draws them.")] = "auto"
+    browser: Annotated[
+        str, typer.Option(help="Path of the Chromium program for PNG plots, or 'auto'.")
+    ] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficOptions:
-    """What is replayed against every arm, and in which parts."""
+    """The load that every arm gets, and its division into parts."""
 
+    HEADING: ClassVar[str] = _LOAD
     workload: WorkloadName = "mooncake"
-    rate: Annotated[float, typer.Option(help="Requests per second, over all models.")] = (
+    rate: Annotated[float, typer.Option(help="Requests per second, all models together.")] = (
         DEFAULT_RATE
     )
     arrivals: ArrivalShape = "trace"
-    parts: Annotated[int, typer.Option(min=1, help="Parts that each arm replays.")] = 4
-    part_s: Annotated[float, typer.Option(min=1.0, help="Seconds of a part.")] = 15.0
-    warmup_s: Annotated[float, typer.Option(min=0.0, help="Seconds that do not count.")] = 10.0
+    parts: Annotated[
+        int, typer.Option(min=1, help="Number of parts (interleaved blocks) that each arm replays.")
+    ] = 4
+    part_s: Annotated[float, typer.Option(min=1.0, help="Duration of each part (s).")] = 15.0
+    warmup_s: Annotated[
+        float, typer.Option(min=0.0, help="Warm-up duration (s), excluded from the results.")
+    ] = 10.0
     fleet: Fleet = "h100"
     seed: Seed = 1
 
 
 @dataclass(frozen=True, slots=True)
 class SingleLoadOptions:
-    """A load that one upstream gets once, by genai-perf's and aiperf's names."""
+    """The load of one target, with genai-perf's and aiperf's option names."""
 
+    HEADING: ClassVar[str] = _LOAD
     model: Models = None
     num_requests: Annotated[
-        int, typer.Option("--num-requests", "--request-count", min=1, help="Requests to send.")
+        int,
+        typer.Option(
+            "--num-requests", "--request-count", min=1, help="Number of requests to send."
+        ),
     ] = 100
-    concurrency: Annotated[int, typer.Option(min=1, help="Users of the closed loop.")] = 10
+    concurrency: Annotated[
+        int,
+        typer.Option(min=1, help="Concurrent requests of a closed loop; ignored with --rate."),
+    ] = 10
     rate: Annotated[
         float | None,
         typer.Option(
-            "--rate", "--request-rate", help="Requests per second: an open loop, no --concurrency."
+            "--rate", "--request-rate", help="Requests per second of an open loop. Default: closed."
         ),
     ] = None
     arrivals: ArrivalShape = "poisson"
     workload: WorkloadName = "default"
-    endpoint_type: Annotated[str, typer.Option(help="completions or chat.")] = "completions"
-    streaming: Annotated[bool, typer.Option(help="Ask for a stream.")] = True
+    endpoint_type: Annotated[str, typer.Option(help="API: completions or chat.")] = "completions"
+    streaming: Annotated[bool, typer.Option(help="Request streaming responses.")] = True
     seed: Seed = 1
     backend: Annotated[str, typer.Option(hidden=True, help="genai-perf's.")] = "vllm"
 
     def check(self) -> None:
-        """Raise unless every word is one that there is."""
+        """Raise unless every choice is a known one."""
         if self.endpoint_type not in ("chat", "completions"):
             raise SettingInvalid(
-                f"--endpoint-type {self.endpoint_type!r}: there are completions and chat"
+                f"--endpoint-type must be 'completions' or 'chat', not {self.endpoint_type!r}"
             )
         if self.backend != "vllm":
-            raise SettingInvalid(
-                f"--backend {self.backend!r}: what is measured speaks vLLM's API; leave it out"
-            )
+            raise SettingInvalid(f"--backend must be 'vllm', not {self.backend!r}; omit the option")
 
     def chat(self) -> bool:
         return self.endpoint_type == "chat"
 
     def users(self) -> int | None:
-        """Users of the closed loop; None for an open one."""
+        """Concurrent requests of the closed loop; None for an open one."""
         return self.concurrency if self.rate is None else None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLengthOptions:
-    """The lengths of synthetic prompts and answers, by genai-perf's and aiperf's names."""
+    """Lengths of synthetic prompts and outputs, with genai-perf's and aiperf's option names."""
 
+    HEADING: ClassVar[str] = "Synthetic workload"
     prompt_mean: Annotated[
-        float, typer.Option("--synthetic-input-tokens-mean", "--isl", help="Synthetic prompts.")
+        float,
+        typer.Option("--synthetic-input-tokens-mean", "--isl", help="Mean prompt length (tokens)."),
     ] = 512.0
     prompt_stddev: Annotated[
-        float, typer.Option("--synthetic-input-tokens-stddev", "--isl-stddev")
+        float,
+        typer.Option(
+            "--synthetic-input-tokens-stddev",
+            "--isl-stddev",
+            help="Standard deviation of the prompt length (tokens).",
+        ),
     ] = 128.0
     output_mean: Annotated[
-        float, typer.Option("--output-tokens-mean", "--osl", help="Synthetic answers.")
+        float, typer.Option("--output-tokens-mean", "--osl", help="Mean output length (tokens).")
     ] = 256.0
-    output_stddev: Annotated[float, typer.Option("--output-tokens-stddev", "--osl-stddev")] = 64.0
+    output_stddev: Annotated[
+        float,
+        typer.Option(
+            "--output-tokens-stddev",
+            "--osl-stddev",
+            help="Standard deviation of the output length (tokens).",
+        ),
+    ] = 64.0
 
     def lengths(self) -> "TokenLengths":
         from bench.workload.generators import TokenLengths
@@ -152,13 +257,36 @@ TOKEN_OPTIONS = ("prompt_mean", "prompt_stddev", "output_mean", "output_stddev")
 
 @dataclass(frozen=True, slots=True)
 class SloOptions:
-    """What a good request keeps; 0 asks for nothing."""
+    """The limits that a request must meet to count as goodput; 0 sets no limit."""
 
-    ttft_ms: Annotated[float, typer.Option(min=0, help="TTFT that a good request keeps.")] = 1000.0
+    HEADING: ClassVar[str] = "SLO (for goodput)"
+    ttft_ms: Annotated[
+        float,
+        typer.Option(
+            "--slo-ttft-ms",
+            old_name("--ttft-ms"),
+            min=0,
+            help="SLO: max time to first token (ms); 0 = no limit.",
+        ),
+    ] = 1000.0
     itl_ms: Annotated[
-        float, typer.Option(min=0, help="Time per token that a good request keeps.")
+        float,
+        typer.Option(
+            "--slo-tpot-ms",
+            old_name("--itl-ms"),
+            min=0,
+            help="SLO: max mean time per output token of a request (ms); 0 = no limit.",
+        ),
     ] = 50.0
-    e2e_ms: Annotated[float, typer.Option(min=0, help="E2E that a good request keeps.")] = 0.0
+    e2e_ms: Annotated[
+        float,
+        typer.Option(
+            "--slo-e2e-ms",
+            old_name("--e2e-ms"),
+            min=0,
+            help="SLO: max end-to-end latency (ms); 0 = no limit.",
+        ),
+    ] = 0.0
 
     def goal(self) -> "SloLimits":
         from bench.stats.windowed_metrics import SloLimits
@@ -170,9 +298,13 @@ class SloOptions:
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """How requests reach an upstream."""
+    """How requests are sent."""
 
-    timeout_s: Annotated[float, typer.Option(help="Patience with one request.")] = 300.0
+    HEADING: ClassVar[str] = _TARGET
+    timeout_s: Annotated[
+        float,
+        typer.Option("--request-timeout-s", old_name("--timeout-s"), help="Request timeout (s)."),
+    ] = 300.0
     # Never on a command line, where others could read it, and never in a manifest.
     api_key: Annotated[
         str, typer.Option("--api-key", envvar="OPENAI_API_KEY", hidden=True, show_envvar=False)
@@ -181,26 +313,39 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True)
 class EngineCheckOptions:
-    """What the engines of the arms must prove to be."""
+    """What the engines of the arms must be."""
 
+    HEADING: ClassVar[str] = "Engine checks"
     engines: Annotated[
         list[str] | None,
-        typer.Option(help="The engines of an arm, URL,URL,…: once for each arm, in order."),
+        typer.Option(
+            help="Engine URLs of one arm, comma-separated; give it once per arm, in order."
+        ),
     ] = None
     expect_version: Annotated[
-        str | None, typer.Option(help="Refuse to run unless every engine has this version.")
+        str | None, typer.Option(help="Fail unless every engine has this version.")
     ] = None
     expect_prefix_caching: Annotated[
-        bool | None, typer.Option(help="Refuse to run unless every engine does, or does not.")
+        bool | None,
+        typer.Option(help="Fail unless prefix caching is enabled (or disabled) on every engine."),
     ] = None
     expect_kvcached: Annotated[
         str | None,
-        typer.Option(help="candidate or both: which arms must have KVCached; none: no arm may."),
+        typer.Option(
+            help="Fail unless KVCached is enabled on exactly these arms: candidate, both or none."
+        ),
     ] = None
-    kvctl: Annotated[str, typer.Option(help="How kvctl is run: 'ssh gpu-host kvctl'.")] = "kvctl"
+    kvctl: Annotated[
+        str,
+        typer.Option(
+            help="Command that runs kvctl on the engines' host, e.g. 'ssh gpu-host kvctl'."
+        ),
+    ] = "kvctl"
     kvcached_metrics: Annotated[
         list[str] | None,
-        typer.Option(help="Of an arm's engines, from kvcached_engine: URL,URL,…, as --engines."),
+        typer.Option(
+            help="kvcached_engine metrics URLs of one arm, comma-separated; give it once per arm."
+        ),
     ] = None
 
 
@@ -267,7 +412,7 @@ def _browser(kept: OutputOptions) -> str:
     try:
         return find_browser(kept.browser)
     except SettingInvalid:
-        typer.echo("no Chromium: the plots are in report.html only", err=True)
+        typer.echo("Chromium not found; plots are only in report.html", err=True)
         return ""
 
 
@@ -280,7 +425,9 @@ def one_url(env: str | None, url: str | None) -> str:
     from bench.target.arms import environment_url
 
     if (env is None) == (url is None):
-        raise SettingInvalid("give either --env baseline|managed or --url http://host:port")
+        raise SettingInvalid(
+            "give either --env baseline|managed or --url http://host:port, not both"
+        )
     return url if url is not None else environment_url(env or "")
 
 
@@ -288,7 +435,7 @@ def served_models(url: str, api_key: str = "") -> list[str]:
     """Return the models at *url*.
 
     Raises:
-        EngineUnreachable: nobody answers there.
+        EngineUnreachable: the server cannot be reached.
     """
     import uvloop
 
@@ -298,9 +445,9 @@ def served_models(url: str, api_key: str = "") -> list[str]:
 
 
 def check_fail_on(fail_on: str | None) -> None:
-    """Raise unless *fail_on* is one of the values that there are."""
+    """Raise unless *fail_on* is a known value."""
     if fail_on not in (None, "worse"):
-        raise SettingInvalid(f"--fail-on {fail_on!r}: there is only worse")
+        raise SettingInvalid(f"--fail-on must be 'worse', not {fail_on!r}")
 
 
 def exit_as(judged: "Judged", fail_on: str | None) -> None:

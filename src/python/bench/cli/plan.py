@@ -1,4 +1,4 @@
-"""`runner plan`: the smallest fleet, and the policy, that keep a promise."""
+"""The command `plan`: the smallest fleet, and the routing policy, that meet an SLO."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,10 +12,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli.options import (
+    Fleet as FleetName,
+)
+from bench.cli.options import (
+    Gpu,
+    MaxRequests,
+    OutputDir,
+    Policies,
+    Seed,
+    TraceName,
+    TraceRate,
+)
 from bench.cli.simulate import trace_schedule
 from bench.results.files import new_run_folder, write_file
 from bench.twin.fleet_run import arrivals_of, longest, setups_of
 from bench.workload.schedule import Call
+from servekit.cli.options import old_name
 from servekit.errors.tree import ServeError, SettingInvalid
 from servekit.fleet.fleet import Fleet, load_fleet
 from servekit.fleetsim.outcome import FleetOutcome
@@ -27,7 +40,7 @@ _LIMIT = re.compile(r"(ttft|itl|e2e|per_token)_p(\d{1,2}(?:\.\d+)?)\s*<=?\s*([\d
 
 
 class SloNotReachable(ServeError):
-    """Not even the largest fleet that was allowed keeps the promise."""
+    """Not even the largest allowed fleet meets the SLO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +90,31 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     slo: Annotated[
-        str, typer.Option(help="Limits with commas between: ttft_p99<500ms,itl_p99<50ms.")
+        str,
+        typer.Option(
+            help="SLO, comma-separated: ttft_p99<500ms,itl_p99<50ms.", rich_help_panel="SLO"
+        ),
     ] = "ttft_p99<2s,itl_p99<100ms",
-    trace: Annotated[
-        str, typer.Option(help="A trace or schedule file, or a workload by name.")
-    ] = "mooncake",
-    policy: Annotated[
-        str, typer.Option(help="Policies, with commas between; all: every one there is.")
-    ] = "round-robin,queue",
-    fleet: Annotated[str, typer.Option(help="Its models are planned for.")] = "h100",
-    gpu: Annotated[str | None, typer.Option(help="GPU type, instead of the file's.")] = None,
-    most: Annotated[int, typer.Option(min=1, help="Replicas of one model, at most.")] = 64,
-    rate: Annotated[
-        float | None, typer.Option(help="Requests per second, instead of the trace's own.")
-    ] = None,
-    requests: Annotated[int | None, typer.Option(help="At most so many requests.")] = None,
-    seed: Annotated[int, typer.Option(help="Every random choice comes from it.")] = 1,
-    output_dir: Annotated[Path, typer.Option(help="Where results are kept.")] = Path("results"),
+    trace: TraceName = "mooncake",
+    policy: Policies = "round-robin,queue",
+    fleet: FleetName = "h100",
+    gpu: Gpu = None,
+    most: Annotated[
+        int,
+        typer.Option(
+            "--max-replicas",
+            old_name("--most"),
+            min=1,
+            help="Max replicas per model.",
+            rich_help_panel="Target",
+        ),
+    ] = 64,
+    rate: TraceRate = None,
+    requests: MaxRequests = None,
+    seed: Seed = 1,
+    output_dir: OutputDir = Path("results"),
 ) -> None:
-    """Find the fewest replicas of each model, and the policy, that hold an SLO on a trace."""
+    """Find the min. number of replicas per model, and the policy, that meet an SLO on a trace."""
     console = Console()
     limits = read_slo(slo)
     machines = load_fleet(fleet)
@@ -116,8 +135,8 @@ def plan(
     if len(chosen) < len(schedule.models):
         missing = sorted(set(schedule.models) - {trial.model for trial in chosen})
         raise SloNotReachable(
-            f"{', '.join(missing)}: no fleet of up to {most} replicas keeps {slo}; where the curve "
-            "is flat, one prompt alone takes longer: take a faster --gpu or promise less"
+            f"{', '.join(missing)}: no fleet of up to {most} replicas meets {slo}; where more "
+            "replicas do not help, a single request is too slow: use a faster --gpu, or relax --slo"
         )
     for trial in chosen:
         console.print(f"{trial.model}: {trial.replicas} replicas with policy {trial.policy}")
@@ -135,8 +154,8 @@ def read_slo(text: str) -> tuple[SloLimit, ...]:
         match = _LIMIT.fullmatch(part.strip())
         if match is None:
             raise SettingInvalid(
-                f"--slo {part.strip()!r}: write ttft_p99<500ms; latencies are ttft, itl, e2e, "
-                "per_token"
+                f"--slo {part.strip()!r} must have the form ttft_p99<500ms; latencies: ttft, itl, "
+                "e2e, per_token"
             )
         seconds = float(match[3]) / (1000.0 if match[4] == "ms" else 1.0)
         limits.append(SloLimit(match[1], float(match[2]) / 100.0, seconds))
@@ -217,7 +236,7 @@ def curve_of(trials: Sequence[PlannedFleet], model: str, limits: Sequence[SloLim
     table.add_column("replicas", justify="right")
     for limit in limits:
         table.add_column(f"{limit.name} ms", justify="right")
-    table.add_column("kept")
+    table.add_column("meets SLO")
     own = [trial for trial in trials if trial.model == model]
     for trial in sorted(own, key=lambda trial: (trial.policy, trial.replicas)):
         values = (f"{value:,.0f}" for value in trial.values_ms)

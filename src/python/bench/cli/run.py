@@ -1,4 +1,4 @@
-"""The commands that measure one upstream: `run`, and `aiperf`, which lets aiperf do it."""
+"""The commands `run` and `aiperf`: measure one target, with this client or with aiperf."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,9 @@ def run(
     context: typer.Context,
     env: Env = None,
     url: Url = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that send the load.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of load-generator processes.", rich_help_panel="Load")
+    ] = 1,
     *,
     once: SingleLoadOptions,
     tokens: TokenLengthOptions,
@@ -42,7 +44,7 @@ def run(
 ) -> None:
     """Measure one environment or URL.
 
-    Options of genai-perf and aiperf are accepted where they mean the same here.
+    Option names of genai-perf and aiperf are accepted where their meaning is the same.
     """
     from bench.experiments.run import measure_one
     from bench.target.arms import Arm
@@ -61,14 +63,16 @@ def aiperf(
     context: typer.Context,
     env: Env = None,
     url: Url = None,
-    aiperf: Annotated[str, typer.Option(help="The aiperf program.")] = "aiperf",
+    aiperf: Annotated[
+        str, typer.Option(help="Path of the aiperf program.", rich_help_panel="Load")
+    ] = "aiperf",
     *,
     once: SingleLoadOptions,
     tokens: TokenLengthOptions,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
-    """Let aiperf measure what `run` would: the same requests, its result read back in."""
+    """Measure one environment or URL with aiperf: the same requests as `run`, the same reports."""
     from bench.experiments.run import measure_by_aiperf
     from bench.target.arms import Arm
 
@@ -104,14 +108,13 @@ def _schedule(
 
 
 def _workload(context: typer.Context, workload: str) -> str:
-    """Whoever asks for token counts, as genai-perf's users do, asks for the synthetic workload."""
+    """Token lengths on the command line select the synthetic workload, as in genai-perf."""
     names = [name for name in TOKEN_OPTIONS if _was_given(context, name)]
     if not names or workload == "synthetic":
         return workload
     if _was_given(context, "workload"):
         raise SettingInvalid(
-            f"--workload {workload} has token counts of its own; leave out --isl and --osl, or "
-            "the workload"
+            f"--workload {workload} defines its token lengths; omit --isl and --osl, or --workload"
         )
     return "synthetic"
 

@@ -1,4 +1,4 @@
-"""`runner simulate`: policies on a fleet in virtual time."""
+"""The command `simulate`: routing policies on a simulated fleet, in virtual time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,19 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from bench.cli import simulate_scaling
+from bench.cli.options import (
+    Fleet as FleetName,
+)
+from bench.cli.options import (
+    Gpu,
+    MaxRequests,
+    OutputDir,
+    Policies,
+    PollInterval,
+    Seed,
+    TraceName,
+    TraceRate,
+)
 from bench.loadgen.session import Endpoint
 from bench.results.context import Setting
 from bench.results.files import new_run_folder, write_file
@@ -34,6 +47,7 @@ from bench.workload.generators import NAMES
 from bench.workload.registry import WorkloadSpec, fleet_shares, make_schedule
 from bench.workload.schedule import Schedule
 from bench.workload.trace_formats import read_trace
+from servekit.cli.options import old_name
 from servekit.errors.tree import WorkloadInvalid
 from servekit.fleet.fleet import Fleet, load_fleet
 from servekit.fleetsim.outcome import FleetOutcome
@@ -69,41 +83,54 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    trace: Annotated[
-        str,
-        typer.Option(help="A trace or schedule file, or a workload by name; synthetic: a mix."),
-    ] = "mooncake",
-    policy: Annotated[
-        str, typer.Option(help="Policies, with commas between; all: every one there is.")
-    ] = "round-robin,least-waiting,least-inflight,queue",
-    fleet: Annotated[str, typer.Option(help="A fleet of ours by name, or a fleet file.")] = "h100",
+    trace: TraceName = "mooncake",
+    policy: Policies = "round-robin,least-waiting,least-inflight,queue",
+    fleet: FleetName = "h100",
     replicas: Annotated[
-        int | None, typer.Option(help="Replicas of each model, instead of the file's.")
+        int | None,
+        typer.Option(
+            help="Replicas per model, instead of the fleet file's.", rich_help_panel="Target"
+        ),
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="GPU type, instead of the file's.")] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Requests per second, instead of the trace's own.")
-    ] = None,
-    requests: Annotated[int | None, typer.Option(help="At most so many requests.")] = None,
-    poll_s: Annotated[float, typer.Option(help="Seconds between polls of /metrics.")] = 0.2,
+    gpu: Gpu = None,
+    rate: TraceRate = None,
+    requests: MaxRequests = None,
+    poll_s: PollInterval = 0.2,
     fail: Annotated[
-        list[str] | None, typer.Option(help="REPLICA@AT+DOWN, seconds; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Replica failure as REPLICA@AT+DOWNTIME (s); repeatable.",
+            rich_help_panel="Target",
+        ),
     ] = None,
     autoscale: Annotated[
-        str | None, typer.Option(help="IN_FLIGHT:MOST, requests per replica and replicas.")
+        str | None,
+        typer.Option(
+            help="Autoscaling as IN_FLIGHT:MAX: target requests per replica, max replicas.",
+            rich_help_panel="Target",
+        ),
     ] = None,
-    start_s: Annotated[float, typer.Option(help="Seconds that a new replica takes.")] = START_S,
-    seed: Annotated[int, typer.Option(help="Every random choice comes from it.")] = 1,
+    start_s: Annotated[
+        float,
+        typer.Option(
+            "--replica-start-s",
+            old_name("--start-s"),
+            help="Start-up time of a new replica (s).",
+            rich_help_panel="Target",
+        ),
+    ] = START_S,
+    seed: Seed = 1,
     report: Annotated[
         bool | None,
         typer.Option(
-            help="Keep each policy's run as a real one, and how it differs from the first; "
-            "default: up to 5,000 requests."
+            help="Write each policy's exports and report, and compare it with the first. "
+            "Default: up to 5,000 requests.",
+            rich_help_panel="Results",
         ),
     ] = None,
-    output_dir: Annotated[Path, typer.Option(help="Where results are kept.")] = Path("results"),
+    output_dir: OutputDir = Path("results"),
 ) -> None:
-    """Serve a trace in virtual time, once with each policy, and compare."""
+    """Compare routing policies in virtual time: replay a trace with each of them."""
     console = Console() if Console().is_terminal else Console(width=TABLE_WIDTH)
     names = policies_named(policy, seed)
     machines = load_fleet(fleet)
@@ -262,14 +289,15 @@ def about(load: VirtualLoad, scenario: Scenario, fleet: Fleet) -> str:
     lines = [
         f"{load.requests:,} requests of {load.name} in {load.length_s:,.0f} s, "
         f"{load.prompt_tokens:,} prompt and {load.output_tokens:,} output tokens",
-        f"{len(setups):,} replicas of {len(fleet.models)} models, polled every {scenario.poll_s} s",
+        f"{len(setups):,} replicas of {len(fleet.models)} models; metrics polled every "
+        f"{scenario.poll_s} s",
     ]
     if load.longest > min(model.max_model_len for model in fleet.models):
-        lines.append("max_model_len is raised where the trace's prompts need it")
+        lines.append("max_model_len is raised to fit the longest prompt of the trace")
     kinds = {setup.calibration.profile.name: setup.calibration for setup in setups}
     lines += [f"{name}: step times {one.source}" for name, one in sorted(kinds.items())]
     if not all(one.verified for one in kinds.values()):
-        lines.append("unverified: no engine of that kind was measured, the figures are a forecast")
+        lines.append("unverified: no engine of this kind was measured; the figures are predictions")
     return "\n".join(lines)
 
 
@@ -286,8 +314,17 @@ def changes_of(found: Sequence[Comparison]) -> list[str]:
 
 def table_of(results: Sequence[PolicyResult]) -> Table:
     """Return one line per policy; TTFT and E2E in seconds, ITL in milliseconds."""
-    table = Table(title="in virtual time, at p50/p90/p99")
-    for column in ("policy", "TTFT s", "ITL ms", "E2E s", "tok/s", "hits", "failed", "took s"):
+    table = Table(title="virtual time; latencies as p50/p90/p99")
+    for column in (
+        "policy",
+        "TTFT s",
+        "ITL ms",
+        "E2E s",
+        "tok/s",
+        "hit rate",
+        "failed",
+        "run s",
+    ):
         table.add_column(column, justify="left" if column == "policy" else "right")
     for one in results:
         table.add_row(

@@ -1,9 +1,8 @@
-"""`runner simulate-scaling`: what a simulated request costs, by policy and size of the fleet."""
+"""The command `simulate-scaling`: CPU time per simulated request, by policy and fleet size."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli.options import JsonFile, Policies, PollInterval, Seed
 from bench.results.files import write_file
 from bench.twin.load import mixed
 from servekit.enginesim.calibration import calibration_for
@@ -52,20 +52,24 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_scaling(
-    replicas: Annotated[str, typer.Option(help="Fleet sizes, with commas between.")] = (
-        "10,30,100,300,1000"
-    ),
-    policy: Annotated[
-        str, typer.Option(help="Policies, with commas between; all: every one there is.")
-    ] = "round-robin,p2c,least-inflight,queue,prefix,latency",
+    replicas: Annotated[
+        str, typer.Option(help="Numbers of replicas, comma-separated.", rich_help_panel="Target")
+    ] = ("10,30,100,300,1000"),
+    policy: Policies = "round-robin,p2c,least-inflight,queue,prefix,latency",
     requests: Annotated[
-        int, typer.Option(help="Requests of each simulation; 50 per replica at least.")
+        int,
+        typer.Option(
+            help="Requests per simulation; raised to 50 per replica.", rich_help_panel="Load"
+        ),
     ] = 10_000,
-    poll_s: Annotated[float, typer.Option(help="Seconds between polls of /metrics.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Every random choice comes from it.")] = 1,
-    output: Annotated[Path | None, typer.Option(help="Where to write the figures, JSON.")] = None,
+    poll_s: PollInterval = 0.2,
+    seed: Seed = 1,
+    output: JsonFile = None,
 ) -> None:
-    """Serve the synthetic mix, 10 requests a second and replica, on fleets of growing size."""
+    """Measure CPU time per simulated request, by policy and fleet size.
+
+    The load is a synthetic mix of 10 requests per second and replica.
+    """
     names = POLICY_NAMES if policy == "all" else tuple(name.strip() for name in policy.split(","))
     sizes = read_sizes(replicas)
     console = Console()
@@ -76,7 +80,7 @@ def simulate_scaling(
             cost = measure(name, size, requests=number, poll_s=poll_s, seed=seed)
             costs.append(cost)
             console.print(
-                f"{name} {size:,} replicas: {cost.per_request_us:.0f} us per request",
+                f"{name} {size:,} replicas: {cost.per_request_us:.0f} us of CPU time per request",
                 highlight=False,
             )
     console.print(table_of(costs), soft_wrap=True)
@@ -96,7 +100,9 @@ def read_sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise SettingInvalid(f"--replicas {text!r}: write numbers above 0, as in 10,100,1000")
+        raise SettingInvalid(
+            f"--replicas {text!r} must be positive integers, comma-separated: 10,100,1000"
+        )
     return sizes
 
 
@@ -132,7 +138,7 @@ def table_of(costs: Sequence[SimulationCost]) -> Table:
     """Return microseconds per request: a line per policy, a column per size."""
     sizes = sorted({cost.replicas for cost in costs})
     by = {(cost.policy, cost.replicas): cost for cost in costs}
-    table = Table(title="microseconds of one core per simulated request, by replicas")
+    table = Table(title="CPU time per simulated request (us), by number of replicas")
     for column in ("policy", *(f"{size:,}" for size in sizes)):
         table.add_column(column, justify="left" if column == "policy" else "right")
     for policy in dict.fromkeys(cost.policy for cost in costs):

@@ -1,4 +1,4 @@
-"""The commands that run one upstream several times: `sweep`, `search` and `all-models`."""
+"""The commands that measure one target several times: `sweep`, `search` and `all-models`."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from bench.cli.options import (
     served_models,
     setting,
 )
-from servekit.cli.options import grouped
+from servekit.cli.options import grouped, old_name
 from servekit.errors.tree import SettingInvalid
 
 
@@ -33,21 +33,30 @@ def sweep(
     env: Env = None,
     url: Url = None,
     model: Models = None,
-    rates: Annotated[str, typer.Option(help="Requests per second: 2,4,8; an open loop.")] = "",
-    concurrencies: Annotated[str, typer.Option(help="Users: 1,4,16; a closed loop.")] = "",
-    seconds: Annotated[float, typer.Option(help="Length of a step, at its rate.")] = 20.0,
-    num_requests: Annotated[int, typer.Option(min=1, help="Per step of a closed loop.")] = 100,
+    rates: Annotated[
+        str, typer.Option(help="Rates of an open loop (requests/s): 2,4,8.", rich_help_panel="Load")
+    ] = "",
+    concurrencies: Annotated[
+        str,
+        typer.Option(help="Concurrent requests of a closed loop: 1,4,16.", rich_help_panel="Load"),
+    ] = "",
+    seconds: Annotated[
+        float, typer.Option(help="Duration of each rate (s).", rich_help_panel="Load")
+    ] = 20.0,
+    num_requests: Annotated[
+        int, typer.Option(min=1, help="Requests per step of a closed loop.", rich_help_panel="Load")
+    ] = 100,
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
-    """Measure one upstream at several rates or concurrencies, up to where it saturates."""
+    """Measure one target at several rates or concurrencies, until it is saturated."""
     from bench.experiments.sweeps import SweepStep, sweep_steps
 
     if bool(rates) == bool(concurrencies):
-        raise SettingInvalid("give either --rates 2,4,8 or --concurrencies 1,4,16")
+        raise SettingInvalid("give either --rates 2,4,8 or --concurrencies 1,4,16, not both")
     where = one_url(env, url)
     steps = (
         [
@@ -77,10 +86,39 @@ def search(
     env: Env = None,
     url: Url = None,
     model: Models = None,
-    share: Annotated[float, typer.Option(min=0.01, max=1.0, help="Requests to be good.")] = 0.95,
-    start: Annotated[float, typer.Option(help="First rate that is tried.")] = 2.0,
-    trials: Annotated[int, typer.Option(min=1, help="Rates that are tried.")] = 10,
-    seconds: Annotated[float, typer.Option(help="Length of a trial.")] = 20.0,
+    share: Annotated[
+        float,
+        typer.Option(
+            "--slo-attainment",
+            old_name("--share"),
+            min=0.01,
+            max=1.0,
+            help="Min. share of requests within the SLO, 0 to 1.",
+            rich_help_panel="SLO (for goodput)",
+        ),
+    ] = 0.95,
+    start: Annotated[
+        float,
+        typer.Option(
+            "--start-rate",
+            old_name("--start"),
+            help="First rate (requests/s).",
+            rich_help_panel="Load",
+        ),
+    ] = 2.0,
+    trials: Annotated[
+        int,
+        typer.Option(
+            "--max-trials",
+            old_name("--trials"),
+            min=1,
+            help="Max number of rates to try.",
+            rich_help_panel="Load",
+        ),
+    ] = 10,
+    seconds: Annotated[
+        float, typer.Option(help="Duration of each rate (s).", rich_help_panel="Load")
+    ] = 20.0,
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
@@ -88,7 +126,7 @@ def search(
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
-    """Find the highest rate at which enough requests keep their limits."""
+    """Find the max rate at which the required share of requests meets the SLO."""
     from bench.experiments.sweeps import search_rate
 
     where = one_url(env, url)
@@ -109,18 +147,20 @@ def search(
 
 def all_models(
     context: typer.Context,
-    env: Annotated[str, typer.Argument(help="baseline or managed.")],
-    concurrency: Annotated[int, typer.Argument(min=1)] = 10,
-    num_requests: Annotated[int, typer.Argument(min=1)] = 100,
+    env: Annotated[str, typer.Argument(help="Environment: baseline or managed.")],
+    concurrency: Annotated[int, typer.Argument(min=1, help="Concurrent requests per model.")] = 10,
+    num_requests: Annotated[int, typer.Argument(min=1, help="Requests per model.")] = 100,
     url: Url = None,
-    pause_s: Annotated[float, typer.Option(help="Between two models.")] = 10.0,
+    pause_s: Annotated[
+        float, typer.Option(help="Pause between two models (s).", rich_help_panel="Load")
+    ] = 10.0,
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
-    """Measure every model of an environment, one after the other: ENV CONCURRENCY REQUESTS."""
+    """Measure every model of an environment, one after another."""
     from bench.experiments.sweeps import each_model
     from bench.target.arms import environment_url
 
@@ -138,5 +178,5 @@ def _numbers(text: str) -> list[float]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) <= 0:
-        raise SettingInvalid(f"{text!r} is no list of numbers above 0; write 2,4,8")
+        raise SettingInvalid(f"{text!r} must be positive numbers, comma-separated: 2,4,8")
     return numbers

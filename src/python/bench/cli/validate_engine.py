@@ -1,4 +1,4 @@
-"""`runner validate-engine`: the same schedule on a real engine and on its twin."""
+"""The command `validate-engine`: one load on a real engine and in simulation."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli.calibrate_engine import recorded_profile
+from bench.cli.options import JsonFile, Seed
 from bench.results.files import write_file
 from bench.twin.engine_probe import MOST_KNOWN
 from bench.twin.live_engine import LiveEngine, open_engine
 from bench.twin.recordings import LoadRequest, RecordedLoad, read_loads
+from servekit.cli.options import old_name
 from servekit.enginesim.calibration import (
     EngineCalibration,
     calibration_for,
@@ -64,38 +66,63 @@ def register(app: typer.Typer) -> None:
 
 
 def validate_engine(
-    url: Annotated[str | None, typer.Option(help="A live engine.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="URL of a live engine.", rich_help_panel="Engine")
+    ] = None,
     recorded: Annotated[
-        Path | None, typer.Option(help="A folder of recorded loads, instead of --url.")
+        Path | None,
+        typer.Option(
+            help="Directory of recorded loads, instead of --url.", rich_help_panel="Engine"
+        ),
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="The engine's profile, as calibrate-engine writes it.")
+        Path | None,
+        typer.Option(
+            help="Profile file of the engine, from calibrate-engine.", rich_help_panel="Engine"
+        ),
     ] = None,
     predict: Annotated[
         bool,
-        typer.Option(help="With --recorded: fit each load's profile to the others alone."),
+        typer.Option(
+            help="With --recorded: predict each load from a profile fitted to the other loads.",
+            rich_help_panel="Engine",
+        ),
     ] = False,
-    rate: Annotated[float, typer.Option(help="Requests per second on the live engine.")] = 4.0,
-    seconds: Annotated[float, typer.Option(help="How long requests keep arriving.")] = 20.0,
-    prompt_tokens: Annotated[int, typer.Option(help="Mean prompt length.")] = 256,
-    output_tokens: Annotated[int, typer.Option(help="Mean output length.")] = 64,
-    seed: Annotated[int, typer.Option(help="Every random choice comes from it.")] = 1,
+    rate: Annotated[
+        float, typer.Option(help="Requests per second on the live engine.", rich_help_panel="Load")
+    ] = 4.0,
+    seconds: Annotated[
+        float, typer.Option(help="Duration of the load (s).", rich_help_panel="Load")
+    ] = 20.0,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Mean prompt length (tokens).", rich_help_panel="Load")
+    ] = 256,
+    output_tokens: Annotated[
+        int, typer.Option(help="Mean output length (tokens).", rich_help_panel="Load")
+    ] = 64,
+    seed: Seed = 1,
     within: Annotated[
-        float | None, typer.Option(help="Fail where TTFT or ITL, p50 or p90, err by more: 0.1.")
+        float | None,
+        typer.Option(
+            "--max-error",
+            old_name("--within"),
+            help="Fail if TTFT or ITL (p50 or p90) differ by more: 0.1 is 10 %.",
+            rich_help_panel="Results",
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write the figures, JSON.")] = None,
+    output: JsonFile = None,
 ) -> None:
-    """Replay a load on a real engine and in virtual time, and print how far the twin errs."""
+    """Replay a load on a real engine and in simulation, and print the errors of the simulation."""
     console = Console()
     if (url is None) == (recorded is None):
-        raise SettingInvalid("give either --url of a live engine or --recorded FOLDER")
+        raise SettingInvalid("give either --url of a live engine or --recorded DIRECTORY, not both")
     if predict and (recorded is None or profile is not None):
-        raise SettingInvalid("--predict makes profiles of --recorded loads; it takes no --profile")
+        raise SettingInvalid("--predict needs --recorded, and excludes --profile")
     if recorded is not None:
         rows = recorded_rows(recorded, profile, predict=predict)
     else:
         if profile is None:
-            raise SettingInvalid("--profile is missing; make one with calibrate-engine --url")
+            raise SettingInvalid("--profile is missing; create one with calibrate-engine --url")
         lengths = (prompt_tokens, output_tokens)
         load = uvloop.run(measure_load(url or "", rate, seconds, lengths, seed))
         rows = compare(load, load_calibration(profile))
@@ -103,9 +130,11 @@ def validate_engine(
     if output:
         write_file(output, _json(rows))
     worst = max(abs(row.error) for row in rows if row.metric in JUDGED)
-    console.print(f"largest error of TTFT and ITL at p50 and p90: {worst:.1%}")
+    console.print(f"max error of TTFT and ITL at p50 and p90: {worst:.1%}")
     if within is not None and worst > within:
-        raise TwinTooFarOff(f"the twin errs by {worst:.1%}, more than {within:.1%}")
+        raise TwinTooFarOff(
+            f"the simulation errs by {worst:.1%}, more than --max-error {within:.1%}"
+        )
 
 
 def recorded_rows(folder: Path, profile: Path | None, *, predict: bool) -> list[TwinMetric]:
@@ -196,12 +225,12 @@ async def measure_load(
     finally:
         await engine.aclose()
     if not requests:
-        raise TwinTooFarOff(f"{url}: no request was answered; look at the engine's log")
+        raise TwinTooFarOff(f"{url}: no request succeeded; see the engine's log")
     sent = sum(request.prompt_tokens for request in requests)
     if known > MOST_KNOWN * sent:
         raise TwinTooFarOff(
-            f"{url}: {known} of {sent} prompt tokens were in its prefix cache from an earlier run; "
-            "give another --seed"
+            f"{url}: {known} of {sent} prompt tokens were in the prefix cache from an earlier run; "
+            "use another --seed"
         )
     itl = quantiles(gaps, SHARES)
     name = f"{rate} requests/s, live"
@@ -229,8 +258,8 @@ async def _send_all(
 
 
 def table_of(rows: Sequence[TwinMetric]) -> Table:
-    table = Table(title="real engine and twin")
-    for column in ("load", "metric", "real", "twin", "error"):
+    table = Table(title="real and simulated engine")
+    for column in ("load", "metric", "real", "simulated", "error"):
         table.add_column(column, justify="left" if column in ("load", "metric") else "right")
     for row in rows:
         digits = 3 if row.real < 2 else 1

@@ -68,7 +68,7 @@ def measure_with_aiperf(
     try:
         lines = export.read_bytes()
     except OSError as error:
-        raise EngineError(f"{export}: aiperf left no export: {error.strerror}") from error
+        raise EngineError(f"{export}: aiperf wrote no export: {error.strerror}") from error
     records = aiperf_records(lines, schedule, arm.name, timed=timed, source=str(export))
     return LoadResult(
         records=records,
@@ -128,11 +128,13 @@ def run_aiperf(argv: Sequence[str]) -> ProcessTimes:
         )
     except OSError as error:
         raise SettingInvalid(
-            f"{argv[0]} cannot be run: {error.strerror}; install aiperf in an environment of its "
-            "own and give --aiperf"
+            f"{argv[0]} cannot be run: {error.strerror}; install aiperf in a separate "
+            "environment and set --aiperf"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise EngineError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s; ask for less") from error
+        raise EngineError(
+            f"{argv[0]} did not end within {_TIMEOUT_S:g} s; reduce --num-requests"
+        ) from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [""]
         raise EngineError(f"{argv[0]} ended with {done.returncode}: {said[-1][:300]}")
@@ -150,5 +152,5 @@ def read_aiperf(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: no export of aiperf's: {error}") from error
+        raise EngineError(f"{path}: not an aiperf export: {error}") from error
     return found

@@ -51,7 +51,9 @@ class ClientAccuracy(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
 
 
-def calibrate(concurrencies: Sequence[int], seconds: float, log: Path) -> list[ClientAccuracy]:
+def measure_accuracy(
+    concurrencies: Sequence[int], seconds: float, log: Path
+) -> list[ClientAccuracy]:
     """Return the client's errors at each of *concurrencies*, and last, undelayed, its highest
     rate."""
     found: list[ClientAccuracy] = []
@@ -106,7 +108,7 @@ async def _load(url: str, concurrency: int, seconds: float) -> list[Outcome]:
     return outcomes
 
 
-def calibration_table(found: Sequence[ClientAccuracy]) -> Table:
+def accuracy_table(found: Sequence[ClientAccuracy]) -> Table:
     """Return a line per concurrency; the last one is undelayed, where only the rate means much."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (

@@ -18,7 +18,13 @@ from bench.experiments.aiperf_run import (
     run_aiperf,
     write_tokenizer,
 )
-from bench.experiments.client_accuracy import ITL_MS, TOKENS, TTFT_MS, ClientAccuracy, calibrate
+from bench.experiments.client_accuracy import (
+    ITL_MS,
+    TOKENS,
+    TTFT_MS,
+    ClientAccuracy,
+    measure_accuracy,
+)
 from bench.report.tables import number
 from bench.results.files import make_folder
 from bench.target.processes import Program, stopped_at_the_end
@@ -37,7 +43,7 @@ class ToolAccuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 def table(aiperf: str, concurrencies: Sequence[int], seconds: float, folder: Path) -> str:
     """Return a Markdown table of both tools at each of *concurrencies*."""
-    readings = [_ours(one) for one in calibrate(concurrencies, seconds, folder / "mock.log")]
+    readings = [_ours(one) for one in measure_accuracy(concurrencies, seconds, folder / "mock.log")]
     *delayed, at_once = readings
     ours, start = _starts(aiperf, folder)
     for users in concurrencies:
@@ -46,7 +52,7 @@ def table(aiperf: str, concurrencies: Sequence[int], seconds: float, folder: Pat
     highest = _aiperf(aiperf, max(concurrencies), round(400 * seconds), 0.0, 0.0, start, folder)
     lines = [
         f"TTFT {TTFT_MS:g} ms, ITL {ITL_MS:g} ms, {TOKENS} tokens; errors in ms.\n",
-        "| tool | users | TTFT error mean | p99 | requests/s | CPU ms per request |",
+        "| tool | concurrency | TTFT error mean | p99 | requests/s | CPU ms per request |",
         "| --- | --- | --- | --- | --- | --- |",
         *(_line(one) for one in sorted(delayed, key=lambda one: one.concurrency)),
         *(_line(one, " no delay") for one in (at_once, highest)),

@@ -63,8 +63,8 @@ def fleets(
     lasts."""
     make_folder(logs)
     with stopped_at_the_end() as programs:
-        names = ", ".join(balancers)
-        setting.console.print(f"starting fleet {fleet} {len(balancers)} times, behind {names}")
+        names = " and ".join(balancers)
+        setting.console.print(f"starting {len(balancers)} copies of fleet {fleet} behind {names}")
         yield start_arms(balancers, fleet, programs, logs)
 
 

@@ -69,7 +69,9 @@ def sweep_steps(
             break
     setting.console.print(_table(found))
     if found[-1].saturated:
-        setting.console.print("saturated at the last step: it answered slower than it was asked")
+        setting.console.print(
+            "saturated at the last step: responses were slower than the offered rate"
+        )
     setting.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
     return found
 
@@ -99,12 +101,12 @@ def search_rate(
         good = sum(goal.met_by(record) for record in measured.records)
         tried.append(RateTrial(rate, good / len(measured.records), good / schedule.length_s))
         write_file(folder / "search.json", pretty({"goal": goal, "share": share, "trials": tried}))
-        setting.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} kept their limits")
+        setting.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} met the SLO")
     best = highest(tried, share)
     setting.console.print(
-        "no rate that was tried held; lower --start"
+        "no rate met the SLO; lower --start-rate"
         if best is None
-        else f"peak: {best.rate:.2f} requests/s, of which {best.good_share:.1%} kept their limits "
+        else f"max rate: {best.rate:.2f} requests/s, of which {best.good_share:.1%} met the SLO "
         f"(goodput {best.goodput:.2f}/s)"
     )
     return best

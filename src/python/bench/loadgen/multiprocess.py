@@ -99,4 +99,6 @@ def _share(path: Path) -> WorkerShare:
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=WorkerShare)
     except (OSError, msgspec.DecodeError) as error:
-        raise EngineExited(f"a worker ended without a result: {error}; try --workers 1") from error
+        raise EngineExited(
+            f"a worker process exited without a result: {error}; try --workers 1"
+        ) from error

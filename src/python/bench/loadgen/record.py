@@ -128,7 +128,7 @@ def read_records(content: bytes, source: str) -> list[Record]:
     try:
         return msgspec.msgpack.decode(content, type=list[Record])
     except msgspec.DecodeError as error:
-        raise WorkloadInvalid(f"{source}: no records of a run: {error}") from error
+        raise WorkloadInvalid(f"{source}: not a records file: {error}") from error
 
 
 def merged(batches: Iterable[Iterable[Record]]) -> list[Record]:

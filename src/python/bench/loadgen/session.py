@@ -98,7 +98,7 @@ async def compare_arms(
                 start_s = given.clock.now() + _LEAD_S
             else:
                 start_s += part.length_s
-        given.progress.phase("last answers")
+        given.progress.phase("last responses")
         await asyncio.gather(*(leg.drain() for leg in session.legs))
 
     return await _measure(arms, work, given)

@@ -40,7 +40,7 @@ def differences(found: Comparison) -> Plot | None:
     reach = max(abs(v - 1.0) for row in rows for v in (row.ratio_low or 1.0, row.ratio_high or 1.0))
     reach = min(1.0, max(0.02, reach * 1.05))
     axis = svg.Axis(f"{found.candidate} relative to {found.baseline}", -reach, reach)
-    title = "relative difference of each metric"
+    title = "Relative difference of each metric"
     return Plot("differences", title, svg.forest(title, axis, [_interval(row) for row in rows]))
 
 
@@ -60,7 +60,7 @@ def distributions(lines: Sequence[PlotLine]) -> list[Plot]:
     plots = (
         _cumulative("ttft", "Time to first token (TTFT)", lines, lambda r: _one(r.ttft_s)),
         _cumulative("itl", "Inter-token latency (ITL)", lines, _token_gaps),
-        _cumulative("icl", "Inter-chunk latency: several tokens each", lines, _chunk_gaps),
+        _cumulative("icl", "Inter-chunk latency (several tokens per chunk)", lines, _chunk_gaps),
         _cumulative("e2e", "End to end (E2E)", lines, lambda r: _one(r.e2e_s)),
     )
     return [plot for plot in plots if plot is not None]
@@ -127,7 +127,7 @@ def _time_chart(
         )
         for line in lines
     ]
-    return _over(name, title, "seconds of schedule", float(ends[-1]), series)
+    return _over(name, title, "schedule time (s)", float(ends[-1]), series)
 
 
 def _over(name: str, title: str, axis: str, length_s: float, series: Sequence[svg.Series]) -> Plot:
@@ -165,8 +165,8 @@ def engines_over_time(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnaps
     length_s = max((at_s for line in series for at_s, _ in line.points), default=0.0)
     if not length_s:
         return []
-    title = "Requests in the engines, running and waiting"
-    return [_over("engines-over-time", title, "seconds of the run", length_s, series)]
+    title = "Requests in the engines (running and waiting)"
+    return [_over("engines-over-time", title, "run time (s)", length_s, series)]
 
 
 def per_replica(lines: Sequence[PlotLine]) -> list[Plot]:
@@ -176,9 +176,11 @@ def per_replica(lines: Sequence[PlotLine]) -> list[Plot]:
         tokens = tokens_by_replica(line.records)
         bars = [svg.Bar(replica, n / 1e3, line.css) for replica, n in sorted(tokens.items())]
         if bars:
-            title = f"{line.name}: thousand tokens, prompt and output, per replica"
+            title = f"{line.name}: prompt and output tokens per replica (thousands)"
             plots.append(
-                Plot(f"replicas-{line.css}", title, svg.bar_chart(title, "thousand tokens", bars))
+                Plot(
+                    f"replicas-{line.css}", title, svg.bar_chart(title, "tokens (thousands)", bars)
+                )
             )
     return plots
 

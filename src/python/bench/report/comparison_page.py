@@ -76,14 +76,14 @@ def key_plots(evidence: Evidence) -> list[Plot]:
 _SENTENCE = {
     Verdict.BETTER: "{candidate} is better than {baseline}",
     Verdict.WORSE: "{candidate} is worse than {baseline}",
-    Verdict.MIXED: "{candidate} is better than {baseline} in some respects and worse in others",
-    Verdict.NOT_SHOWN: "No difference shown between {candidate} and {baseline}",
+    Verdict.MIXED: "{candidate} is better than {baseline} in some metrics and worse in others",
+    Verdict.NOT_SHOWN: "No significant difference between {candidate} and {baseline}",
 }
 
 
 _APART = (
-    "<p><b>Measured apart:</b> the arms did not take turns; what changed on the machines between "
-    "the two runs is part of the difference.</p>"
+    "<p><b>Separate runs:</b> the arms were not interleaved; changes of the environment between "
+    "the two runs are part of the difference.</p>"
 )
 
 
@@ -134,10 +134,10 @@ def _differences(found: Comparison) -> str:
     if plot is None:
         return ""
     return markup.section(
-        "What differs",
-        "A dot is the measured change, its line the interval that holds the true change in 95 of "
-        "100 such runs. Green is better, red is worse, grey was not shown. Latencies, TTFT to E2E, "
-        "are better to the left; throughput and goodput are better to the right.",
+        "Differences",
+        "Dots are measured relative differences, lines their 95 % confidence intervals. Green: "
+        "better; red: worse; grey: not significant. For latencies (TTFT to E2E) lower is better; "
+        "for throughput and goodput higher is better.",
         f'<figure class="wide">{plot.content}</figure>',
     )
 
@@ -158,9 +158,8 @@ def _all_metrics(found: Comparison) -> str:
     table = f'<div class="scroll"><table><tr>{markup.cells("th", head)}</tr>{body}</table></div>'
     return markup.section(
         "All metrics",
-        "Bold metrics take part in the verdict, held to one false alarm in twenty together (Holm). "
-        "The smallest effect is the difference that a run like this one shows in four of five "
-        "cases: a smaller one may be there, unseen.",
+        "The verdict uses the metrics in bold, with a family-wise error rate of 5 % (Holm). The "
+        "smallest effect is the min. difference that such a run detects with a power of 80 %.",
         table,
     )
 

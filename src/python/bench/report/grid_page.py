@@ -62,9 +62,7 @@ def grid_plots(evidence: GridEvidence) -> list[Plot]:
 
 def _heading(evidence: GridEvidence) -> str:
     validity = evidence.validity
-    heading = (
-        "What engine and load balancer contribute" if validity.valid else "This run is invalid"
-    )
+    heading = "Effects of engine and load balancer" if validity.valid else "This run is invalid"
     why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
     partial = sections.PARTIAL if evidence.measured.partial else ""
     cells = "; ".join(line.name for line in evidence.lines)
@@ -87,9 +85,9 @@ def _effects(found: Sequence[Effect]) -> str:
     head = markup.cells("th", ["metric", *EFFECTS])
     return markup.section(
         "Effects",
-        "The engine's effect is its mean difference over both load balancers, and the other way "
-        "round; the interaction is by how much the one depends on the other; both is cell 11 "
-        "against cell 00. Each with the interval that holds the true effect in 95 of 100 runs.",
+        "The effect of the engine is its mean difference over both load balancers, and vice versa; "
+        "the interaction is by how much one effect depends on the other factor; 'both' compares "
+        "cell 11 with cell 00. In brackets: 95 % confidence intervals.",
         f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>',
     )
 

@@ -34,7 +34,7 @@ def find_browser(asked: str) -> str:
         if found := shutil.which(name):
             return found
     raise SettingInvalid(
-        f"--png needs a Chromium, and there is no {' or '.join(names)}; install one, name it with "
+        f"--png requires Chromium; not found: {' or '.join(names)}; install it, set "
         "--browser, or open report.html, which has the same plots"
     )
 

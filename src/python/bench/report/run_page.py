@@ -64,7 +64,7 @@ def _run_heading(evidence: RunEvidence) -> str:
     schedule = evidence.manifest.get("schedule") or {}
     css = "" if validity.valid else " invalid"
     heading = (
-        f"{evidence.name} answered {total.request_throughput:.3g} requests per second"
+        f"{evidence.name} served {total.request_throughput:.3g} requests per second"
         if validity.valid
         else "This run is invalid"
     )
@@ -84,7 +84,7 @@ def _run_tiles(records: Sequence[Record]) -> str:
     shown = [
         (f"{m.label} p{q}", found[m], q) for m in (TTFT, LATENCY) for q in (50, 99) if m in found
     ]
-    tiles = [(label, number(of.percentiles[q]), "ms, since sent") for label, of, q in shown]
+    tiles = [(label, number(of.percentiles[q]), "ms, from sending") for label, of, q in shown]
     tiles.append(("Output", number(total.output_token_throughput), "tokens/s"))
     return '<div class="tiles">' + "".join(_number_tile(*tile) for tile in tiles) + "</div>"
 

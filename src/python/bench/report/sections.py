@@ -19,7 +19,7 @@ from bench.stats.validity import Validity
 from bench.stats.windowed_metrics import SloLimits
 from bench.workload.schedule import Part
 
-PARTIAL = "<p><b>Partial:</b> the run was stopped early.</p>"
+PARTIAL = "<p><b>Partial run:</b> it was stopped early.</p>"
 
 
 def style() -> str:
@@ -29,8 +29,8 @@ def style() -> str:
 def distributions(lines: Sequence[PlotLine]) -> str:
     return markup.section(
         "Distributions",
-        "The share of requests, or of gaps between tokens, that took at most so long; from when a "
-        "request was due. A curve further to the left is better.",
+        "Cumulative distributions over requests (ITL: over gaps between tokens), measured from the "
+        "scheduled time of each request. Further left is better.",
         legend(lines) + _figures(charts.distributions(lines)),
     )
 
@@ -40,12 +40,14 @@ def over_time(lines: Sequence[PlotLine], parts: Sequence[Part]) -> str:
     if not plots:
         return ""
     text = (
-        "Both arms at the same moment of the same schedule. Tokens are those that arrived while "
-        "load was offered; every part starts with the streams that it starts itself."
+        "Both arms at the same schedule time. Tokens are counted while load is offered; the "
+        "streams of an earlier part do not count in a later one."
     )
     return markup.section(
         "Over the schedule" if len(lines) > 1 else "Over the run",
-        text if len(lines) > 1 else "By when requests were due, and when tokens arrived.",
+        text
+        if len(lines) > 1
+        else "By scheduled time of the requests, and by arrival time of the tokens.",
         legend(lines) + _figures(plots),
     )
 
@@ -84,8 +86,8 @@ def by_replica(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnapshot]) -
         return ""
     return markup.section(
         "Per replica",
-        "Who served what, as the load balancer named it; then what the engines said of "
-        "themselves, sampled at the same moments during the whole run.",
+        "Requests by replica, as reported by the load balancer; and engine metrics, sampled "
+        "during the run.",
         legend(lines) + _figures(plots) + _engines(replicas),
     )
 
@@ -93,7 +95,14 @@ def by_replica(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnapshot]) -
 def _engines(replicas: Sequence[ReplicaUsage]) -> str:
     if not replicas:
         return ""
-    head = ["replica", "arm", "running, mean", "waiting, max", "KV cache, max", "prefix hits"]
+    head = [
+        "replica",
+        "arm",
+        "running (mean)",
+        "waiting (max)",
+        "KV cache usage (max)",
+        "prefix hit rate",
+    ]
     rows = [
         [
             one.replica,
@@ -119,9 +128,9 @@ def trust(lines: Sequence[PlotLine], validity: Validity) -> str:
         "requests failed</p>"
         for line in lines
     )
-    good = "" if reasons else "<p>Nothing speaks against this run.</p>"
+    good = "" if reasons else "<p>No validity problems found.</p>"
     return markup.section(
-        "Can it be trusted?",
+        "Validity",
         client_line(validity) + ".",
         reasons + good + errors + _due_and_sent(lines),
     )
@@ -129,7 +138,7 @@ def trust(lines: Sequence[PlotLine], validity: Validity) -> str:
 
 def _due_and_sent(lines: Sequence[PlotLine]) -> str:
     """Both clocks side by side: what differs is the client's own delay."""
-    head = ["milliseconds", "arm", "p50, due", "p50, sent", "p99, due", "p99, sent"]
+    head = ["milliseconds", "arm", "p50 (scheduled)", "p50 (sent)", "p99 (scheduled)", "p99 (sent)"]
     rows = []
     for line in lines:
         since_due = [("TTFT", [r.ttft_s for r in line.records])]
@@ -153,11 +162,11 @@ def _quantiles_of_both(pairs: Sequence[tuple[float, float]]) -> list[str]:
 def method(goal: SloLimits | None, manifest: Mapping[str, Any]) -> str:
     shown = msgspec.json.format(msgspec.json.encode(manifest, enc_hook=str), indent=2).decode()
     return markup.section(
-        "How it was measured",
-        "Latencies run from the moment a request was due, not from when the client managed to "
-        f"send it.{_goal_text(goal)} Failed requests have no latency and are counted as errors. "
-        "ITL is the gap between two events where each event was one token, as usage counted "
-        "them; where events carry several, the gap is an inter-chunk latency.",
+        "Method",
+        "Latencies are measured from the scheduled time of a request, so that client delays are "
+        f"included.{_goal_text(goal)} Failed requests have no latency and count as errors. ITL is "
+        "the gap between two events of one token each, according to usage; where events carry "
+        "several tokens, the gap is an inter-chunk latency (ICL).",
         f"<details><summary>Manifest</summary><pre>{escape(shown)}</pre></details>",
     )
 
@@ -166,7 +175,7 @@ def _goal_text(goal: SloLimits | None) -> str:
     if goal is None:
         return ""
     limits = [
-        f"{name} at most {limit:g} ms"
+        f"{name} max {limit:g} ms"
         for name, limit in (
             ("TTFT", goal.ttft_ms),
             ("time per token", goal.itl_ms),
@@ -174,4 +183,4 @@ def _goal_text(goal: SloLimits | None) -> str:
         )
         if limit is not None
     ]
-    return f" Goodput counts requests with {' and '.join(limits) or 'no limit'}."
+    return f" SLO for goodput: {', '.join(limits) or 'no limit'}."

@@ -76,8 +76,8 @@ def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) ->
     sentence = {
         Verdict.BETTER: f"{candidate} is better than {baseline}",
         Verdict.WORSE: f"{candidate} is worse than {baseline}",
-        Verdict.MIXED: f"{candidate} is better than {baseline} in some respects, worse in others",
-        Verdict.NOT_SHOWN: f"not shown that {candidate} differs from {baseline}",
+        Verdict.MIXED: f"{candidate} is better than {baseline} in some metrics and worse in others",
+        Verdict.NOT_SHOWN: f"no significant difference between {candidate} and {baseline}",
     }[found.verdict]
     return f"{'PARTIAL RUN: ' if partial else ''}{sentence} ({found.reason}{_seen(found)})"
 
@@ -88,8 +88,8 @@ def _seen(found: Comparison) -> str:
     known = [r for r in rows if r.smallest_effect is not None]
     if found.verdict is not Verdict.NOT_SHOWN or not known:
         return ""
-    effects = ", ".join(f"{r.label} by {number(r.smallest_effect)} {r.unit}" for r in known)
-    return f"; in four of five such runs, this much would have shown: {effects}"
+    effects = ", ".join(f"{r.label} {number(r.smallest_effect)} {r.unit}" for r in known)
+    return f"; min. effects detectable with a power of 80 %: {effects}"
 
 
 def effects_markdown(found: Sequence[Effect], metrics: Sequence[str]) -> str:
@@ -112,16 +112,18 @@ def _effect_cell(one: Effect) -> str:
 def client_line(validity: Validity) -> str:
     """Return what the client did to its own measurement."""
     return (
-        f"client: {validity.client_cpu_share:.0%} of a core, {_lag(validity)}, requests sent "
-        f"{validity.dispatch_p50_ms:.2f} ms (p50) and {validity.dispatch_p99_ms:.2f} ms (p99) "
-        f"after they were due, {validity.achieved_share:.1%} of the asked rate"
+        f"client: CPU {validity.client_cpu_share:.0%}, {_lag(validity)}, send delay "
+        f"{validity.dispatch_p50_ms:.2f} ms (p50) and {validity.dispatch_p99_ms:.2f} ms (p99), "
+        f"{validity.achieved_share:.1%} of the scheduled rate"
     )
 
 
 def _lag(validity: Validity) -> str:
     if validity.lag_p50_ms is None or validity.lag_p99_ms is None:
-        return "event loop not looked at"
-    return f"event loop {validity.lag_p50_ms:.1f} ms (p50), {validity.lag_p99_ms:.1f} ms late (p99)"
+        return "event-loop lag unknown"
+    return (
+        f"event-loop lag {validity.lag_p50_ms:.1f} ms (p50) and {validity.lag_p99_ms:.1f} ms (p99)"
+    )
 
 
 def run_table(found: dict[Measure, Stats], total: Totals) -> Table:

@@ -16,7 +16,9 @@ def print_comparison(judged: Judged, console: Console) -> None:
     console.print()
     print_client(validity, judged.measured, console)
     if judged.apart:
-        console.print("measured apart: what changed between the two runs is in the difference")
+        console.print(
+            "separate runs: changes of the environment between them are part of the difference"
+        )
     line = verdict_line(found, validity.reasons, partial=judged.measured.partial)
     console.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
 
@@ -27,4 +29,4 @@ def print_client(validity: Validity, measured: LoadResult, console: Console) -> 
     for reason in validity.reasons:
         console.print(f"[bold red]invalid:[/bold red] {reason}", highlight=False, soft_wrap=True)
     if measured.partial:
-        console.print("stopped early: what there is was kept and is marked partial")
+        console.print("stopped early: results are kept and marked partial")

@@ -68,10 +68,12 @@ def aiperf_records(
     try:
         read = [_decode(line) for line in lines.splitlines() if line.strip()]
     except msgspec.DecodeError as error:
-        raise EngineError(f"{source}: not as aiperf 0.13 exports it: {error}") from error
+        raise EngineError(f"{source}: not an export of aiperf 0.13: {error}") from error
     made = {one.metadata.session_num: one for one in read if _counts(one)}
     if not made or max(made) >= len(schedule.calls):
-        raise EngineError(f"{source}: {len(made)} requests, {len(schedule.calls)} were asked for")
+        raise EngineError(
+            f"{source}: {len(made)} requests in the export, {len(schedule.calls)} in the schedule"
+        )
     zero_s = min(_issued_s(one) - schedule.calls[n].at_s for n, one in made.items())
     if not timed:
         zero_s = min(_issued_s(one) for one in made.values())

@@ -29,7 +29,7 @@ def new_run_folder(root: Path, env: str, now: datetime) -> Path:
                 return folder
     except OSError as error:
         raise ResultsNotWritten(_cannot(root / env, error)) from error
-    raise ResultsNotWritten(f"{root / env}: 999 runs within one second; wait for the next")
+    raise ResultsNotWritten(f"{root / env}: 999 runs within one second; retry later")
 
 
 def make_folder(folder: Path) -> None:
@@ -82,4 +82,4 @@ def write_files(folder: Path, files: Mapping[str, bytes | str]) -> None:
 
 
 def _cannot(path: Path, error: OSError) -> str:
-    return f"{path}: cannot be written: {error.strerror}; free some space or give --output-dir"
+    return f"{path}: cannot be written: {error.strerror}; free disk space or set --output-dir"

@@ -45,8 +45,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.shape is None:
             raise SettingInvalid(
-                f"{self.folder} was a closed loop: its requests were due whenever others ended, "
-                "and no other arm can be asked the same; use a comparison's, or `run --rate`"
+                f"{self.folder} is a closed-loop run, which has no schedule to replay; use a run "
+                "with --rate, or an arm of a comparison"
             )
         return self.shape
 
@@ -68,7 +68,7 @@ def load_saved(folder: Path) -> Saved:
         snapshots = _snapshots(folder / "snapshots.jsonl")
         about = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Manifest)
     except (OSError, WorkloadInvalid, msgspec.DecodeError) as error:
-        raise SettingInvalid(f"{folder} is no saved result: {error}") from error
+        raise SettingInvalid(f"{folder} is not a saved run: {error}") from error
     return Saved(
         folder=folder,
         records=records,
@@ -110,7 +110,7 @@ def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> LoadR
     if baseline.schedule.digest != candidate.schedule.digest or baseline.shape != candidate.shape:
         raise SettingInvalid(
             f"{baseline.folder} and {candidate.folder} replayed different schedules; run both with "
-            "the same --workload, --seed, --rate and parts, or replay one's schedule.jsonl"
+            "the same --workload, --seed, --rate and --parts, or with --workload schedule.jsonl"
         )
     candidate.parts_of_it()
     records = [

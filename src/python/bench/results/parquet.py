@@ -22,8 +22,8 @@ def check_parquet() -> None:
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise SettingInvalid(
-            "--parquet needs pyarrow, which is not installed; install servekit-bench[parquet], or "
-            "run `report FOLDER --parquet` where it is"
+            "--parquet requires pyarrow; install servekit-bench[parquet], or run "
+            "`report DIRECTORY --parquet` where it is installed"
         )
 
 

@@ -194,7 +194,7 @@ def report_again(folder: Path, setting: Setting) -> str:
     try:
         about_arms = msgspec.json.decode((folder / "comparison.json").read_bytes(), type=_Named)
     except (OSError, msgspec.DecodeError) as error:
-        raise SettingInvalid(f"{folder} holds no comparison of ours: {error}") from error
+        raise SettingInvalid(f"{folder} is not a saved comparison: {error}") from error
     arms = folder / about_arms.folders[0], folder / about_arms.folders[1]
     judged = judge_saved(
         load_saved(arms[0]),

@@ -141,13 +141,13 @@ def overall(rows: Iterable[ComparedMetric]) -> tuple[Verdict, str]:
         return Verdict.MIXED, f"better: {', '.join(better)}; worse: {', '.join(worse)}"
     if better or worse:
         verdict = Verdict.BETTER if better else Verdict.WORSE
-        return verdict, f"{', '.join(better or worse)}; no headline metric says otherwise"
+        return verdict, f"{', '.join(better or worse)}; no headline metric contradicts"
     if not judged:
         return (
             Verdict.NOT_SHOWN,
-            "too little was measured to tell; raise --parts or --part-s",
+            "too few data; raise --parts or --part-s",
         )
-    return Verdict.NOT_SHOWN, f"none of {len(judged)} headline metrics differs beyond chance"
+    return Verdict.NOT_SHOWN, f"none of {len(judged)} headline metrics differs significantly"
 
 
 def _row(

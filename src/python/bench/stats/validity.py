@@ -47,25 +47,26 @@ def judge(
     errors = sum(not one.ok for one in records) / len(records) if records else 0.0
     reasons = []
     if not records:
-        reasons.append("no request was made")
+        reasons.append("no request was sent")
     if burden.cpu_share > MAX_CPU_SHARE:
         reasons.append(
-            f"the client used {burden.cpu_share:.0%} of its {burden.cores} core(s), over "
-            f"{MAX_CPU_SHARE:.0%}; lower the rate or add --workers"
+            f"client CPU usage was {burden.cpu_share:.0%} of {burden.cores} core(s) (max "
+            f"{MAX_CPU_SHARE:.0%}); lower --rate or raise --workers"
         )
     if burden.lag_p99_ms is not None and burden.lag_p99_ms > MAX_LAG_P99_MS:
         reasons.append(
-            f"the client's event loop was {burden.lag_p99_ms:.1f} ms late (p99), over "
-            f"{MAX_LAG_P99_MS:g} ms; leave the machine to the benchmark or add --workers"
+            f"client event-loop lag p99 was {burden.lag_p99_ms:.1f} ms (max {MAX_LAG_P99_MS:g} "
+            "ms); use an otherwise idle machine or raise --workers"
         )
     if achieved < MIN_ACHIEVED_SHARE:
         reasons.append(
-            f"{achieved:.1%} of the asked rate was sent, under {MIN_ACHIEVED_SHARE:.0%}; lower it"
+            f"{achieved:.1%} of the scheduled rate was sent (min {MIN_ACHIEVED_SHARE:.0%}); lower "
+            "--rate"
         )
     if errors > max_error_share:
         reasons.append(
-            f"{errors:.1%} of requests failed, over {max_error_share:.0%}; latencies of the rest "
-            "flatter the upstream"
+            f"{errors:.1%} of requests failed (max {max_error_share:.0%}); the latencies of "
+            "the rest are biased"
         )
     return Validity(
         reasons=tuple(reasons),

@@ -17,7 +17,7 @@ ENVIRONMENTS = {"baseline": "http://127.0.0.1:8080", "managed": "http://127.0.0.
 # An upstream that takes longer than this to say what it is cannot be measured.
 _TIMEOUT_S = 10.0
 
-_REMEDY = "give --url, or --env with a running environment, to measure one"
+_REMEDY = "use --url, or --env with a running environment"
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,9 @@ def environment_url(env: str) -> str:
     """
     if env not in ENVIRONMENTS:
         known = ", ".join(ENVIRONMENTS)
-        raise SettingInvalid(f"env {env!r} is unknown; there are {known}, and --url for others")
+        raise SettingInvalid(
+            f"--env must be one of {known}, not {env!r}; use --url for other targets"
+        )
     return ENVIRONMENTS[env]
 
 
@@ -54,7 +56,7 @@ def check_installed(balancers: Sequence[str]) -> None:
     for balancer in balancers:
         kind = _read(balancer)[0]
         if kind not in ENVIRONMENTS:
-            raise SettingInvalid(f"load balancer {kind!r} is unknown; there are baseline, managed")
+            raise SettingInvalid(f"load balancer must be 'baseline' or 'managed', not {kind!r}")
         require_module(f"loadbalancer.{kind}", _REMEDY)
     require_module("simulator.main", _REMEDY)
 
@@ -134,14 +136,16 @@ async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
     status, body = await ask(url, "/v1/models", api_key)
     if status == 0:
         raise EngineUnreachable(
-            f"{url} cannot be reached ({body.decode()}); start it, or give another --url"
+            f"{url} cannot be reached ({body.decode()}); start it or correct --url"
         )
     if status != 200:
-        raise EngineUnreachable(f"{url}/v1/models answered {status}; is it an OpenAI API?")
+        raise EngineUnreachable(
+            f"{url}/v1/models answered {status}; is it an OpenAI-compatible server?"
+        )
     try:
         return read_models(body).data
     except RequestInvalid as error:
-        raise RequestInvalid(f"{url}/v1/models: no list of models: {error}") from error
+        raise RequestInvalid(f"{url}/v1/models: not a list of models: {error}") from error
 
 
 async def ask(url: str, path: str, api_key: str = "") -> tuple[int, bytes]:

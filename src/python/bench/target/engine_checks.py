@@ -51,7 +51,7 @@ def refutation(
     *segments* are the KVCached segments of their host; None where nobody could list them.
     """
     if not engines and expected != ExpectedEngine():
-        return "no engine is known; give their URLs with --engines"
+        return "no engine URLs; set --engines"
     for engine in engines:
         if expected.version is not None and engine.version != expected.version:
             return f"{engine.url} has version {engine.version}, not {expected.version}"
@@ -59,13 +59,13 @@ def refutation(
         if wanted is not None and engine.prefix_caching != wanted:
             return f"{engine.url} has prefix caching {engine.prefix_caching}, not {wanted}"
     if expected.kvcached is not None and segments is None:
-        return "nobody says which KVCached segments there are; give --kvctl or --kvcached-metrics"
+        return "cannot list KVCached segments; set --kvctl or --kvcached-metrics"
     if expected.kvcached and not segments:
-        return "no KVCached segment exists: vLLM was not patched, see its log"
+        return "no KVCached segments: vLLM is not patched; see its log"
     if expected.kvcached and len(set(segments or ())) < len(engines):
         return f"{len(set(segments or ()))} KVCached segments for {len(engines)} engines"
     if expected.kvcached is False and segments:
-        return f"KVCached segments exist ({', '.join(segments)}): this is no plain vLLM"
+        return f"KVCached segments exist ({', '.join(segments)}): vLLM is patched"
     return None
 
 
@@ -81,7 +81,7 @@ def kvcached_arms(which: str | None, arms: int) -> list[bool | None]:
     if which is None:
         return [None] * arms
     if which not in ("candidate", "both", "none"):
-        raise SettingInvalid(f"--expect-kvcached {which!r}: there are candidate, both and none")
+        raise SettingInvalid(f"--expect-kvcached {which!r}; must be candidate, both or none")
     if which == "none":
         return [False] * arms
     return [True if which == "both" or n >= arms // 2 else None for n in range(arms)]
@@ -123,7 +123,7 @@ async def check(
     segments = await witness.segments() if expected.kvcached is not None else None
     why = refutation(expected, engines, segments)
     if why is not None:
-        raise EngineMismatch(f"{why}; the run is refused")
+        raise EngineMismatch(f"{why}; run aborted")
     return list(engines)
 
 

@@ -1,6 +1,6 @@
 """An upstream whose timing is known: it answers every completion after TTFT, then every ITL.
 
-It is what `calibrate` measures the client against, and a process of its own, so that it never
+It is what `client-accuracy` measures the client against, and a process of its own, so that it never
 takes turns with the client on one event loop.  `python -m bench.target.mock_server --ttft-ms 50`.
 """
 
@@ -109,12 +109,12 @@ app = ProgramApp("bench")
 
 @app.command()
 def main(
-    ttft_ms: Annotated[float, typer.Option(help="Time to the first event.")] = 50.0,
-    itl_ms: Annotated[float, typer.Option(help="Time between two events.")] = 10.0,
-    tokens: Annotated[int, typer.Option(min=1, help="Events of an answer.")] = 20,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    ttft_ms: Annotated[float, typer.Option(help="Time to first token (ms).")] = 50.0,
+    itl_ms: Annotated[float, typer.Option(help="Inter-token latency (ms).")] = 10.0,
+    tokens: Annotated[int, typer.Option(min=1, help="Output tokens per response.")] = 20,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 = any free port.")] = 0,
 ) -> None:
-    """An upstream with known latencies, for measuring whoever measures it."""
+    """Mock server with known latencies, to measure the error of load generators."""
     # select(2) waits to the microsecond, epoll to the millisecond: the mock must be the better
     # clock of the two.  Its limit of 1024 connections is beyond what it is used for.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())

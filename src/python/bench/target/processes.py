@@ -68,7 +68,7 @@ class Program:
             )
         code = self._process.wait()
         raise EngineExited(
-            f"{self.name} ended with code {code} before it was ready; {self._hint()}"
+            f"{self.name} exited with status {code} before it was ready; {self._hint()}"
         )
 
     def wait(self) -> int:
@@ -106,7 +106,7 @@ class Program:
 
     def _hint(self) -> str:
         logged = self._log.read_text(errors="replace").strip().splitlines()
-        return f"it said: {logged[-1][:300]}" if logged else f"it said nothing; see {self._log}"
+        return f"last log line: {logged[-1][:300]}" if logged else f"log is empty: {self._log}"
 
 
 @contextlib.contextmanager

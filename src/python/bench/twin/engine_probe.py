@@ -53,15 +53,17 @@ async def measure(
     try:
         tokens = kv_cache_tokens or await engine.kv_cache_tokens()
         if tokens is None:
-            raise SettingInvalid(f"{url}/metrics does not say; give --kv-cache-tokens")
+            raise SettingInvalid(
+                f"{url}/metrics does not report the KV cache size; set --kv-cache-tokens"
+            )
         await engine.warm_up()
         known = await engine.prefix_hits()
         ttft = await _ttft_cold(engine)
         known = await engine.prefix_hits() - known
         if known > MOST_KNOWN * REPEATS * sum(point.prompt_tokens for point in ttft):
             raise NotMeasured(
-                f"{url}: {known} tokens of fresh prompts were in its prefix cache from an earlier "
-                "run; give another --seed"
+                f"{url}: {known} tokens of new prompts were in the prefix cache from an earlier "
+                "run; use another --seed"
             )
         ttft += await _ttft_hits(engine)
         decode = await _decode(engine, most, tokens)
@@ -134,8 +136,8 @@ async def decode_at(engine: ProbeTarget, batch: int, context: int) -> DecodePoin
     if not seen:
         raise NotMeasured(
             f"{engine.url}: decoding of {batch} sequences at {context} tokens of context was not "
-            f"measured: {ATTEMPTS} times all of a sequence's tokens came at once; try again on a "
-            "machine that is less busy"
+            f"measured: all tokens of a sequence arrived at once in {ATTEMPTS} attempts; retry on "
+            "an idle machine"
         )
     return DecodePoint(
         sequences=batch,

@@ -110,7 +110,7 @@ def setups_of(
         context: tokens that every model takes at least; 0 for what the file says.
     """
     if replicas is not None and replicas < 1:
-        raise SettingInvalid(f"--replicas is {replicas}; a model has at least one")
+        raise SettingInvalid(f"--replicas is {replicas}; must be at least 1")
     setups = []
     for model in fleet.models:
         own = fleet.replicas_of(model.name)
@@ -133,14 +133,16 @@ def read_failure(text: str) -> ReplicaFailure:
     start, plus, down = rest.partition("+")
     try:
         if not name or not plus:
-            raise ValueError("an @ and a + are missing")
+            raise ValueError("'@' and '+' are required")
         return ReplicaFailure(name, float(start), float(down))
     except ValueError as error:
-        raise SettingInvalid(f"--fail {text!r}: {error}; write REPLICA@AT+DOWN") from error
+        raise SettingInvalid(
+            f"--fail {text!r}: {error}; must have the form REPLICA@AT+DOWNTIME"
+        ) from error
 
 
 def read_autoscale(text: str, start_s: float) -> Autoscale:
-    """Return the rule in `IN_FLIGHT:MOST`: requests in flight per replica, replicas per model.
+    """Return the rule in `IN_FLIGHT:MAX`: requests in flight per replica, replicas per model.
 
     Raises:
         SettingInvalid: it is not one.
@@ -149,7 +151,9 @@ def read_autoscale(text: str, start_s: float) -> Autoscale:
         in_flight, _, most = text.partition(":")
         return Autoscale(in_flight=float(in_flight), most=int(most), start_s=start_s)
     except ValueError as error:
-        raise SettingInvalid(f"--autoscale {text!r}: {error}; write IN_FLIGHT:MOST") from error
+        raise SettingInvalid(
+            f"--autoscale {text!r}: {error}; must have the form IN_FLIGHT:MAX"
+        ) from error
 
 
 def records_of(calls: Sequence[Call], outcome: FleetOutcome, policy: str) -> list[Record]:

@@ -195,5 +195,5 @@ async def open_engine(url: str, seed: int, model: str | None = None) -> LiveEngi
         raise SettingInvalid(f"--model {chosen!r}: {url} serves {', '.join(names)}")
     length = next((card.max_model_len for card in cards if card.id == chosen), None)
     if length is None:
-        raise EngineUnreachable(f"{url}/v1/models names no max_model_len; is it vLLM?")
+        raise EngineUnreachable(f"{url}/v1/models reports no max_model_len; is it vLLM?")
     return LiveEngine(url, chosen, length, seed)

@@ -67,7 +67,7 @@ def mixed(models: Sequence[str], *, requests: int, rate: float, seed: int) -> Vi
         SettingInvalid: there is no request, or no rate.
     """
     if requests < 1 or not rate > 0:
-        raise SettingInvalid(f"--requests {requests} and --rate {rate:g}: both are above 0")
+        raise SettingInvalid(f"--requests {requests} and --rate {rate:g}: must be above 0")
 
     def arrivals() -> Iterator[Arrival]:
         return _mix(models, requests, rate, seed)

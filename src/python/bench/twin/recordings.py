@@ -92,7 +92,7 @@ def read_loads(folder: Path) -> list[RecordedLoad]:
     """
     files = sorted(folder.glob("Dreq_*.json"))
     if not files:
-        raise WorkloadInvalid(f"{folder}: no recorded load (Dreq_*.json) in it")
+        raise WorkloadInvalid(f"{folder}: contains no recorded load (Dreq_*.json)")
     return [_load(file, folder / file.name.replace("Dreq_", "D_")) for file in files]
 
 

@@ -95,9 +95,9 @@ def fit_profile(
         WorkloadInvalid: too little was measured.
     """
     if len(decode) < 2 or len([p for p in ttft if not p.cached_tokens]) < 2:
-        raise WorkloadInvalid("a profile needs two decode points and two prompt lengths at least")
+        raise WorkloadInvalid("a profile needs at least two decode points and two prompt lengths")
     if min(point.step_s for point in decode) <= 0 or min(point.ttft_s for point in ttft) <= 0:
-        raise WorkloadInvalid("a step took no time; tokens were not seen as they came")
+        raise WorkloadInvalid("a step time is 0: tokens were not received one by one")
     knots, per_kv = _decode(decode, log)
     base, extra = knots[0][1], tuple((x, y - knots[0][1]) for x, y in knots)
     launch_s: tuple[float, ...] = ()

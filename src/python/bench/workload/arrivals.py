@@ -24,7 +24,7 @@ def read_arrivals(text: str, rate: float) -> Arrivals:
         SettingInvalid: there is no such shape, or its number or the rate cannot be used.
     """
     if not (rate > 0 and math.isfinite(rate)):
-        raise SettingInvalid(f"rate is {rate:g}; it is above 0 requests a second")
+        raise SettingInvalid(f"rate is {rate:g}; must be above 0 requests/s")
     name, _, argument = text.partition(":")
     if name in ("constant", "poisson") and not argument:
         return lambda n, rng: _sums(_gaps(name, rate, rng), n)
@@ -38,8 +38,8 @@ def read_arrivals(text: str, rate: float) -> Arrivals:
         size = max(1, round(_positive(text, argument)))
         return lambda n, _: [index // size * size / rate for index in range(n)]
     raise SettingInvalid(
-        f"arrivals {text!r}: no such shape; there are constant, poisson, gamma:CV, ramp:TO and "
-        "burst:SIZE"
+        f"--arrivals must be trace, constant, poisson, gamma:CV, ramp:END_RATE or burst:SIZE, not "
+        f"{text!r}"
     )
 
 
@@ -79,7 +79,7 @@ def _solve(start: float, growth: float, root: float, length_s: float) -> float:
 def _positive(text: str, number: str) -> float:
     value = above_zero(number)
     if value is None:
-        raise SettingInvalid(f"arrivals {text!r}: {number!r} is no number above 0")
+        raise SettingInvalid(f"--arrivals {text!r}: {number!r} must be a number above 0")
     return value
 
 

@@ -46,7 +46,7 @@ def read_decisions(text: str, source: str) -> list[TraceRow]:
     lines = [_read(line, f"{source}, line {n}") for n, line in enumerate(text.splitlines(), 1)]
     done = sorted((x for x in lines if x.outcome == "done"), key=lambda x: x.decided_at_s)
     if not done:
-        raise WorkloadInvalid(f"{source}: no request in it was answered; name one that has some")
+        raise WorkloadInvalid(f"{source}: contains no completed request")
     return [
         TraceRow(
             at_s=line.decided_at_s - done[0].decided_at_s,

@@ -61,8 +61,8 @@ def read_written(content: bytes, source: str) -> WrittenWorkload:
     low, high = read.max_tokens_range
     if not read.prompts or not 1 <= low <= high:
         raise WorkloadInvalid(
-            f"{source}: {len(read.prompts)} prompts, max_tokens_range {[low, high]}; it needs a "
-            "prompt and a range that starts at 1 or above"
+            f"{source}: {len(read.prompts)} prompts, max_tokens_range {[low, high]}; must have "
+            "at least one prompt and a range that starts at 1 or above"
         )
     return read
 

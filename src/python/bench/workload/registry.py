@@ -58,13 +58,13 @@ def make_schedule(ask: WorkloadSpec) -> Schedule:
     if ask.workload not in NAMES and not Path(ask.workload).is_file():
         names = ", ".join(NAMES)
         raise WorkloadInvalid(
-            f"workload {ask.workload!r} is neither a file nor one of ours; ours are: {names}"
+            f"--workload {ask.workload!r} is neither a file nor a built-in workload ({names})"
         )
     if _is_schedule(ask.workload):
         return read_schedule(Path(ask.workload).read_bytes(), ask.workload)
     calls = _calls(ask)
     if not calls:
-        raise WorkloadInvalid(f"workload {ask.workload!r}: no request of it fits {ask.fit} tokens")
+        raise WorkloadInvalid(f"--workload {ask.workload!r}: no request fits into {ask.fit} tokens")
     if not (ask.arrivals == "trace" and calls[-1].at_s > 0):
         shape = "poisson" if ask.arrivals == "trace" else ask.arrivals
         times = read_arrivals(shape, ask.rate)(len(calls), random.Random(ask.seed))
@@ -98,8 +98,8 @@ def schedule_for(
     )
     if schedule.length_s < shape.length_s * 0.95:
         raise WorkloadInvalid(
-            f"workload {workload!r} lasts {schedule.length_s:.0f} s at {rate:g} requests a second, "
-            f"the parts {shape.length_s:.0f} s; lower --rate, --parts or --part-s"
+            f"--workload {workload!r} lasts {schedule.length_s:.0f} s at {rate:g} requests/s, but "
+            f"the parts take {shape.length_s:.0f} s; lower --rate, --parts or --part-s"
         )
     return schedule
 
@@ -120,7 +120,7 @@ def read_shares(models: Iterable[str]) -> dict[str, float]:
 def _share(model: str, text: str) -> float:
     share = above_zero(text)
     if share is None:
-        raise SettingInvalid(f"--model {model!r}: {text!r} is no share above 0; write NAME=2")
+        raise SettingInvalid(f"--model {model!r}: {text!r} must be a share above 0: NAME=2")
     return share
 
 
@@ -160,15 +160,13 @@ def _traced(ask: WorkloadSpec) -> list[Call]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise WorkloadInvalid(
-            f"{source}: not text: {error}; a trace is JSON lines or CSV"
-        ) from error
+        raise WorkloadInvalid(f"{source}: not text: {error}; must be JSON lines or CSV") from error
     read = read_decisions if is_decision_log(text) else read_trace
     rows = [r for r in read(text, source) if r.prompt_tokens + r.output_tokens <= ask.fit]
     if not rows:
         return []
     if not ask.rate > 0:
-        raise SettingInvalid(f"rate is {ask.rate:g}; it is above 0 requests a second")
+        raise SettingInvalid(f"rate is {ask.rate:g}; must be above 0 requests/s")
     # The rate is that of the whole trace: a shorter piece of it has the bursts that it has.
     natural = len(rows) / max(rows[-1].at_s, 1.0)
     calls = from_trace(rows, ask.shares, seed=ask.seed, speed=ask.rate / natural, fit=ask.fit)

@@ -46,11 +46,11 @@ def read_trace(text: str, source: str) -> list[TraceRow]:
     """
     lines = text.splitlines()
     if not any(line.strip() for line in lines):
-        raise WorkloadInvalid(f"{source}: no request in it; name a trace that has some")
+        raise WorkloadInvalid(f"{source}: contains no requests")
     is_json = lines[0].lstrip().startswith("{") or not source.endswith(".csv")
     rows = list(_mooncake(lines, source) if is_json else _csv(lines, source))
     if not rows:
-        raise WorkloadInvalid(f"{source}: no request in it; name a trace that has some")
+        raise WorkloadInvalid(f"{source}: contains no requests")
     start_s = min(row.at_s for row in rows)
     return [msgspec.structs.replace(row, at_s=row.at_s - start_s) for row in rows]
 
@@ -65,7 +65,7 @@ def _mooncake(lines: list[str], source: str) -> Iterator[TraceRow]:
             raise WorkloadInvalid(f"{source}, line {number}: not a request: {error}") from error
         except msgspec.DecodeError as error:
             raise WorkloadInvalid(
-                f"{source}, line {number}: not JSON: {error}; a trace has one request a line"
+                f"{source}, line {number}: not JSON: {error}; must have one JSON object per line"
             ) from error
         yield _checked(
             TraceRow(read.timestamp / 1e3, read.input_length, read.output_length, read.hash_ids),
@@ -108,6 +108,6 @@ def _checked(row: TraceRow, where: str) -> TraceRow:
     if row.prompt_tokens < 1 or row.output_tokens < 1 or not row.at_s >= 0:
         raise WorkloadInvalid(
             f"{where}: {row.prompt_tokens} prompt and {row.output_tokens} output tokens at "
-            f"{row.at_s} s; tokens count from 1, time from 0"
+            f"{row.at_s} s; tokens must be at least 1, times at least 0"
         )
     return row

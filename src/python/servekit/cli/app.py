@@ -5,10 +5,12 @@
     @app.command()
     def simulate(...) -> None: ...
 
-An option with `rich_help_panel="Routing"` is listed under that heading.  Output is the same in a
-terminal, in a pipe and in a log: no boxes, no colours.
+An option with `rich_help_panel="Routing"` is listed under that heading; a name of it that is marked
+as `old_name("--most")` still works and is not listed.  Output is the same in a terminal, in a pipe
+and in a log: no boxes, no colours.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
+from servekit.cli.options import OldName
 from servekit.cli.version import VERSION
 
 # The heading of options that name none, as click has it.
@@ -58,8 +61,15 @@ def command_line(app: typer.Typer) -> Any:
     """Return the click command of *app*, with `--version` where it is a program's."""
     command = typer.main.get_command(app)
     if isinstance(app, ProgramApp):
-        command.params.append(_version_option(app.program))
+        _add(_version_option(app.program), command)
     return command
+
+
+def _add(option: Any, command: Any) -> None:
+    """Add *option* to *command* and to all commands below it."""
+    command.params.append(option)
+    for below in getattr(command, "commands", {}).values():
+        _add(option, below)
 
 
 def _version_option(program: str) -> Any:
@@ -91,7 +101,7 @@ def _version_option(program: str) -> Any:
 def _write_sections(command: Any, ctx: Any, formatter: Any) -> None:
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
-        row = parameter.get_help_record(ctx)
+        row = _without_old_names(parameter).get_help_record(ctx)
         if row is not None:
             argument = parameter.param_type_name == "argument"
             heading = getattr(parameter, "rich_help_panel", None)
@@ -100,3 +110,9 @@ def _write_sections(command: Any, ctx: Any, formatter: Any) -> None:
     for heading in sorted(sections, key=lambda name: name == _OTHER):
         with formatter.section(heading):
             formatter.write_dl(sections[heading])
+
+
+def _without_old_names(parameter: Any) -> Any:
+    shown = copy.copy(parameter)
+    shown.opts = [name for name in parameter.opts if not isinstance(name, OldName)]
+    return shown

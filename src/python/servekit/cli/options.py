@@ -1,4 +1,4 @@
-"""Groups of options: a command that takes a group has its options.  Pure.
+"""Groups of options: a command that takes a group has its options; former names.  Pure.
 
     @dataclass(frozen=True)
     class Kept:
@@ -21,6 +21,15 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from typer import Option
 from typer.models import OptionInfo
+
+
+class OldName(str):
+    """A former name of an option: it works, and no help lists it."""
+
+
+def old_name(name: str) -> str:
+    """Return *name* for `typer.Option("--new", old_name("--old"))`."""
+    return OldName(name)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
