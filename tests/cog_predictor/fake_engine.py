@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from cog_predictor.engine import EngineKind, Piece, Sampling
+from cog_predictor.engine.engine import EngineKind, Piece, Sampling
 from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
 
 GOLDEN = Path(__file__).parents[1] / "golden/cog/async_engine_args_v0.32.0.txt"

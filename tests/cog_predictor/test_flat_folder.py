@@ -3,6 +3,8 @@
 import os
 import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -10,24 +12,76 @@ import pytest
 
 from tests.cog_predictor.cog_server import FLAT_FOLDER, REPOSITORY
 
+MAKE_FOLDER = REPOSITORY / "src/python/cog_predictor/make_folder.py"
+
+# `run.py` and `train.py`, and where each module of ours that they brought came from.
+IMPORT_ALL = """
+import sys, run, train, predict, cog_predictor.serve, cog_predictor.schema
+for name, module in list(sys.modules.items()):
+    if name.partition(".")[0] in ("cog_predictor", "servekit") and module.__file__:
+        print(module.__file__)
+"""
+
 
 def _cog_yaml() -> dict[str, object]:
     return msgspec.yaml.decode((FLAT_FOLDER / "cog.yaml").read_text(), type=dict[str, object])
 
 
-def test_the_wheels_that_are_named_are_those_that_are_packed() -> None:
-    """requirements.txt and the archive's list of wheels say the same, with today's version."""
-    version = re.search(
-        r'VERSION = "(.+)"', (REPOSITORY / "build-support/wheels.build").read_text()
+def _made(folder: Path) -> Path:
+    """The folder as somebody makes it who has a clone and Python, and no package."""
+    subprocess.run(  # noqa: S603
+        [sys.executable, "-I", "-S", MAKE_FOLDER, folder], check=True, capture_output=True, cwd="/"
     )
-    packed = re.findall(
-        r'"src/python/(?:servekit/)?(\w+):dist"', (FLAT_FOLDER / "BUILD").read_text()
-    )
-    named = re.findall(r"^\./(.+)$", (FLAT_FOLDER / "requirements.txt").read_text(), re.MULTILINE)
+    return folder
 
-    assert version
-    wheels = [f"servekit_{name}-{version[1]}-py3-none-any.whl" for name in packed]
-    assert named == sorted(wheels)
+
+def test_the_folder_is_whole_without_pants_or_packages(tmp_path: Path) -> None:
+    """What `cog build` copies imports nothing of ours from anywhere else."""
+    folder = _made(tmp_path / "llama")
+    names = {"cog.yaml", "run.py", "predict.py", "train.py", "requirements.txt", "pyproject.toml"}
+    ours = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", IMPORT_ALL],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": _without_ours()},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+
+    assert names | {"test.sh", "predictor_config.json"} <= {path.name for path in folder.iterdir()}
+    assert ours
+    assert all(Path(path).is_relative_to(folder) for path in ours)
+
+
+def test_the_tests_of_the_folder_run_in_it(tmp_path: Path) -> None:
+    """`pytest tests/unit`, where cog-vllm had its tests."""
+    folder = _made(tmp_path / "llama")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{folder}:{_without_ours()}"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[4-9] passed, 3 skipped", done.stdout), done.stdout
+
+
+def test_requirements_are_what_pyproject_asks_for() -> None:
+    """Each dependency of pyproject.toml is pinned in requirements.txt; vLLM comes by cog.yaml."""
+    wanted = tomllib.loads((FLAT_FOLDER / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = (FLAT_FOLDER / "requirements.txt").read_text()
+
+    for requirement in wanted:
+        name = re.split(r"[^\w-]", requirement)[0]
+        assert re.search(rf"^{name}==\d", pinned, re.MULTILINE), name
+    assert "vllm" not in pinned
+
+
+def _without_ours() -> str:
+    return os.pathsep.join(path for path in sys.path if path and "site-packages" in path)
 
 
 def test_cog_is_told_what_the_runner_file_holds() -> None:
@@ -51,14 +105,13 @@ def test_concurrency_is_the_same_for_building_and_for_running() -> None:
 
 
 def test_what_is_built_is_pinned() -> None:
-    """Python, Cog, vLLM and pget are of one version each, for the GPUs that Replicate has."""
+    """Python, Cog and vLLM are of one version each, for the GPUs that Replicate has."""
     text = (FLAT_FOLDER / "cog.yaml").read_text()
 
     assert 'python_version: "3.13"' in text
     assert re.search(r'sdk_version: "0\.23\.\d+"', text)
     assert re.search(r"pip install vllm==\d+\.\d+\.\d+", text)
     assert 'TORCH_CUDA_ARCH_LIST="8.0;8.6;9.0"' in text
-    assert re.search(r"pget/releases/download/v\d", text)
 
 
 FAKE_COG = """#!/bin/sh

@@ -13,7 +13,7 @@ import coglet  # pants: no-infer-dep  # comes with cog
 import pytest
 import pytest_asyncio
 
-import cog_predictor.service
+import cog_predictor.service.prediction_service
 from tests.cog_predictor.cog_server import CogServer, cog_server, flat_folder
 from tests.cog_predictor.fake_engine import known_args
 from tests.real_engine.engine import READY_TIMEOUT_S, ensure_model
@@ -51,7 +51,7 @@ def _serving(
     packages.mkdir()
     for package in (cog, coglet):
         (packages / package.__name__).symlink_to(Path(str(package.__file__)).parent)
-    ours = Path(cog_predictor.service.__file__).parents[1]
+    ours = Path(cog_predictor.service.prediction_service.__file__).parents[2]
     environ = {
         "PYTHONPATH": f"{ours}:{packages}",
         "PATH": f"{vllm.python.parent}:/usr/bin:/bin",

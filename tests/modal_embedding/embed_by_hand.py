@@ -32,10 +32,10 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
     """The same as the class on Modal does, without Modal."""
     from pathlib import Path
 
-    from modal_embedding.protocol import Ask, TextTooLong  # pants: no-infer-dep
-    from modal_embedding.settings import EmbeddingSettings  # pants: no-infer-dep
-    from modal_embedding.snapshot import SnapshotEmbedder  # pants: no-infer-dep
-    from modal_embedding.vllm_engine import load_vllm_engine  # pants: no-infer-dep
+    from modal_embedding.engine.settings import EmbeddingSettings  # pants: no-infer-dep
+    from modal_embedding.engine.vllm_engine import load_vllm_engine  # pants: no-infer-dep
+    from modal_embedding.messages.protocol import Ask, TextTooLong  # pants: no-infer-dep
+    from modal_embedding.server.snapshot import SnapshotEmbedder  # pants: no-infer-dep
     from servekit.timing.clock import SystemClock  # pants: no-infer-dep
 
     settings = EmbeddingSettings(

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modal_embedding.files import read_embeddings
+from modal_embedding.client.files import read_embeddings
 from tests.support.modal_engine import stand_in_engine, vector_of
 from tests.support.modal_front import fronted_engine
 from tests.support.modal_programs import run

@@ -16,8 +16,8 @@ import numpy as np
 import openai
 import pytest
 
+from modal_embedding.messages.vectors import Vectors, as_vectors, cosine_distances, normalised
 from modal_embedding.test_embedding_client import client_of, session
-from modal_embedding.vectors import Vectors, as_vectors, cosine_distances, normalised
 from tests.real_engine.engine import ensure_model
 from tests.real_engine.environment import EngineEnvironment, environment_or_skip
 
@@ -237,6 +237,6 @@ def test_the_class_gives_the_same_vectors(
 
 
 def source_root() -> str:
-    import modal_embedding.settings
+    import modal_embedding.engine.settings
 
-    return str(Path(modal_embedding.settings.__file__).parents[1])
+    return str(Path(modal_embedding.engine.settings.__file__).parents[2])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from modal_embedding.vectors import Vector, normalised, to_base64
+from modal_embedding.messages.vectors import Vector, normalised, to_base64
 from tests.support.web_server import web_server
 
 SIZE = 16

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 
-from modal_embedding.front import Front
-from modal_embedding.server import EmbeddingServer, EnginePlan
-from modal_embedding.settings import EmbeddingSettings
+from modal_embedding.engine.settings import EmbeddingSettings
+from modal_embedding.server.api import Front
+from modal_embedding.server.embedding_server import EmbeddingServer, EnginePlan
 from servekit.engine.environment import EngineFolders
 from servekit.timing.clock import SystemClock
 from tests.support.modal_engine import StandInEngine, stand_in_engine

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cog_predictor.library_path import library_folders, with_library_folders
+from cog_predictor.engine.library_path import library_folders, with_library_folders
 
 
 def main() -> None:

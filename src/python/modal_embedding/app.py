@@ -24,7 +24,7 @@ import modal
 import modal.experimental
 import structlog
 
-from modal_embedding.settings import carried, check_protected, read_embedding_settings
+from modal_embedding.engine.settings import carried, check_protected, read_embedding_settings
 from servekit.errors.tree import EngineExited
 
 log = structlog.get_logger()
@@ -117,7 +117,7 @@ def bring_model() -> Path:
     """Return the folder of the weights, on the volume."""
     import asyncio
 
-    from modal_embedding import weights
+    from modal_embedding.engine import weights
     from servekit.timing.clock import SystemClock
 
     folder = Path(HF_CACHE) / "servekit"
@@ -161,7 +161,7 @@ class VLLMEmbeddingSnapshot:
     @modal.enter(snap=True)
     def load_model(self) -> None:
         """Load, warm up and sleep: everything that the picture keeps."""
-        from modal_embedding.snapshot import SnapshotEmbedder
+        from modal_embedding.server.snapshot import SnapshotEmbedder
         from servekit.timing.clock import SystemClock
 
         self.embedder = SnapshotEmbedder(settings, SystemClock())
@@ -183,7 +183,7 @@ class VLLMEmbeddingSnapshot:
         query: bool = False,
     ) -> list[list[float]]:
         """Return one unit-length vector per sentence, in order."""
-        from modal_embedding.protocol import Ask
+        from modal_embedding.messages.protocol import Ask
 
         with ending_with_its_engine():
             vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
@@ -198,8 +198,8 @@ class VLLMEmbeddingSnapshot:
         query: bool = False,
     ) -> list[dict[str, object]]:
         """Return `{"text", "embedding", "dimension"}` for each sentence, in order."""
-        from modal_embedding.embedder import described
-        from modal_embedding.protocol import Ask
+        from modal_embedding.engine.embedder import described
+        from modal_embedding.messages.protocol import Ask
 
         with ending_with_its_engine():
             vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
@@ -237,8 +237,8 @@ def _bring_if_ours() -> Path:
 
 
 def _open_engine(folder: Path):  # type: ignore[no-untyped-def]
-    from modal_embedding.served_engine import ServedEngine
-    from modal_embedding.vllm_engine import load_vllm_engine
+    from modal_embedding.engine.served_engine import ServedEngine
+    from modal_embedding.engine.vllm_engine import load_vllm_engine
 
     url = _engine_url()
     if url:
@@ -291,7 +291,7 @@ class EmbeddingServer:
     @modal.enter(snap=True)
     def start_engine(self) -> None:
         """Start vLLM on loopback, warm it up and put it to sleep."""
-        from modal_embedding.container import start_asleep
+        from modal_embedding.server.container import start_asleep
 
         self.service = start_asleep(settings, os.environ, bring_model, VLLM_CACHE, ENGINE_PORT)
         commit_volumes()
@@ -319,8 +319,8 @@ def main() -> None:
 
     import msgspec
 
-    from modal_embedding.coldstart import ColdStart, report
-    from modal_embedding.vectors import as_vectors, nearest
+    from modal_embedding.messages.coldstart import ColdStart, report
+    from modal_embedding.messages.vectors import as_vectors, nearest
 
     sentences = ["A cat sleeps on the sofa.", "A kitten naps.", "Interest rates rose."]
     embedder = VLLMEmbeddingSnapshot()

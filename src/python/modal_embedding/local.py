@@ -11,10 +11,10 @@ import structlog
 import typer
 from msgspec.structs import replace
 
-from modal_embedding.front import Front
-from modal_embedding.server import EmbeddingServer, EnginePlan
-from modal_embedding.settings import EmbeddingSettings, read_embedding_settings
-from modal_embedding.weights import bring_model
+from modal_embedding.engine.settings import EmbeddingSettings, read_embedding_settings
+from modal_embedding.engine.weights import bring_model
+from modal_embedding.server.api import Front
+from modal_embedding.server.embedding_server import EmbeddingServer, EnginePlan
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program

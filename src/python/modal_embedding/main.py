@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from modal_embedding.cache import DEFAULT_MAX_BYTES, EmbeddingCache
-from modal_embedding.client import EmbeddingClient, Progress, Retries
-from modal_embedding.coldstart import ColdStart, report
-from modal_embedding.files import (
+from modal_embedding.client.backends import HttpService, ModalService, Service, open_session
+from modal_embedding.client.cache import DEFAULT_MAX_BYTES, EmbeddingCache
+from modal_embedding.client.embedding_client import EmbeddingClient, Progress, Retries
+from modal_embedding.client.files import (
     Embeddings,
     check_ending,
     jsonl_rows,
@@ -28,10 +28,10 @@ from modal_embedding.files import (
     read_texts,
     write_embeddings,
 )
-from modal_embedding.protocol import Ask
-from modal_embedding.service import HttpService, ModalService, Service, open_session
-from modal_embedding.settings import DEFAULT_MODEL
-from modal_embedding.vectors import Vectors, nearest
+from modal_embedding.engine.settings import DEFAULT_MODEL
+from modal_embedding.messages.coldstart import ColdStart, report
+from modal_embedding.messages.protocol import Ask
+from modal_embedding.messages.vectors import Vectors, nearest
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import configure_logs
 from servekit.cli.program import run_program

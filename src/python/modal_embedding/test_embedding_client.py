@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import openai
 
-from modal_embedding.settings import DEFAULT_MODEL
-from modal_embedding.vectors import as_vectors, nearest
+from modal_embedding.engine.settings import DEFAULT_MODEL
+from modal_embedding.messages.vectors import as_vectors, nearest
 
 SENTENCES = ("A cat sleeps on the sofa.", "A kitten naps.", "Interest rates rose.")
 

@@ -12,8 +12,8 @@ from typing import Optional
 import cog
 from cog import AsyncConcatenateIterator, BasePredictor, Input
 
-from cog_predictor.request import Request
-from cog_predictor.service import Service, import_vllm, start_service
+from cog_predictor.service.inputs import Request
+from cog_predictor.service.prediction_service import Service, import_vllm, start_service
 
 
 class Predictor(BasePredictor):

@@ -13,10 +13,10 @@ from typing import Optional
 
 from cog import BaseModel, Input, Path, Secret
 
-from cog_predictor.error_codes import coded
-from cog_predictor.logs import report
-from cog_predictor.predictor_config import PredictorConfig
-from cog_predictor.training import HubFiles, Pack, pack_model, patterns
+from cog_predictor.reporting.error_codes import coded
+from cog_predictor.reporting.logs import report
+from cog_predictor.service.predictor_config import PredictorConfig
+from cog_predictor.service.training import HubFiles, Pack, pack_model, patterns
 
 
 class TrainingOutput(BaseModel):

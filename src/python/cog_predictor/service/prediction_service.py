@@ -1,0 +1,87 @@
+"""What the runner file calls: a predictor with error codes, logs and an end."""
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cog_predictor.engine.engine import Engine, EngineKind
+from cog_predictor.engine.library_path import preload_libraries
+from cog_predictor.engine.process import end_at_once_at_exit, end_server_soon
+from cog_predictor.engine.vllm_engine import vllm_kind
+from cog_predictor.reporting.error_codes import coded
+from cog_predictor.reporting.logs import report
+from cog_predictor.service.given_weights import weights_text
+from cog_predictor.service.inputs import Request
+from cog_predictor.service.predictor import Predictor, RecordMetric
+from cog_predictor.service.startup import Deployment
+from servekit.errors.tree import EngineExited
+from servekit.timing.clock import SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A predictor, and how the process ends when its engine does."""
+
+    predictor: Predictor
+    end: Callable[[], None]
+
+    async def run(self, request: Request, record: RecordMetric) -> AsyncGenerator[str, None]:
+        """Yield the answer to *request*.
+
+        Raises:
+            CodedError: with the code that the table gives.
+        """
+        with coded():
+            try:
+                async with aclosing(self.predictor.predict(request, record)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except EngineExited:
+                self.end()
+                raise
+
+    async def healthy(self) -> bool:
+        """Return whether the engine lives."""
+        try:
+            await self.predictor.engine.check()
+        except EngineExited:
+            self.end()
+            return False
+        return True
+
+
+def import_vllm(environ: MutableMapping[str, str]) -> EngineKind:
+    """Return vLLM, imported where it finds its libraries."""
+    preload_libraries(environ)
+    kind = vllm_kind()
+
+    async def start(model: Path, args: Mapping[str, object]) -> Engine:
+        engine = await kind.start(model, args)
+        end_at_once_at_exit()
+        return engine
+
+    return replace(kind, start=start)
+
+
+async def start_service(
+    weights: object,
+    environ: MutableMapping[str, str],
+    import_engine: Callable[[MutableMapping[str, str]], EngineKind] = import_vllm,
+) -> Service:
+    """Start, within Cog's worker process, the engine that it serves with.
+
+    Raises:
+        CodedError: it cannot be started.
+    """
+    deployment = Deployment(
+        engine_kind=lambda: import_engine(environ),
+        environ=environ,
+        clock=SystemClock(),
+        report=report,
+    )
+    with coded():
+        predictor = await deployment.start(weights_text(weights))
+    server = os.getppid()
+    return Service(predictor, end=lambda: end_server_soon(server))
