@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from servekit.enginesim.hardware import GPUS, MODELS, GpuType, ModelShape
+from servekit.enginesim.hardware import GPUS, GpuType, ModelShape
+from servekit.enginesim.known_models import KNOWN_MODELS
 from servekit.enginesim.step_profile import Knots, StepProfile, interpolate
 from servekit.errors.tree import SettingInvalid
 
@@ -50,26 +51,38 @@ class EngineCalibration:
 
 
 def calibration_for(
-    model: str, *, gpu: str = "h100", tensor_parallel_size: int = 1, utilization: float = 0.92
+    model: str,
+    *,
+    gpu: str = "h100",
+    tensor_parallel_size: int = 1,
+    utilization: float = 0.92,
+    shape: ModelShape | None = None,
 ) -> EngineCalibration:
     """Return the calibration of *model* on *tensor_parallel_size* GPUs of type *gpu*.
 
-    A model that nobody described runs like Llama-3.1-8B.
+    *shape* is needed where the model is not one of `known_models`.
 
     Raises:
-        SettingInvalid: the GPU is unknown, or the model does not fit on so many.
+        SettingInvalid: the GPU or the model is unknown, or the model does not fit on so many.
     """
     if gpu not in GPUS:
-        raise SettingInvalid(f"GPU type {gpu!r} is unknown; known are {', '.join(sorted(GPUS))}")
+        raise SettingInvalid(f"GPU type {gpu!r} is unknown; known: {', '.join(sorted(GPUS))}")
+    known = KNOWN_MODELS.get(model)
     measured = _measured()
-    for raw in measured:
-        if (raw["model"], raw["gpu"], raw["tensor_parallel_size"]) == (
-            model,
-            gpu,
-            tensor_parallel_size,
-        ) and raw["gpu_memory_utilization"] == utilization:
-            return read_calibration(raw)
-    return scaled(read_calibration(measured[0]), model, gpu, tensor_parallel_size, utilization)
+    if shape is None or (known is not None and shape.is_like(known)):
+        for raw in measured:
+            if (raw["model"], raw["gpu"], raw["tensor_parallel_size"]) == (
+                model,
+                gpu,
+                tensor_parallel_size,
+            ) and raw["gpu_memory_utilization"] == utilization:
+                return read_calibration(raw)
+    if (shape := shape or known) is None:
+        raise SettingInvalid(
+            f"model {model!r} is unknown to the simulator; give its config.json, or one of: "
+            f"{', '.join(sorted(KNOWN_MODELS))}"
+        )
+    return scaled(read_calibration(measured[0]), shape, gpu, tensor_parallel_size, utilization)
 
 
 def load_calibration(path: Path) -> EngineCalibration:
@@ -115,7 +128,11 @@ def read_calibration(raw: dict[str, Any]) -> EngineCalibration:
 
 
 def scaled(
-    base: EngineCalibration, model: str, gpu: str, tensor_parallel_size: int, utilization: float
+    base: EngineCalibration,
+    shape: ModelShape,
+    gpu: str,
+    tensor_parallel_size: int,
+    utilization: float,
 ) -> EngineCalibration:
     """Carry *base*, a measurement of a dense model on one GPU, to another model, GPU and size.
 
@@ -124,24 +141,25 @@ def scaled(
       beyond that is the launch of kernels and stays;
     - each further prefill token costs arithmetic: active parameters over flops;
     - KV cache is read at the memory's bandwidth, attention costs width times layers over flops;
-    - all of these are divided over the GPUs, which adds two all-reduces a layer, behind attention
-      and behind the MLP (vllm/model_executor/layers/linear.py, RowParallelLinear);
+    - all of these are divided over the GPUs (the KV cache over as many as it has heads), which adds
+      two all-reduces a layer, behind attention and behind the MLP
+      (vllm/model_executor/layers/linear.py, RowParallelLinear);
     - a mixture of experts reads, in a step, those experts that any token chose.
     """
     here, there = GPUS[base.gpu], GPUS[gpu]
-    shape, origin = _shape(model), _shape(base.model)
+    origin = KNOWN_MODELS[base.model]
     tp = tensor_parallel_size
     compute = here.flops / there.flops / tp
-    read = here.bandwidth / there.bandwidth / tp
+    read = here.bandwidth / there.bandwidth
     profile = base.profile
     width = shape.layers * shape.attention_width / (origin.layers * origin.attention_width)
-    kv = shape.kv_bytes_per_token / origin.kv_bytes_per_token * read
+    kv = shape.kv_bytes_per_token / origin.kv_bytes_per_token * read / shape.kv_shards(tp)
     return EngineCalibration(
-        model=model,
+        model=shape.name,
         gpu=gpu,
         tensor_parallel_size=tp,
         profile=StepProfile(
-            name=f"{model} on {tp} x {gpu}",
+            name=f"{shape.name} on {tp} x {gpu}",
             forward_s=_forward(profile, origin, shape, here, there, tp),
             decode_s=_decode(profile, shape, there, tp),
             kv_token_s=profile.kv_token_s * kv,
@@ -157,8 +175,10 @@ def scaled(
             / origin.active_parameters,
             hot_after_s=profile.hot_after_s,
             jitter_s=profile.jitter_s,
+            window_tokens=shape.window or 0,
+            window_share=shape.sliding_layers / shape.layers,
         ),
-        kv_cache_tokens=_kv_cache_tokens(shape, there, tp, utilization),
+        kv_cache_tokens=kv_cache_tokens(shape, there, tp, utilization),
         source=f"scaled from {profile.name} by parameters, bandwidth and flops, unverified",
     )
 
@@ -173,11 +193,11 @@ def _forward(
 ) -> Knots:
     """Scale the forward pass: launching stays, reading weights and arithmetic change."""
     first = profile.forward_s[0][1]
-    launch = max(0.0, first - _read_s(origin.parameters, here))
-    base = launch + _read_s(shape.weights_read(0), there) / tp
+    launch = max(0.0, first - _read_s(origin, origin.parameters, here))
+    base = launch + _read_s(shape, shape.weights_read(0), there) / tp
     compute = shape.active_parameters / origin.active_parameters * here.flops / there.flops / tp
     # Reading, not arithmetic, is the floor of a small step, and a mixture then reads every expert.
-    floor = launch + _read_s(shape.parameters, there) / tp
+    floor = launch + _read_s(shape, shape.parameters, there) / tp
     knots = [(0.0, base + _all_reduce_s(shape, there, tp, 0))]
     for tokens, seconds in profile.forward_s[1:]:
         busy = max(floor, launch + (seconds - launch) * compute)
@@ -194,14 +214,14 @@ def _decode(profile: StepProfile, shape: ModelShape, there: GpuType, tp: int) ->
         (
             float(batch),
             interpolate(profile.decode_s, batch)
-            + _read_s(shape.weights_read(batch) - none, there) / tp,
+            + _read_s(shape, shape.weights_read(batch) - none, there) / tp,
         )
         for batch in _EXPERT_KNOTS
     )
 
 
-def _read_s(parameters: float, gpu: GpuType) -> float:
-    return 2 * parameters / (gpu.bandwidth * READ_EFFICIENCY)
+def _read_s(shape: ModelShape, parameters: float, gpu: GpuType) -> float:
+    return shape.weight_bytes * parameters / (gpu.bandwidth * READ_EFFICIENCY)
 
 
 def _all_reduce_s(shape: ModelShape, gpu: GpuType, tp: int, tokens: float) -> float:
@@ -212,19 +232,16 @@ def _all_reduce_s(shape: ModelShape, gpu: GpuType, tp: int, tokens: float) -> fl
     return 2 * shape.layers * (ALL_REDUCE_S + moved / gpu.link)
 
 
-def _kv_cache_tokens(shape: ModelShape, gpu: GpuType, tp: int, utilization: float) -> int:
-    per_gpu = gpu.memory_bytes * utilization - OVERHEAD_BYTES - 2 * shape.parameters / tp
-    tokens = int(per_gpu * tp / shape.kv_bytes_per_token)
+def kv_cache_tokens(shape: ModelShape, gpu: GpuType, tp: int, utilization: float) -> int:
+    weights = shape.weight_bytes * shape.parameters / tp
+    per_gpu = gpu.memory_bytes * utilization - OVERHEAD_BYTES - weights
+    tokens = int(per_gpu * shape.kv_shards(tp) / shape.kv_bytes_per_token)
     if tokens < 1:
         raise SettingInvalid(
             f"{shape.name} does not fit on {tp} x {gpu.name} at gpu_memory_utilization "
             f"{utilization}; use more GPUs or larger ones"
         )
     return tokens
-
-
-def _shape(model: str) -> ModelShape:
-    return MODELS.get(model) or MODELS["meta-llama/Llama-3.1-8B-Instruct"]
 
 
 def _knots(raw: list[list[float]]) -> Knots:

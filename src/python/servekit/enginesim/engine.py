@@ -347,7 +347,7 @@ class SimulatedEngine:
         alike = not prefill.tokens and not self._arriving and not preempted
         if most > 1 and alike and now <= self._ended_s:
             steps = self._decoding.alike(most, self.pool.free)
-            growth = self.profile.kv_token_s * decoded * slowdown
+            growth = self.profile.growth_s(decoded, kv) * slowdown
         return EngineStep(
             start_s=now,
             end_s=now + run_s(steps, seconds, growth),

@@ -1,6 +1,6 @@
 """What is known of GPUs and models, from their data sheets and configs.  Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
 
@@ -25,14 +25,19 @@ class GpuType:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What of a model decides the time of a step and the size of the KV cache, in bf16.
+    """What of a model decides the time of a step and the size of the KV cache.
 
     Attributes:
-        parameters: all of them.
+        parameters: all of them (count).
         expert_parameters: those of all experts; 0 for a dense model.
         experts, experts_per_token: 0 and 0 for a dense model.
         attention_width: query heads times head size.
-        kv_width: key-value heads times head size.
+        kv_width: key-value heads times head size; of a latent cache, half its size.
+        kv_heads: as many GPUs as this can share the KV cache, 1 for a latent cache; 0 for any.
+        weight_bytes: bytes per parameter, 2.0 in bfloat16; the mean where parts are quantized.
+        kv_bytes: bytes per element of the KV cache.
+        window: tokens that a sliding layer looks back at most; None without such layers.
+        sliding_layers: how many of the layers have that window.
     """
 
     name: str
@@ -44,11 +49,29 @@ class ModelShape:
     expert_parameters: float = 0.0
     experts: int = 0
     experts_per_token: int = 0
+    kv_heads: int = 0
+    weight_bytes: float = 2.0
+    kv_bytes: float = 2.0
+    window: int | None = None
+    sliding_layers: int = 0
 
     @property
-    def kv_bytes_per_token(self) -> int:
-        """Keys and values of one token in every layer, two bytes each."""
-        return 2 * 2 * self.layers * self.kv_width
+    def kv_bytes_per_token(self) -> float:
+        """Keys and values of one token in every layer (bytes)."""
+        return 2 * self.kv_bytes * self.layers * self.kv_width
+
+    def is_like(self, other: "ModelShape") -> bool:
+        """Whether an engine of *other* is as fast: all is equal but for rounded parameters."""
+        rounded = replace(self, name=other.name, parameters=other.parameters)
+        rounded = replace(rounded, expert_parameters=other.expert_parameters)
+        rounded = replace(rounded, kv_heads=other.kv_heads)
+        return rounded == other and abs(self.parameters / other.parameters - 1.0) < 0.01
+
+    def kv_shards(self, tensor_parallel_size: int) -> int:
+        """Return over how many GPUs the KV cache is divided; the others hold copies."""
+        if not self.kv_heads:
+            return tensor_parallel_size
+        return min(tensor_parallel_size, self.kv_heads)
 
     @property
     def active_parameters(self) -> float:

@@ -41,6 +41,8 @@ class StepProfile:
         hot_token_s: further seconds per prefill token where heat is 1.0.
         hot_after_s: time constant with which heat follows.
         jitter_s: standard deviation of the moment at which a client sees a token.
+        window_tokens: tokens that sliding layers look back at most; 0 without such layers.
+        window_share: share of the KV cache that is those layers', 0.0 to 1.0.
     """
 
     name: str
@@ -56,14 +58,22 @@ class StepProfile:
     hot_token_s: float = 0.0
     hot_after_s: float = 0.05
     jitter_s: float = 0.0
+    window_tokens: int = 0
+    window_share: float = 0.0
 
     def decode_step_s(self, sequences: int, kv_tokens: int) -> float:
         """Return the seconds of a step in which *sequences* decode over *kv_tokens* in all."""
         return (
             self.forward_s[0][1]
             + interpolate(self.decode_s, sequences)
-            + self.kv_token_s * kv_tokens
+            + self.kv_token_s * self._read(sequences, kv_tokens)
         )
+
+    def growth_s(self, sequences: int, kv_tokens: int) -> float:
+        """Return by how much the next decode step of the same sequences is longer."""
+        if self.window_tokens and kv_tokens >= sequences * self.window_tokens:
+            return self.kv_token_s * (1.0 - self.window_share) * sequences
+        return self.kv_token_s * sequences
 
     def step_s(
         self,
@@ -82,10 +92,17 @@ class StepProfile:
         return (
             interpolate(self.forward_s, prefill_tokens)
             + self.hot_token_s * heat * prefill_tokens
-            + self.attended_pair_s * attended_pairs
+            + self.attended_pair_s * self._read(prefill_tokens, attended_pairs)
             + interpolate(self.decode_s, sequences)
-            + self.mixed_kv_token_s * kv_tokens
+            + self.mixed_kv_token_s * self._read(sequences, kv_tokens)
         )
+
+    def _read(self, tokens: int, before: float) -> float:
+        """Return what *tokens* see of *before*, the tokens before each of them in all."""
+        if not self.window_tokens:
+            return before
+        near = min(before, tokens * self.window_tokens)
+        return before - (before - near) * self.window_share
 
     def nth_launch_s(self, number: int) -> float:
         """Return the seconds of the *number*th launch: every value in turn, in an order without a
