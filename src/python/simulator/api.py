@@ -94,7 +94,7 @@ class EngineApi:
         body = read_completion(await request.read())
         self._check_model(body.model)
         spec = self._replica.spec
-        prompts = completion_prompts(body, 16, spec.seed)
+        prompts = completion_prompts(body, spec.options.block_size, spec.seed)
         limit = 16 if body.max_tokens is None else body.max_tokens
         return await self._answer(request, body, prompts, limit)
 
@@ -102,7 +102,7 @@ class EngineApi:
         body = read_chat(await request.read())
         self._check_model(body.model)
         spec = self._replica.spec
-        prompt = chat_prompt(body, 16, spec.seed)
+        prompt = chat_prompt(body, spec.options.block_size, spec.seed)
         asked = body.max_completion_tokens or body.max_tokens
         limit = spec.max_model_len - prompt.tokens if asked is None else asked
         return await self._answer(request, body, [prompt], limit)

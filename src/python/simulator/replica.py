@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from servekit.enginesim.calibration import EngineCalibration
-from servekit.enginesim.config import EngineConfig
 from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.engine_args import DEFAULT_OPTIONS, EngineOptions
 from servekit.enginesim.sequence import EngineRequest, Sequence
+from servekit.enginesim.setup import engine_config
 from servekit.enginesim.step import EngineStep
 from simulator.exposition import EngineMetrics, sleep_lines
 from simulator.faults import ActiveFaults, InjectedFault
@@ -26,6 +27,7 @@ class ReplicaSpec:
     Attributes:
         speed: how many times faster than its calibration it runs.
         max_in_flight: requests in the engine before others are refused; None for no limit.
+        options: the arguments of `vllm serve` that it was started with.
     """
 
     name: str
@@ -35,6 +37,7 @@ class ReplicaSpec:
     speed: float = 1.0
     seed: int = 0
     max_in_flight: int | None = None
+    options: EngineOptions = DEFAULT_OPTIONS
 
 
 class TokenSink(Protocol):
@@ -61,9 +64,10 @@ class SimulatedReplica:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._ids = 0
-        self._config = EngineConfig(
-            num_blocks=spec.calibration.kv_cache_tokens // 16,
-            max_model_len=spec.max_model_len,
+        self._config = engine_config(
+            spec.calibration,
+            spec.options,
+            spec.max_model_len,
             max_in_flight=spec.max_in_flight,
         )
         self._start()

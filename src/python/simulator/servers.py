@@ -5,7 +5,7 @@ import socket
 
 from aiohttp import web
 
-from servekit.enginesim.calibration import calibration_for
+from servekit.enginesim.setup import engine_setup
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import Fleet, FleetReplica
 from simulator.api import EngineApi
@@ -128,16 +128,13 @@ def _spec(
     fleet: Fleet, replica: FleetReplica, speed: float, seed: int, max_in_flight: int | None
 ) -> ReplicaSpec:
     model = fleet.model(replica.model)
+    engine = engine_setup(model, replica.gpu)
     return ReplicaSpec(
         name=replica.name,
         model=model.name,
-        max_model_len=model.max_model_len,
-        calibration=calibration_for(
-            model.name,
-            gpu=replica.gpu,
-            tensor_parallel_size=model.tensor_parallel_size,
-            utilization=model.gpu_memory_utilization,
-        ),
+        max_model_len=engine.max_model_len,
+        calibration=engine.calibration,
+        options=engine.options,
         speed=speed,
         seed=seed,
         max_in_flight=max_in_flight,

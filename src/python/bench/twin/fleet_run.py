@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from bench.loadgen.record import Record
 from bench.workload.schedule import BLOCK_TOKENS, Call
-from servekit.enginesim.calibration import EngineCalibration, calibration_for
+from servekit.enginesim.setup import engine_setup
 from servekit.errors.tree import SettingInvalid
-from servekit.fleet.fleet import Fleet, FleetModel
+from servekit.fleet.fleet import Fleet
 from servekit.fleetsim.outcome import OK, STATUS, FleetOutcome
 from servekit.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup
 
@@ -117,9 +117,11 @@ def setups_of(
         for number in range(len(own) if replicas is None else replicas):
             like = own[number % len(own)]
             name = like.name if number < len(own) else f"{model.short_name}-{number + 1}"
-            calibration = _calibration(model, gpu or like.gpu)
-            length = max(model.max_model_len, context)
-            setups.append(ReplicaSetup(name, model.name, calibration, length))
+            engine = engine_setup(model, gpu or like.gpu)
+            length = max(engine.max_model_len, context)
+            setups.append(
+                ReplicaSetup(name, model.name, engine.calibration, length, options=engine.options)
+            )
     return tuple(setups)
 
 
@@ -185,15 +187,6 @@ def records_of(calls: Sequence[Call], outcome: FleetOutcome, policy: str) -> lis
             )
         )
     return sorted(records, key=lambda record: record.due_s)
-
-
-def _calibration(model: FleetModel, gpu: str) -> EngineCalibration:
-    return calibration_for(
-        model.name,
-        gpu=gpu,
-        tensor_parallel_size=model.tensor_parallel_size,
-        utilization=model.gpu_memory_utilization,
-    )
 
 
 def _ms(seconds: Iterable[float]) -> tuple[float, ...]:

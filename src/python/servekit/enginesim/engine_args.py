@@ -63,6 +63,9 @@ class EngineOptions:
         return min(2 * max_num_seqs, _MOST_CAPTURED)
 
 
+DEFAULT_OPTIONS = EngineOptions()
+
+
 def read_engine_args(words: Sequence[str]) -> EngineOptions:
     """Return what *words*, arguments of `vllm serve`, ask for.  A later one wins, as in vLLM.
 

@@ -192,9 +192,14 @@ def _sparse_layers(config: _Reader, layers: int) -> int:
     step = (
         config.optional("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq") or 1
     )
-    dense_first = raw.get("first_k_dense_replace") or 0
-    dense_named = len(raw.get("mlp_only_layers") or ())
-    return max(1, (layers - dense_first) // step - dense_named)
+    first = raw.get("first_k_dense_replace") or 0
+    named = raw.get("mlp_only_layers") or []
+    if not isinstance(first, int) or not isinstance(named, list):
+        raise SettingInvalid(
+            f"model {config.name!r}: first_k_dense_replace is {first!r} and mlp_only_layers "
+            f"{named!r}; they must be a whole number and a list"
+        )
+    return max(1, (layers - first) // step - len(named))
 
 
 def _window(config: _Reader, kind: str, layers: int) -> tuple[int | None, int]:
@@ -224,7 +229,7 @@ def _weight_bits(raw: Config, name: str) -> float:
         raise SettingInvalid(f"model {name!r}: quantization_config is not an object")
     method = quantization.get("quant_method")
     bits = _bits(str(method), quantization)
-    if bits is None:
+    if bits is None or not 1.0 <= bits <= 16.0:
         raise SettingInvalid(
             f"model {name!r}: quantization method {method!r} is not simulated; known are awq, "
             "bitsandbytes, compressed-tensors, fp8, gptq, modelopt and mxfp4"
@@ -236,9 +241,7 @@ def _bits(method: str, quantization: Config) -> float | None:
     if method in _METHOD_BITS:
         return _METHOD_BITS[method]
     if method in ("gptq", "gptq_marlin", "auto-round"):
-        bits = quantization.get("bits", 4)
-        group = quantization.get("group_size", 128)
-        return float(bits) + (20 / group if isinstance(group, int) and group > 0 else 0.0)
+        return _grouped(quantization.get("bits", 4), quantization.get("group_size", 128), 20)
     if method == "bitsandbytes":
         return 8.0 if quantization.get("load_in_8bit") else 4.5
     if method == "modelopt":
@@ -254,9 +257,16 @@ def _compressed_bits(quantization: Config) -> float | None:
         return None
     found = []
     for group in groups.values():
-        weights = group.get("weights") or {}
-        bits, size = weights.get("num_bits"), weights.get("group_size")
-        if not isinstance(bits, int):
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if not isinstance(weights, Mapping):
             return None
-        found.append(bits + (16 / size if isinstance(size, int) and size > 0 else 0.0))
-    return sum(found) / len(found)
+        found.append(_grouped(weights.get("num_bits"), weights.get("group_size"), 16))
+    known = [bits for bits in found if bits is not None]
+    return sum(known) / len(known) if len(known) == len(found) else None
+
+
+def _grouped(bits: object, group: object, scale_bits: int) -> float | None:
+    """Return the bits of a weight with its part of what each group of weights has."""
+    if not isinstance(bits, int):
+        return None
+    return bits + (scale_bits / group if isinstance(group, int) and group > 0 else 0.0)

@@ -4,9 +4,8 @@ Pure, but that a model's config.json may be read.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from servekit.enginesim.calibration import EngineCalibration, calibration_for
 from servekit.enginesim.config import EngineConfig
@@ -14,6 +13,7 @@ from servekit.enginesim.engine_args import EngineOptions, read_engine_args
 from servekit.enginesim.hardware import ModelShape
 from servekit.enginesim.model_files import find_shape
 from servekit.errors.tree import SettingInvalid
+from servekit.fleet.fleet import FleetModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +31,25 @@ class EngineSetup:
 
 
 def engine_setup(
-    model: str,
-    *,
-    gpu: str,
-    max_model_len: int,
-    tensor_parallel_size: int = 1,
-    gpu_memory_utilization: float = 0.92,
-    engine_args: Sequence[str] = (),
-    weights: str | None = None,
-    config: Mapping[str, Any] | str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    model: FleetModel, gpu: str, environ: Mapping[str, str] = os.environ
 ) -> EngineSetup:
-    """Return the engine that serves *model*; an argument in *engine_args* wins over the others.
+    """Return the engine that serves *model* on GPUs of type *gpu*.
+
+    One of its `engine_args` wins over the same field of the fleet file, as on vLLM's command line.
 
     Raises:
         SettingInvalid: an argument is not simulated, the model or the GPU is unknown, or the model
             does not fit.
     """
-    options = read_engine_args(engine_args)
-    shape = _changed(find_shape(model, weights=weights, config=config, environ=environ), options)
-    size = options.tensor_parallel_size or tensor_parallel_size
+    options = read_engine_args(model.engine_args)
+    found = find_shape(model.name, weights=model.weights, config=model.config, environ=environ)
+    shape = _changed(found, options)
+    size = options.tensor_parallel_size or model.tensor_parallel_size
     calibration = calibration_for(
-        model,
+        model.name,
         gpu=gpu,
         tensor_parallel_size=size,
-        utilization=options.gpu_memory_utilization or gpu_memory_utilization,
+        utilization=options.gpu_memory_utilization or model.gpu_memory_utilization,
         shape=shape,
     )
     if options.kv_cache_memory_bytes is not None:
@@ -66,7 +60,7 @@ def engine_setup(
         tokens = options.num_blocks * options.block_size
         calibration = replace(calibration, kv_cache_tokens=tokens)
     setup = EngineSetup(
-        calibration, options, options.max_model_len or max_model_len, shape.kv_bytes_per_token
+        calibration, options, options.max_model_len or model.max_model_len, shape.kv_bytes_per_token
     )
     engine_config(setup.calibration, options, setup.max_model_len)
     return setup

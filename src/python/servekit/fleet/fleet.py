@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,8 @@ class FleetModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         gpu_memory_utilization: share of each GPU's memory that the engine may take.
         policy: the routing policy for this model, instead of the load balancer's default.
         weights: what the engine loads where that is not `name`: a hub id, or a folder's path.
-        engine_args: further arguments of `vllm serve`.
+        engine_args: further arguments of `vllm serve`; simulations follow or refuse each.
+        config: its config.json, inline or a path; only simulations of unknown models ask for it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class FleetModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     policy: str | None = None
     weights: str | None = None
     engine_args: tuple[str, ...] = ()
+    config: dict[str, Any] | str | None = None
 
 
 class FleetReplica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from servekit.enginesim.calibration import EngineCalibration
+from servekit.enginesim.engine_args import DEFAULT_OPTIONS, EngineOptions
 from servekit.errors.tree import SettingInvalid
 
 
@@ -31,6 +32,7 @@ class ReplicaSetup:
         shares: the name of a GPU whose KV-cache memory it shares with others of that name, as with
             KVCached; its `kv_cache_tokens` are then what it would have alone.
         kv_bytes_per_token: of its model; only needed where memory is shared.
+        options: the arguments of `vllm serve` that it was started with.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ReplicaSetup:
     max_in_flight: int | None = None
     shares: str | None = None
     kv_bytes_per_token: float = 0.0
+    options: EngineOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,6 @@ class Scenario:
     poll_s: float = 0.2
     scrape_s: float = 0.006
     segment_tokens: int = 512
-    max_num_seqs: int = 1024
-    max_num_batched_tokens: int = 8192
     retries: int = 2
     failures: tuple[ReplicaFailure, ...] = ()
     autoscale: Autoscale | None = None

@@ -9,12 +9,13 @@ for what the policy looks at and the polls.
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from math import ceil
 from random import Random
 
-from servekit.enginesim.config import EngineConfig
 from servekit.enginesim.engine import SimulatedEngine
+from servekit.enginesim.setup import engine_config
 from servekit.enginesim.shared_memory import SharedMemory
 from servekit.enginesim.step import EngineStep
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
@@ -291,18 +292,18 @@ class World:
         self._replicas[setup.name] = VirtualReplica(setup, number, self._engine(setup), now, tokens)
 
     def _engine(self, setup: ReplicaSetup) -> SimulatedEngine:
-        scenario = self._scenario
-        config = EngineConfig(
-            num_blocks=setup.calibration.kv_cache_tokens // 16,
-            max_model_len=setup.max_model_len,
-            max_num_seqs=scenario.max_num_seqs,
-            max_num_batched_tokens=scenario.max_num_batched_tokens,
-            segment_tokens=scenario.segment_tokens,
+        config = engine_config(
+            setup.calibration,
+            setup.options,
+            setup.max_model_len,
+            segment_tokens=self._scenario.segment_tokens,
             max_in_flight=setup.max_in_flight,
         )
         engine = SimulatedEngine(config, setup.calibration.profile)
         if setup.shares:
-            shared = self._shared.setdefault(setup.shares, SharedMemory(scenario.shared_bytes))
+            shared = self._shared.setdefault(
+                setup.shares, SharedMemory(self._scenario.shared_bytes)
+            )
             shared.join(engine, setup.kv_bytes_per_token)
         return engine
 
@@ -389,9 +390,7 @@ class World:
             self._starting[model] -= number
             for _ in range(number):
                 name = f"{like.name}-scaled-{len(self._outcome.replica_names)}"
-                setup = ReplicaSetup(
-                    name, model, like.calibration, like.max_model_len, like.max_in_flight
-                )
+                setup = replace(like, name=name, shares=None)
                 self._add_replica(setup, now)
 
         self._plan(when, ready)
