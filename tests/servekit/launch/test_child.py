@@ -160,6 +160,13 @@ async def test_missing_program_is_a_wrong_setting() -> None:
         (1, ["RuntimeError: boom", "bye"], "exited with 1: RuntimeError: boom"),
         (1, ["OSError: full", "RuntimeError: failed. See root cause above."], "OSError: full"),
         (3, ["only this"], "exited with 3: only this"),
+        (1, ["EngineCore was killed by signal 9", "EngineDeadError: boom"], ": EngineCore was ki"),
+        (
+            1,
+            ["EngineCore has ended", "EngineDeadError: EngineCore encountered an issue"],
+            "EngineCore was killed by signal 9, as it ended without a message",
+        ),
+        (1, ["(EngineCore pid=7) OSError: boom", "EngineCore has ended"], "OSError: boom"),
         (-9, [], r"ended by SIGKILL \(out of memory\?\): it wrote nothing"),
     ],
 )
