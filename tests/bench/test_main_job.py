@@ -160,7 +160,7 @@ def test_the_seeds_command_line_is_understood(tmp_path: Path) -> None:
     export = json.loads((folder / "profile_export.json").read_text())
     assert export["output_sequence_length"]["avg"] == 7.0
     assert "Validity" in (folder / "report.html").read_text()
-    assert "Requests per second" in output
+    assert "Requests completed per second" in output
 
 
 def test_a_closed_loop_that_is_stopped_keeps_what_it_has(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bench.loadgen.record import Record, merged, read_records, write_records
 from bench.results.aiperf import aiperf_records
 from bench.results.genai_perf import aiperf_csv, aiperf_json, aiperf_jsonl, genai_csv, genai_json
-from bench.stats.request_metrics import busy_s, summarize, totals
+from bench.stats.request_metrics import summarize, totals
 from bench.workload.schedule import Call, Schedule
 from servekit.errors.tree import WorkloadInvalid
 from tests.support.records import a_record, at
@@ -24,8 +24,8 @@ RECORDS = [
     at(a_record(error="http 503", detail="busy", content_s=()), 0, 2.0),
 ]
 GENAI_HEADER = "Metric,avg,min,max,p99,p95,p90,p75,p50,p25,p10,p5,p1"
-# aiperf has no TTFT from when a request was due.
-OWN_METRIC = "effective_time_to_first_token"
+# aiperf has no TTFT from when a request was due, and does not say when a body was closed.
+OWN_METRICS = {"effective_time_to_first_token", "close_delay"}
 PERCENTILES = {"p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p99"}
 
 
@@ -84,12 +84,12 @@ def aiperf_json_of(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def test_every_metric_of_aiperfs_json_is_one_of_its_own() -> None:
-    """By name, unit and statistics, as a captured export has them; ours but one."""
+    """By name, unit and statistics, as a captured export has them; ours but two."""
     golden = json.loads(aiperf_golden("profile_export_aiperf.json"))
 
     ours = aiperf_json_of(RECORDS)
 
-    assert ours.keys() - golden.keys() == {OWN_METRIC}
+    assert ours.keys() - golden.keys() == OWN_METRICS
     assert {"time_to_first_token", "request_throughput", "credit_to_start_latency"} <= ours.keys()
     for name in ours.keys() & golden.keys():
         if isinstance(golden[name], dict) and "unit" in golden[name]:
@@ -119,7 +119,10 @@ def test_aiperfs_csv_has_its_columns_and_rows() -> None:
     golden_upper, golden_lower = aiperf_golden("profile_export_aiperf.csv").split("\n\n")[:2]
 
     assert upper.splitlines()[0] == golden_upper.splitlines()[0]
-    assert labels(upper) - labels(golden_upper) == {"Effective Time To First Token (ms)"}
+    assert labels(upper) - labels(golden_upper) == {
+        "Effective Time To First Token (ms)",
+        "Close Of Body After Last Token (ms)",
+    }
     assert labels(lower) <= labels(golden_lower)
 
 
@@ -139,7 +142,7 @@ def test_the_jsonl_has_a_line_per_request_as_aiperf_writes_it() -> None:
     assert first["metrics"]["time_to_first_token"] == {"value": pytest.approx(50.0), "unit": "ms"}
     assert first["metrics"]["inter_chunk_latency"]["value"] == pytest.approx([10.0, 10.0])
     own = first["metrics"].keys() - units.keys()
-    assert own == {OWN_METRIC, "credit_to_start_latency", "effective_latency"}
+    assert own == {*OWN_METRICS, "credit_to_start_latency", "effective_latency"}
     assert all(
         first["metrics"][name]["unit"] == units[name] for name in first["metrics"].keys() - own
     )
@@ -168,15 +171,41 @@ def test_latency_counts_from_sent_and_from_due_side_by_side() -> None:
 
     found = {measure.key: of.avg for measure, of in summarize([late]).items()}
 
-    assert found["request_latency"] == pytest.approx(60.0)
-    assert found["effective_latency"] == pytest.approx(80.0)
+    assert found["request_latency"] == pytest.approx(50.0)
+    assert found["effective_latency"] == pytest.approx(70.0)
+    assert found["close_delay"] == pytest.approx(10.0)
     assert found["credit_to_start_latency"] == pytest.approx(20.0)
 
 
-def test_idle_time_does_not_count_as_duration() -> None:
+def test_duration_runs_to_the_last_token_and_idle_gaps_are_part_of_it() -> None:
+    """As aiperf's: what an upstream was not asked for in a second is no throughput of its own."""
+    assert totals(RECORDS).duration_s == pytest.approx(1.11)
+    assert totals(RECORDS).request_throughput == pytest.approx(2 / 1.11)
+
+
+def test_another_arms_turn_is_not_part_of_the_duration() -> None:
     """An arm that waited for the other's turn is not slower for it."""
-    assert busy_s([(0.0, 1.0), (0.5, 2.0), (10.0, 11.0)]) == 3.0
-    assert totals(RECORDS).duration_s == pytest.approx(0.08 + 0.12 + 0.08)
+    two_parts = [at(a_record(), part, 0.5 * n) for part in (0, 1) for n in range(3)]
+
+    assert totals(two_parts).duration_s == pytest.approx(2 * 1.07)
+
+
+def test_tokens_that_were_not_counted_have_no_throughput() -> None:
+    """One answer without usage, and the tokens of the run are unknown: not zero, and not fewer."""
+    records = [*RECORDS, at(a_record(completion_tokens=None), 0, 3.0)]
+
+    assert totals(records).output_tokens is None
+    assert "output_token_throughput" not in json.loads(genai_json(records, {}))
+    assert "Output Token Throughput (tokens/sec)" not in genai_csv(records)
+    assert "Total Output Tokens" not in aiperf_csv(records)
+
+
+def test_exports_keep_what_the_upstream_said_of_a_failure() -> None:
+    """The upstream's own words, once per kind."""
+    assert json.loads(genai_json(RECORDS, {}))["error_messages"] == {"http 503": "busy"}
+    assert aiperf_json_of(RECORDS)["error_summary"] == [
+        {"error_details": {"type": "http 503", "message": "busy"}, "count": 1}
+    ]
 
 
 def test_no_records_give_empty_tables() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.workload.request_bodies import FIRST_TOKEN, LAST_TOKEN, PromptBook, block_tokens
+from bench.workload.request_bodies import FIRST_TOKEN, LAST_TOKEN, WORDS, PromptBook, block_tokens
 from bench.workload.schedule import Call
 
 
@@ -62,3 +62,27 @@ def test_written_prompts_stay_words() -> None:
     assert json.loads(PromptBook(1).body(call))["prompt"] == 'say "hi"'
     chat = json.loads(PromptBook(1, chat=True).body(call))
     assert chat["messages"] == [{"role": "user", "content": 'say "hi"'}]
+
+
+@pytest.mark.parametrize("tokens", [1, 33, 512, 3000])
+def test_a_chat_has_a_word_for_each_token(tokens: int) -> None:
+    """Words that are one token each, in every vocabulary, and four characters with the blank."""
+    blocks = range(-(-tokens // 512))
+
+    body = json.loads(PromptBook(1, chat=True).body(a_call(tokens, *blocks)))
+
+    content = body["messages"][0]["content"]
+    assert len(content.split()) == tokens
+    assert len(content) == 4 * tokens - 1
+    assert set(content.split()) <= set(WORDS)
+
+
+def test_equal_blocks_are_equal_words() -> None:
+    """A chat shares prefixes as the trace does, too."""
+    book = PromptBook(1, chat=True)
+    first, second = (
+        json.loads(book.body(a_call(1024, 0, n)))["messages"][0]["content"] for n in (1, 2)
+    )
+
+    assert first[: 4 * 512] == second[: 4 * 512]
+    assert first != second

@@ -20,6 +20,7 @@ from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
+    from bench.loadgen.session import LoadResult
     from bench.workload.schedule import Schedule
 
 
@@ -57,6 +58,12 @@ def run(
     measured = measure_one(Arm(name=env or "url", url=where), schedule, once.users(), given)
     if measured.partial:
         raise typer.Exit(130)
+    _fail_if_nothing_was_answered(measured)
+
+
+def _fail_if_nothing_was_answered(measured: "LoadResult") -> None:
+    if not any(record.ok for record in measured.records):
+        raise typer.Exit(1)
 
 
 def aiperf(
@@ -80,8 +87,10 @@ def aiperf(
     schedule = _schedule(context, where, once, tokens, upstream)
     given = setting(context, kept, upstream=upstream, chat=once.chat(), stream=once.streaming)
     arm = Arm(name="aiperf", url=where)
-    if measure_by_aiperf(aiperf, arm, schedule, once.users(), given).partial:
+    measured = measure_by_aiperf(aiperf, arm, schedule, once.users(), given)
+    if measured.partial:
         raise typer.Exit(1)
+    _fail_if_nothing_was_answered(measured)
 
 
 def _schedule(

@@ -18,6 +18,7 @@ from bench.loadgen.session import (
     run_stoppable,
 )
 from bench.report.grid_page import GridEvidence
+from bench.report.remarks import plateau_text
 from bench.report.tables import SHOWN, effects_markdown, run_table
 from bench.report.terminal import print_client, print_comparison
 from bench.results.context import Setting
@@ -33,6 +34,7 @@ from bench.results.store import (
     run_folder,
 )
 from bench.stats.factorial import CELLS, effects
+from bench.stats.plateau import rates
 from bench.stats.request_metrics import summarize, totals
 from bench.stats.validity import judge
 from bench.stats.verdict import Judged, conclude
@@ -79,6 +81,8 @@ def compare_urls(
     """Replay *schedule* against two *arms*, print table and verdict, keep the results."""
     folder = folder or run_folder(setting.output_dir, arms[-1].name)
     measured, parts = replay_arms(arms, schedule, shape, setting)
+    if schedule.dropped:
+        setting.console.print(str(schedule.dropped), highlight=False, soft_wrap=True)
     judged = conclude([arm.name for arm in arms], measured, parts, schedule, setting.goal)
     print_comparison(judged, setting.console)
     keep_comparison(judged, setting, about(schedule, shape, measured, setting), folder)
@@ -202,7 +206,12 @@ def _conclude_one(
     setting: Setting,
 ) -> None:
     """Print and keep one arm's run."""
-    setting.console.print(run_table(summarize(measured.records), totals(measured.records)))
+    records = measured.records
+    rate = rates(records, map(setting.goal.met_by, records))
+    setting.console.print(run_table(summarize(records), totals(records), rate))
+    setting.console.print(plateau_text(rate), highlight=False, soft_wrap=True)
+    if schedule.dropped:
+        setting.console.print(str(schedule.dropped), highlight=False, soft_wrap=True)
     print_client(judge(measured.records, measured.burden), measured, setting.console)
     shape = whole(schedule) if concurrency is None else None
     said = about(schedule, shape, measured, setting)

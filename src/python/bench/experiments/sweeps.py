@@ -13,10 +13,11 @@ from bench.report.tables import number
 from bench.results.comparison_json import pretty
 from bench.results.context import Setting
 from bench.results.files import new_run_folder, write_file
+from bench.stats.plateau import Rates, rates
 from bench.stats.rate_search import RateTrial, highest, next_rate
 from bench.stats.request_metrics import ITL, LATENCY, TTFT, summarize, totals
 from bench.stats.validity import judge
-from bench.stats.windowed_metrics import SloLimits
+from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
 from bench.target.arms import Arm
 from bench.workload.registry import WorkloadSpec, make_schedule, read_shares
 from bench.workload.schedule import Schedule
@@ -37,8 +38,8 @@ class SweepStepResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a step brought."""
 
     step: SweepStep
-    requests_per_s: float
-    tokens_per_s: float
+    requests_per_s: float | None
+    tokens_per_s: float | None
     ttft_p50_ms: float | None
     ttft_p99_ms: float | None
     itl_p50_ms: float | None
@@ -63,7 +64,7 @@ def sweep_steps(
     for step in steps:
         schedule = _schedule(models, workload, step.requests, step.rate, seed)
         measured = load_one(Arm(name=env, url=url), schedule, step.users, setting)
-        found.append(_stepped(step, schedule, measured))
+        found.append(_stepped(step, measured))
         write_file(folder / "sweep.json", pretty(found))
         if found[-1].saturated or measured.partial:
             break
@@ -148,23 +149,29 @@ def _schedule(
     )
 
 
-def _stepped(step: SweepStep, schedule: Schedule, measured: LoadResult) -> SweepStepResult:
-    found, total = summarize(measured.records), totals(measured.records)
-    asked = len(schedule.calls) / schedule.length_s if schedule.length_s else 0.0
-    # An open loop that is answered slower than it asks leaves its queue to the end of the step.
-    behind = step.users is None and total.request_throughput < _SATURATED_SHARE * asked
+def _stepped(step: SweepStep, measured: LoadResult) -> SweepStepResult:
+    records = measured.records
+    found, total = summarize(records), totals(records)
+    rate = rates(records, map(DEFAULT_SLO.met_by, records))
     return SweepStepResult(
         step=step,
-        requests_per_s=total.request_throughput,
-        tokens_per_s=total.output_token_throughput,
+        requests_per_s=rate.request_throughput,
+        tokens_per_s=rate.token_throughput,
         ttft_p50_ms=found[TTFT].percentiles[50] if TTFT in found else None,
         ttft_p99_ms=found[TTFT].percentiles[99] if TTFT in found else None,
         itl_p50_ms=found[ITL].percentiles[50] if ITL in found else None,
         e2e_p50_ms=found[LATENCY].percentiles[50] if LATENCY in found else None,
         failed=total.failed,
         invalid=judge(measured.records, measured.burden).reasons,
-        saturated=behind and total.duration_s > 1.5 * schedule.length_s,
+        saturated=step.users is None and _is_behind(rate),
     )
+
+
+def _is_behind(rate: Rates) -> bool:
+    """Whether an open loop is answered slower than it asks; answers that take long are no sign of
+    it, so without a plateau nothing is said."""
+    done, sent = rate.request_throughput, rate.sent_per_s
+    return rate.reached and done is not None and sent is not None and done < _SATURATED_SHARE * sent
 
 
 def _table(found: Sequence[SweepStepResult]) -> Table:

@@ -6,7 +6,12 @@ from itertools import pairwise
 import msgspec
 
 from bench.workload.schedule import Call
-from servekit.client.outcome import Outcome
+from servekit.client.outcome import (
+    GAPS_ARE_NOT_TOKENS,
+    Outcome,
+    streamed_tokens,
+    token_time_s,
+)
 from servekit.errors.tree import WorkloadInvalid
 
 
@@ -17,8 +22,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         arm: whom it was sent to.
         part, part_s: the part of the schedule it belongs to, and when in the part it was due.
         due_s: when the schedule wanted it sent; sent_s: when it was.
-        content_s: when each event with text arrived.
+        content_s: when each event with tokens, of any kind, arrived.
+        end_s: when the body was closed.
         error: None where the answer is whole; else the latencies mean nothing.
+        answer_s, finish, notices, hidden_tokens, first_tokens: as in Outcome.
     """
 
     arm: str
@@ -38,6 +45,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     served_by: str = ""
+    answer_s: float | None = None
+    finish: str | None = None
+    notices: tuple[str, ...] = ()
+    hidden_tokens: int | None = 0
+    first_tokens: int = 1
 
     @property
     def ok(self) -> bool:
@@ -46,17 +58,28 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def event_is_token(self) -> bool:
         """Whether a gap between two events is the latency of one token."""
-        return self.completion_tokens is not None and self.completion_tokens == len(self.content_s)
+        is_counted = self.streamed_tokens == len(self.content_s)
+        return is_counted and GAPS_ARE_NOT_TOKENS.isdisjoint(self.notices)
+
+    @property
+    def streamed_tokens(self) -> int | None:
+        """Output tokens that the events carried."""
+        return streamed_tokens(self.completion_tokens, self.hidden_tokens)
+
+    @property
+    def last_token_s(self) -> float:
+        """When the last token arrived; of what was not streamed, the whole answer."""
+        return self.content_s[-1] if self.content_s else self.end_s
 
     @property
     def ttft_s(self) -> float | None:
-        """From when it was due to its first text."""
+        """From when it was due to its first token, of any kind."""
         return self.content_s[0] - self.due_s if self.ok and self.content_s else None
 
     @property
     def e2e_s(self) -> float | None:
-        """From when it was due to the end of its answer."""
-        return self.end_s - self.due_s if self.ok else None
+        """From when it was due to its last token."""
+        return self.last_token_s - self.due_s if self.ok else None
 
     @property
     def dispatch_delay_s(self) -> float:
@@ -65,17 +88,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gaps_s(self) -> list[float]:
-        """Between each event and the next."""
-        times = self.content_s
+        """Between each event and the next; where events are no tokens, between each read and the
+        next, since what came in one read did not come apart."""
+        times = self.content_s if self.event_is_token else sorted(set(self.content_s))
         return [after - before for before, after in pairwise(times)]
 
     @property
     def itl_s(self) -> float | None:
-        """Mean time per token after the first, by the upstream's own count."""
-        tokens = self.completion_tokens
-        if not self.ok or not self.content_s or tokens is None or tokens < 2:
+        """Mean time per token after the first read, by the upstream's own count."""
+        if not self.ok:
             return None
-        return (self.content_s[-1] - self.content_s[0]) / (tokens - 1)
+        return token_time_s(self.content_s, self.streamed_tokens, self.first_tokens, self.notices)
 
 
 def record(
@@ -108,6 +131,11 @@ def record(
         prompt_tokens=outcome.prompt_tokens,
         completion_tokens=outcome.completion_tokens,
         served_by=outcome.served_by,
+        answer_s=None if outcome.answer_s is None else outcome.answer_s - start_s,
+        finish=outcome.finish,
+        notices=outcome.notices,
+        hidden_tokens=outcome.hidden_tokens,
+        first_tokens=outcome.first_tokens,
     )
 
 

@@ -95,15 +95,16 @@ def _cumulative(
 
 
 def over_time(lines: Sequence[PlotLine], parts: Sequence[Part]) -> list[Plot]:
-    """Return TTFT, tokens and requests of every window of the schedule."""
+    """Return TTFT, tokens and requests of every window of the schedule, where they are known."""
     windows = windows_of(parts)
     if not windows:
         return []
-    return [
+    plots = (
         _time_chart("ttft-over-time", "TTFT p50, ms", lines, windows, _ttft_by_window),
         _time_chart("tokens-over-time", "Output tokens per second", lines, windows, _token_rate),
         _time_chart("due-over-time", "Requests due per second", lines, windows, _due_rate),
-    ]
+    )
+    return [plot for plot in plots if plot is not None]
 
 
 def _time_chart(
@@ -112,7 +113,7 @@ def _time_chart(
     lines: Sequence[PlotLine],
     windows: Sequence[Window],
     values: Callable[[Sequence[Record], Sequence[Window]], Sequence[float]],
-) -> Plot:
+) -> Plot | None:
     ends = np.cumsum([window.length_s for window in windows])
     middles = [float(end) - w.length_s / 2 for end, w in zip(ends, windows, strict=True)]
     series = [
@@ -127,6 +128,8 @@ def _time_chart(
         )
         for line in lines
     ]
+    if not any(one.points for one in series):
+        return None
     return _over(name, title, "schedule time (s)", float(ends[-1]), series)
 
 
@@ -186,10 +189,13 @@ def per_replica(lines: Sequence[PlotLine]) -> list[Plot]:
 
 
 def tokens_by_replica(records: Sequence[Record]) -> Mapping[str, int]:
-    """Return prompt and output tokens by the replica that served them, where it was named."""
+    """Return prompt and output tokens by the replica that served them, where it was named; none at
+    all where some answer's were not counted."""
     tokens: dict[str, int] = {}
     for one in records:
-        if one.served_by:
-            asked = (one.prompt_tokens or 0) + (one.completion_tokens or 0)
-            tokens[one.served_by] = tokens.get(one.served_by, 0) + asked
+        if one.served_by and one.ok:
+            if one.prompt_tokens is None or one.completion_tokens is None:
+                return {}
+            counted = one.prompt_tokens + one.completion_tokens
+            tokens[one.served_by] = tokens.get(one.served_by, 0) + counted
     return tokens

@@ -56,7 +56,7 @@ def report_html(evidence: Evidence) -> str:
         sections.by_model(lines),
         sections.by_replica(lines, evidence.snapshots),
         _all_metrics(found),
-        sections.trust(lines, evidence.validity),
+        sections.trust(lines, evidence.validity, evidence.manifest),
         sections.method(evidence.goal, evidence.manifest),
     )
     return markup.page(f"{found.candidate} against {found.baseline}", sections.style(), parts)

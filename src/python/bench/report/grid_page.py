@@ -49,7 +49,7 @@ def grid_html(evidence: GridEvidence) -> str:
         sections.distributions(lines),
         sections.over_time(lines, evidence.parts),
         sections.by_model(lines),
-        sections.trust(lines, evidence.validity),
+        sections.trust(lines, evidence.validity, evidence.manifest),
         sections.method(evidence.goal, evidence.manifest),
     )
     return markup.page("Engine and load balancer", sections.style(), parts)

@@ -10,9 +10,12 @@ from bench.loadgen.record import Record
 from bench.loadgen.server_metrics import ServerSnapshot
 from bench.report import charts, markup, sections
 from bench.report.charts import Plot, PlotLine
+from bench.report.remarks import plateau_text
 from bench.report.tables import error_text, number
+from bench.stats.plateau import Rates, rates
 from bench.stats.request_metrics import LATENCY, TTFT, summarize, totals
 from bench.stats.validity import Validity
+from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
 from bench.workload.schedule import Part
 
 
@@ -25,6 +28,11 @@ class RunEvidence(msgspec.Struct, frozen=True, kw_only=True):
     partial: bool
     manifest: Mapping[str, Any]
     snapshots: Sequence[ServerSnapshot] = ()
+    goal: SloLimits = DEFAULT_SLO
+
+    @property
+    def rates(self) -> Rates:
+        return rates(self.records, map(self.goal.met_by, self.records))
 
     @property
     def line(self) -> PlotLine:
@@ -42,13 +50,13 @@ def run_html(evidence: RunEvidence) -> str:
     lines = [evidence.line]
     parts = (
         _run_heading(evidence),
-        _run_tiles(evidence.records),
+        _run_tiles(evidence),
         sections.distributions(lines),
         sections.over_time(lines, [evidence.whole]),
         sections.by_model(lines),
         sections.by_replica(lines, evidence.snapshots),
-        sections.trust(lines, evidence.validity),
-        sections.method(None, evidence.manifest),
+        sections.trust(lines, evidence.validity, evidence.manifest),
+        sections.method(evidence.goal, evidence.manifest),
     )
     return markup.page(f"{evidence.name}, measured", sections.style(), parts)
 
@@ -60,18 +68,18 @@ def run_plots(evidence: RunEvidence) -> list[Plot]:
 
 
 def _run_heading(evidence: RunEvidence) -> str:
-    total, validity = totals(evidence.records), evidence.validity
+    total, validity, rate = totals(evidence.records), evidence.validity, evidence.rates
     schedule = evidence.manifest.get("schedule") or {}
     css = "" if validity.valid else " invalid"
     heading = (
-        f"{evidence.name} served {total.request_throughput:.3g} requests per second"
+        f"{evidence.name} served {number(rate.request_throughput)} requests per second"
         if validity.valid
         else "This run is invalid"
     )
     why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
     soft = (
         f"Workload {schedule.get('workload', '?')}, {total.requests:,} requests in "
-        f"{total.duration_s:.1f} s; errors: {error_text(total)}."
+        f"{total.duration_s:.1f} s; errors: {error_text(total)}; {plateau_text(rate)}."
     )
     return (
         f'<header class="verdict{css}"><h1>{escape(heading)}</h1>{why}'
@@ -79,13 +87,14 @@ def _run_heading(evidence: RunEvidence) -> str:
     )
 
 
-def _run_tiles(records: Sequence[Record]) -> str:
-    found, total = summarize(records), totals(records)
+def _run_tiles(evidence: RunEvidence) -> str:
+    found, rate = summarize(evidence.records), evidence.rates
     shown = [
         (f"{m.label} p{q}", found[m], q) for m in (TTFT, LATENCY) for q in (50, 99) if m in found
     ]
     tiles = [(label, number(of.percentiles[q]), "ms, from sending") for label, of, q in shown]
-    tiles.append(("Output", number(total.output_token_throughput), "tokens/s"))
+    tiles.append(("Output", number(rate.token_throughput), "tokens/s"))
+    tiles.append(("Goodput", number(rate.goodput), "requests/s"))
     return '<div class="tiles">' + "".join(_number_tile(*tile) for tile in tiles) + "</div>"
 
 

@@ -13,6 +13,7 @@ from bench.loadgen.record import Record
 from bench.loadgen.server_metrics import ReplicaUsage, ServerSnapshot, replica_loads
 from bench.report import charts, markup
 from bench.report.charts import Plot, PlotLine
+from bench.report.remarks import dropped_text, remarks
 from bench.report.tables import client_line, error_text, number
 from bench.stats.request_metrics import totals
 from bench.stats.validity import Validity
@@ -121,7 +122,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def trust(lines: Sequence[PlotLine], validity: Validity) -> str:
+def trust(lines: Sequence[PlotLine], validity: Validity, manifest: Mapping[str, Any]) -> str:
     reasons = "".join(f'<p class="invalid">{escape(reason)}</p>' for reason in validity.reasons)
     errors = "".join(
         f"<p>{escape(line.name)}: {error_text(totals(line.records))} of {len(line.records):,} "
@@ -132,8 +133,15 @@ def trust(lines: Sequence[PlotLine], validity: Validity) -> str:
     return markup.section(
         "Validity",
         client_line(validity) + ".",
-        reasons + good + errors + _due_and_sent(lines),
+        reasons + good + errors + _remarks(lines, manifest) + _due_and_sent(lines),
     )
+
+
+def _remarks(lines: Sequence[PlotLine], manifest: Mapping[str, Any]) -> str:
+    said = [f"{line.name}: {remark}" for line in lines for remark in remarks(line.records)]
+    dropped = dropped_text(manifest)
+    said += [dropped] if dropped else []
+    return f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in said)}</ul>" if said else ""
 
 
 def _due_and_sent(lines: Sequence[PlotLine]) -> str:

@@ -5,11 +5,15 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from bench.loadgen.record import Record
+from bench.report.remarks import plateau_text, remarks
 from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.factorial import EFFECTS, Effect
 from bench.stats.intervals import Verdict
+from bench.stats.plateau import Rates
 from bench.stats.request_metrics import (
+    ANSWER,
     CHUNK,
+    CLOSE,
     DISPATCH,
     EFFECTIVE,
     EFFECTIVE_TTFT,
@@ -34,7 +38,7 @@ SHOWN = (
 )
 
 # Since it was sent, and since it was due; what differs is our own delay.
-_RUN_ROWS = (TTFT, EFFECTIVE_TTFT, ITL, CHUNK, LATENCY, EFFECTIVE, DISPATCH)
+_RUN_ROWS = (TTFT, EFFECTIVE_TTFT, ANSWER, ITL, CHUNK, LATENCY, EFFECTIVE, CLOSE, DISPATCH)
 
 _STYLE = {
     Verdict.BETTER: "bold green",
@@ -126,33 +130,44 @@ def _lag(validity: Validity) -> str:
     )
 
 
-def run_table(found: dict[Measure, Stats], total: Totals) -> Table:
-    """Return the latencies and totals of one run."""
+def run_table(found: dict[Measure, Stats], total: Totals, rate: Rates) -> Table:
+    """Return the latencies, rates and totals of one run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "mean", "p50", "p90", "p99"):
         table.add_column(heading, justify="right" if heading else "left")
     for measure in _RUN_ROWS:
         if measure in found:
             table.add_row(f"{measure.label} ({measure.unit})", *_run_cells(found[measure]))
-    table.add_row("Requests per second", number(total.request_throughput))
-    table.add_row("Output tokens per second", number(total.output_token_throughput))
+    for label, value in _rate_rows(rate):
+        table.add_row(label, value)
     table.add_row("Requests", str(total.requests))
     table.add_row("Errors", error_text(total))
     return table
 
 
-def run_markdown(name: str, records: Sequence[Record], validity: Validity) -> str:
+def _rate_rows(rate: Rates) -> list[tuple[str, str]]:
+    """Throughput first, then what of it met the SLO: of the same requests and seconds."""
+    return [
+        ("Requests completed per second", number(rate.request_throughput)),
+        ("Goodput: of them within the SLO", number(rate.goodput)),
+        ("Output tokens per second", number(rate.token_throughput)),
+        ("Requests sent per second", number(rate.sent_per_s)),
+    ]
+
+
+def run_markdown(name: str, records: Sequence[Record], validity: Validity, rate: Rates) -> str:
     """Return the latencies and totals of one run in Markdown."""
     found, total = summarize(records), totals(records)
     lines = [["", "mean", "p50", "p90", "p99"], ["---"] * 5]
     lines += [[f"{m.label} ({m.unit})", *_run_cells(found[m])] for m in _RUN_ROWS if m in found]
     rates = (
-        f"{number(total.request_throughput)} requests/s, "
-        f"{number(total.output_token_throughput)} tokens/s, errors: {error_text(total)}"
+        f"{number(rate.request_throughput)} requests/s, "
+        f"{number(rate.token_throughput)} tokens/s, errors: {error_text(total)}"
     )
     trust = "".join(f"INVALID: {reason}\n" for reason in validity.reasons)
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"**{name}: {rates}**\n\n{table}\n{trust}{client_line(validity)}\n"
+    said = "".join(f"* {line}\n" for line in [plateau_text(rate), *remarks(records)])
+    return f"**{name}: {rates}**\n\n{table}\n{said}\n{trust}{client_line(validity)}\n"
 
 
 def _run_cells(of: Stats) -> list[str]:

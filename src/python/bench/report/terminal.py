@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from bench.loadgen.session import LoadResult
+from bench.report.remarks import remarks
 from bench.report.tables import client_line, comparison_table, verdict_line
 from bench.stats.validity import Validity
 from bench.stats.verdict import Judged
@@ -26,6 +27,9 @@ def print_comparison(judged: Judged, console: Console) -> None:
 def print_client(validity: Validity, measured: LoadResult, console: Console) -> None:
     """Print what the client did to its own measurement."""
     console.print(client_line(validity), highlight=False, soft_wrap=True)
+    for arm in sorted({record.arm for record in measured.records}):
+        for remark in remarks(measured.of(arm)):
+            console.print(f"{arm}: {remark}", markup=False, highlight=False, soft_wrap=True)
     for reason in validity.reasons:
         console.print(f"[bold red]invalid:[/bold red] {reason}", highlight=False, soft_wrap=True)
     if measured.partial:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.loadgen.record import Record
 from bench.stats.request_metrics import (
+    ANSWER,
     CHUNK,
     DISPATCH,
     EFFECTIVE,
@@ -36,6 +37,7 @@ from bench.stats.request_metrics import (
 # aiperf's own labels, where they are not genai-perf's.
 _AIPERF_LABELS = {
     TTFT: "Time to First Token",
+    ANSWER: "Time to First Output Token",
     TTST: "Time to Second Token",
     EFFECTIVE: "Effective Latency (CO-aware)",
     DISPATCH: "Credit-to-Start Latency",
@@ -62,11 +64,12 @@ def genai_json(records: Sequence[Record], input_config: Mapping[str, Any]) -> st
     """Return the same as JSON, each metric under its snake_case name."""
     found, total = summarize(records), totals(records)
     shown: dict[str, Any] = {
-        "request_throughput": _single("requests/sec", total.request_throughput),
+        **_single("request_throughput", "requests/sec", total.request_throughput),
         **{m.key: _genai_stats(m, found[m]) for m in _GENAI_ROWS if m in found},
-        "output_token_throughput": _single("tokens/sec", total.output_token_throughput),
-        "request_count": _single("count", float(total.requests - total.failed)),
+        **_single("output_token_throughput", "tokens/sec", total.output_token_throughput),
+        **_single("request_count", "count", float(total.requests - total.failed)),
         "error_summary": total.errors,
+        "error_messages": total.words,
         "input_config": dict(input_config),
     }
     return json.dumps(shown, indent=2) + "\n"
@@ -104,17 +107,17 @@ def aiperf_json(
         "was_cancelled": cancelled,
         "is_complete": not cancelled,
         "error_summary": [
-            {"error_details": {"type": error, "message": ""}, "count": n}
+            {"error_details": {"type": error, "message": total.words.get(error, "")}, "count": n}
             for error, n in total.errors.items()
         ],
         "start_time": start_time,
         "end_time": end_time,
-        "request_throughput": _single("requests/sec", total.request_throughput),
-        "output_token_throughput": _single("tokens/sec", total.output_token_throughput),
-        "request_count": _single("requests", float(total.requests - total.failed)),
-        "error_request_count": _single("requests", float(total.failed)),
-        "request_error_rate": _single("%", _error_percent(total)),
-        "benchmark_duration": _single("sec", total.duration_s),
+        **_single("request_throughput", "requests/sec", total.request_throughput),
+        **_single("output_token_throughput", "tokens/sec", total.output_token_throughput),
+        **_single("request_count", "requests", float(total.requests - total.failed)),
+        **_single("error_request_count", "requests", float(total.failed)),
+        **_single("request_error_rate", "%", _error_percent(total)),
+        **_single("benchmark_duration", "sec", total.duration_s),
         **{measure.key: _aiperf_stats(measure, of) for measure, of in found.items()},
     }
     return json.dumps(shown, indent=2) + "\n"
@@ -172,11 +175,11 @@ def _ns(seconds: float, started_ns: int) -> int:
 
 
 def _genai_totals(total: Totals) -> list[list[str]]:
-    return [
-        ["Output Token Throughput (tokens/sec)", f"{total.output_token_throughput:.2f}"],
-        ["Request Throughput (per sec)", f"{total.request_throughput:.2f}"],
-        ["Request Count (count)", f"{total.requests - total.failed:.2f}"],
-    ]
+    return _rows(
+        ("Output Token Throughput (tokens/sec)", total.output_token_throughput),
+        ("Request Throughput (per sec)", total.request_throughput),
+        ("Request Count (count)", total.requests - total.failed),
+    )
 
 
 def _aiperf_label(measure: Measure) -> str:
@@ -184,16 +187,21 @@ def _aiperf_label(measure: Measure) -> str:
 
 
 def _aiperf_totals(total: Totals) -> list[list[str]]:
-    return [
-        ["Benchmark Duration (sec)", f"{total.duration_s:.2f}"],
-        ["Completed Requests (Success + Error)", f"{total.requests:.2f}"],
-        ["Error Request Count", f"{total.failed:.2f}"],
-        ["Output Token Throughput (tokens/sec)", f"{total.output_token_throughput:.2f}"],
-        ["Request Count", f"{total.requests - total.failed:.2f}"],
-        ["Request Error Rate (%)", f"{_error_percent(total):.2f}"],
-        ["Request Throughput (requests/sec)", f"{total.request_throughput:.2f}"],
-        ["Total Output Tokens (tokens)", f"{total.output_tokens:.2f}"],
-    ]
+    return _rows(
+        ("Benchmark Duration (sec)", total.duration_s),
+        ("Completed Requests (Success + Error)", total.requests),
+        ("Error Request Count", total.failed),
+        ("Output Token Throughput (tokens/sec)", total.output_token_throughput),
+        ("Request Count", total.requests - total.failed),
+        ("Request Error Rate (%)", _error_percent(total)),
+        ("Request Throughput (requests/sec)", total.request_throughput),
+        ("Total Output Tokens (tokens)", total.output_tokens),
+    )
+
+
+def _rows(*rows: tuple[str, float | None]) -> list[list[str]]:
+    """What is unknown has no row: a reader of the table would take an empty cell for 0."""
+    return [[label, f"{value:.2f}"] for label, value in rows if value is not None]
 
 
 def _error_percent(total: Totals) -> float:
@@ -229,8 +237,9 @@ def _aiperf_stats(measure: Measure, of: Stats) -> dict[str, Any]:
     }
 
 
-def _single(unit: str, value: float) -> dict[str, Any]:
-    return {"unit": unit, "avg": value}
+def _single(key: str, unit: str, value: float | None) -> dict[str, Any]:
+    """One number under its name; what is unknown is not there."""
+    return {} if value is None else {key: {"unit": unit, "avg": value}}
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:

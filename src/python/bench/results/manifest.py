@@ -51,6 +51,7 @@ def _about(schedule: Schedule | None) -> dict[str, Any] | None:
         "requests": len(schedule.calls),
         "length_s": schedule.length_s,
         "sha256": schedule.digest,
+        "dropped": str(schedule.dropped) if schedule.dropped else None,
     }
 
 

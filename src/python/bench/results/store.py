@@ -81,6 +81,7 @@ def keep_run(
         partial=measured.partial,
         manifest=said,
         snapshots=measured.snapshots,
+        goal=setting.goal,
     )
     write_file(folder / "report.html", run_html(evidence))
     _keep_parquet(records, folder, setting)
@@ -232,11 +233,12 @@ def _run_again(folder: Path, setting: Setting) -> str:
         partial=saved.partial,
         manifest=_manifest_in(folder),
         snapshots=saved.snapshots,
+        goal=setting.goal,
     )
     write_file(folder / "report.html", run_html(evidence))
     _keep_parquet(saved.records, folder, setting)
     _keep_pictures(run_plots(evidence), [evidence.line], [folder], setting)
-    return run_markdown(saved.name, saved.records, evidence.validity)
+    return run_markdown(saved.name, saved.records, evidence.validity, evidence.rates)
 
 
 def _parquet_again(folders: Sequence[Path], setting: Setting) -> None:

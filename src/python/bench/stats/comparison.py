@@ -55,7 +55,11 @@ class ComparedMetric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """All metrics of two arms, and the verdict of the whole."""
+    """All metrics of two arms, and the verdict of the whole.
+
+    Attributes:
+        incomparable: why there is no verdict on latencies; empty where the arms did the same work.
+    """
 
     baseline: str
     candidate: str
@@ -65,6 +69,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[ComparedMetric, ...]
     verdict: Verdict
     reason: str
+    incomparable: str = ""
 
     def row(self, key: str) -> ComparedMetric:
         return next(row for row in self.rows if row.key == key)
@@ -101,6 +106,29 @@ def compare(
         rows=rows,
         verdict=verdict,
         reason=reason,
+    )
+
+
+# What depends on how long prompts and answers are.
+_OF_THE_WORK = ("ttft_", "itl_", "e2e_", "chunk_", "per_token_", "output_", "goodput", "slo_")
+
+
+def without_latency_verdict(found: Comparison, why: str) -> Comparison:
+    """Return *found* without a verdict on what arms that did different work cannot be compared in;
+    *why* says how their work differs."""
+    rows = tuple(
+        msgspec.structs.replace(row, verdict=Verdict.NOT_SHOWN, p=None)
+        if row.key.startswith(_OF_THE_WORK)
+        else row
+        for row in found.rows
+    )
+    verdict, reason = overall(rows)
+    return msgspec.structs.replace(
+        found,
+        rows=rows,
+        verdict=verdict,
+        reason=f"no verdict on latency, tokens and goodput, since {why}; {reason}",
+        incomparable=why,
     )
 
 

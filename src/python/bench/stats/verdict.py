@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.loadgen.session import LoadResult
-from bench.stats.comparison import Comparison, compare
+from bench.stats.answers import why_incomparable
+from bench.stats.comparison import Comparison, compare, without_latency_verdict
 from bench.stats.validity import Validity, judge
 from bench.stats.windowed_metrics import SloLimits, windows_of
 from bench.workload.schedule import Part, Schedule
@@ -42,16 +43,18 @@ def conclude(
     kept = _through(arms, measured, parts)
     numbers = {part.number for part in kept}
     records = [record for record in measured.records if record.part in numbers]
+    sides = [[r for r in records if r.arm == name] for name in arms]
     found = compare(
-        [r for r in records if r.arm == baseline],
-        [r for r in records if r.arm == candidate],
+        sides[0],
+        sides[1],
         windows_of(kept),
         goal=goal,
         seed=schedule.seed,
         names=(baseline, candidate),
     )
+    why = why_incomparable(sides, arms)
     return Judged(
-        comparison=found,
+        comparison=without_latency_verdict(found, why) if why else found,
         validity=judge(measured.records, measured.burden),
         measured=measured,
         parts=tuple(parts),

@@ -1,6 +1,6 @@
 """The records of one arm -> its metrics, by windows that can be resampled.  Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -9,6 +9,7 @@ import numpy as np
 from bench.loadgen.record import Record
 from bench.stats import estimators
 from bench.stats.estimators import Floats, WindowedSample
+from bench.stats.plateau import Stretch, by_part, plateau_of
 from bench.workload.schedule import Part
 
 # Windows this long hold tens of requests, and there are enough of them to resample.
@@ -23,18 +24,31 @@ class SloLimits(msgspec.Struct, frozen=True, kw_only=True):
     e2e_ms: float | None = None
 
     def met_by(self, record: Record) -> bool:
+        """Whether *record* kept every limit.
+
+        A time that is unknown counts as the longest that it can have been.  An answer that came
+        whole has its first token with its last; one of a single token, or of a single read, has no
+        time per token that could be too long.
+        """
         limits = (
-            (record.ttft_s, self.ttft_ms),
-            (record.itl_s, self.itl_ms),
+            (record.e2e_s if record.ttft_s is None else record.ttft_s, self.ttft_ms),
+            (_longest_token_time_s(record), self.itl_ms),
             (record.e2e_s, self.e2e_ms),
         )
-        # A request of one token has no ITL that could be too long.
         return record.ok and all(
             limit is None or value is None or value * 1e3 <= limit for value, limit in limits
         )
 
 
 DEFAULT_SLO = SloLimits()
+
+
+def _longest_token_time_s(record: Record) -> float | None:
+    """The time per token; uncounted, that of one token in each read."""
+    if record.itl_s is not None or record.completion_tokens == 1:
+        return record.itl_s
+    reads = len(set(record.content_s))
+    return (record.content_s[-1] - record.content_s[0]) / (reads - 1) if reads > 1 else None
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -77,10 +91,13 @@ class ArmWindows:
         self.per_token = _sample(good, n, lambda record: record.itl_s)
         self.offered = _count(pairs, n)
         self.failed = _count([(r, w) for r, w in pairs if not r.ok], n)
-        self.good = _count([(r, w) for r, w in pairs if goal.met_by(r)], n)
-        self.tokens = delivered_tokens(records, windows)
-        self.ended = _ended(records, windows)
-        self.seconds = np.array([window.length_s for window in windows])
+        self.within_slo = _count([(r, w) for r, w in pairs if goal.met_by(r)], n)
+        plateaus = _plateaus(records)
+        self.seconds = _overlaps(plateaus, windows)
+        done = [(r, w) for r in records if (w := _done_in(r, plateaus, windows)) is not None]
+        self.completed = _count(done, n)
+        self.good = _count([(r, w) for r, w in done if goal.met_by(r)], n)
+        self.tokens = _tokens(done, n)
 
 
 def windows_of(parts: Sequence[Part], window_s: float = WINDOW_S) -> tuple[Window, ...]:
@@ -116,21 +133,72 @@ def _count(pairs: Sequence[tuple[Record, int]], n: int) -> Floats:
     return np.bincount([w for _, w in pairs], minlength=n).astype(np.float64)
 
 
+def _plateaus(records: Sequence[Record]) -> dict[int, Stretch]:
+    """Return the plateau of each part that has one, counted from the start of the part."""
+    found = {}
+    for own in by_part(records):
+        start_s = own[0].due_s - own[0].part_s
+        plateau = plateau_of(own)
+        if plateau is not None:
+            found[own[0].part] = Stretch(plateau.start_s - start_s, plateau.end_s - start_s)
+    return found
+
+
+def _overlaps(plateaus: Mapping[int, Stretch], windows: Sequence[Window]) -> Floats:
+    """Return the seconds of each window in which its part was on its plateau.
+
+    A plateau may go on after its part's last window: that is of the last one too.
+    """
+    last = {window.part: number for number, window in enumerate(windows)}
+    seconds = np.zeros(len(windows))
+    for number, window in enumerate(windows):
+        plateau = plateaus.get(window.part)
+        if plateau is not None:
+            end_s = window.start_s + window.length_s
+            until_s = plateau.end_s if number == last[window.part] else min(plateau.end_s, end_s)
+            seconds[number] = max(0.0, until_s - max(plateau.start_s, window.start_s))
+    return seconds
+
+
+def _done_in(
+    record: Record, plateaus: Mapping[int, Stretch], windows: Sequence[Window]
+) -> int | None:
+    """Return the window in which *record* was completed, on the plateau of its part."""
+    plateau = plateaus.get(record.part)
+    at_s = record.last_token_s - (record.due_s - record.part_s)
+    if not record.ok or plateau is None or not plateau.holds(at_s):
+        return None
+    own = [number for number, window in enumerate(windows) if window.part == record.part]
+    return max((n for n in own if windows[n].start_s < at_s), default=None)
+
+
+def _tokens(done: Sequence[tuple[Record, int]], n: int) -> Floats:
+    """Return the output tokens of what was completed; unknown everywhere if somewhere."""
+    if any(record.completion_tokens is None for record, _ in done):
+        return np.full(n, np.nan)
+    counts = [float(record.completion_tokens or 0) for record, _ in done]
+    return np.bincount([w for _, w in done], counts, minlength=n).astype(np.float64)
+
+
 def delivered_tokens(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
-    """Return the output tokens that arrived in each window, while load was offered.
+    """Return the output tokens that arrived in each window, while load was offered; NaN where some
+    answer's were not counted.
 
     An event of several tokens counts as its request's mean.
     """
     tokens = np.zeros(len(windows))
     of_part = _edges(windows)
     for one in records:
-        if one.completion_tokens is None or not one.content_s or one.part not in of_part:
+        if not one.content_s or one.part not in of_part:
             continue
         numbers, starts, ends = of_part[one.part]
         since_s = np.asarray(one.content_s) - (one.due_s - one.part_s)
-        each = one.completion_tokens / len(one.content_s)
         before = np.searchsorted(since_s, starts)
-        tokens[numbers] += each * (np.searchsorted(since_s, ends) - before)
+        events = np.searchsorted(since_s, ends) - before
+        # A failed request has no usage, and what it delivered is of no use.
+        counted = one.completion_tokens if one.ok else one.completion_tokens or 0
+        each = np.nan if counted is None else counted / len(one.content_s)
+        tokens[numbers] += np.where(events > 0, each, 0.0) * events
     return tokens
 
 
@@ -142,15 +210,6 @@ def _edges(windows: Sequence[Window]) -> dict[int, tuple[list[int], Floats, Floa
         starts = np.array([windows[n].start_s for n in numbers])
         edges[part] = numbers, starts, starts + [windows[n].length_s for n in numbers]
     return edges
-
-
-def _ended(records: Iterable[Record], windows: Sequence[Window]) -> Floats:
-    ended = np.zeros(len(windows))
-    for one in records:
-        since_s = one.end_s - (one.due_s - one.part_s)
-        for number, window in enumerate(windows):
-            ended[number] += one.ok and window.holds(one.part, since_s)
-    return ended
 
 
 def _latency(
@@ -192,7 +251,7 @@ def _in_ms(
 def _throughput(
     key: str, unit: str, pick: Callable[[ArmWindows], Floats], *, headline: bool = False
 ) -> Metric:
-    """What came in a second, of the seconds in which load was offered."""
+    """What was completed in a second of the plateau: docs/benchmarks/definitions.md."""
     return Metric(
         key=key,
         label=key.replace("_", " "),
@@ -210,8 +269,15 @@ METRICS: tuple[Metric, ...] = (
     *_latency("chunk", "inter-chunk latency", lambda arm: arm.chunk),
     *_latency("per_token", "time per token", lambda arm: arm.per_token),
     _throughput("output_throughput", "tokens/s", lambda arm: arm.tokens, headline=True),
-    _throughput("request_throughput", "requests/s", lambda arm: arm.ended),
+    _throughput("request_throughput", "requests/s", lambda arm: arm.completed),
     _throughput("goodput", "requests/s", lambda arm: arm.good, headline=True),
+    Metric(
+        key="slo_share",
+        label="requests within the SLO",
+        unit="%",
+        lower_is_better=False,
+        draw=lambda arm, weights: 100.0 * estimators.rate(arm.within_slo, arm.offered, weights),
+    ),
     Metric(
         key="error_rate",
         label="errors",

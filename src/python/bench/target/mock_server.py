@@ -29,8 +29,10 @@ def _chunk(data: bytes) -> bytes:
 
 def _tail(tokens: int) -> bytes:
     usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
-    event = json.dumps({"id": "cmpl-mock", "choices": [], "usage": usage}).encode()
-    return _chunk(b"data: " + event + b"\n\n") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    finish = {"index": 0, "text": "", "finish_reason": "length"}
+    events = ({"id": "cmpl-mock", "choices": [finish]}, {"choices": [], "usage": usage})
+    said = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    return _chunk(said.encode()) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 def _whole(content: bytes) -> bytes:

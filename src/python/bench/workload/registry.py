@@ -1,7 +1,7 @@
 """A workload's name or file -> a schedule.  Reads files; all choices are seeded."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from bench.workload.generators import (
     timed,
     written,
 )
-from bench.workload.schedule import Call, PartLayout, Schedule, in_order, read_schedule
-from bench.workload.trace_formats import read_trace
+from bench.workload.schedule import Call, DroppedRows, PartLayout, Schedule, in_order, read_schedule
+from bench.workload.trace_formats import TraceRow, read_trace
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 from servekit.fleet.fleet import Fleet
 
@@ -62,14 +62,14 @@ def make_schedule(ask: WorkloadSpec) -> Schedule:
         )
     if _is_schedule(ask.workload):
         return read_schedule(Path(ask.workload).read_bytes(), ask.workload)
-    calls = _calls(ask)
+    calls, dropped = _calls(ask)
     if not calls:
         raise WorkloadInvalid(f"--workload {ask.workload!r}: no request fits into {ask.fit} tokens")
     if not (ask.arrivals == "trace" and calls[-1].at_s > 0):
         shape = "poisson" if ask.arrivals == "trace" else ask.arrivals
         times = read_arrivals(shape, ask.rate)(len(calls), random.Random(ask.seed))
         calls = list(timed(calls, times))
-    return in_order(Schedule(Path(ask.workload).name, ask.seed, tuple(calls)))
+    return in_order(Schedule(Path(ask.workload).name, ask.seed, tuple(calls), dropped))
 
 
 def schedule_for(
@@ -133,16 +133,17 @@ def fleet_shares(fleet: Fleet) -> dict[str, float]:
     }
 
 
-def _calls(ask: WorkloadSpec) -> list[Call]:
+def _calls(ask: WorkloadSpec) -> tuple[list[Call], DroppedRows | None]:
+    """Return the calls, not yet timed unless they come from a trace, and what was left out."""
     shares, n, seed = ask.shares, ask.requests, ask.seed
     if ask.workload == "synthetic":
-        return synthetic(ask.lengths, shares, n, seed)
+        return synthetic(ask.lengths, shares, n, seed), None
     if ask.workload == "shared-prefix":
-        return shared_prefix(ask.lengths, shares, n, seed)
+        return shared_prefix(ask.lengths, shares, n, seed), None
     if ask.workload == "multi-turn":
-        return multi_turn(ask.lengths, shares, n, seed, fit=ask.fit)
+        return multi_turn(ask.lengths, shares, n, seed, fit=ask.fit), None
     if ask.workload == "default" or ask.workload.endswith(".json"):
-        return _written(ask)
+        return _written(ask), None
     return _traced(ask)
 
 
@@ -153,7 +154,7 @@ def _written(ask: WorkloadSpec) -> list[Call]:
     return written(read_written(content, source), list(ask.shares), ask.requests, ask.seed)
 
 
-def _traced(ask: WorkloadSpec) -> list[Call]:
+def _traced(ask: WorkloadSpec) -> tuple[list[Call], DroppedRows | None]:
     source = ask.workload
     own = resources.files("bench.workload.traces") / "mooncake_conversation.jsonl"
     content = own.read_bytes() if source == "mooncake" else _bytes(source)
@@ -162,15 +163,25 @@ def _traced(ask: WorkloadSpec) -> list[Call]:
     except UnicodeDecodeError as error:
         raise WorkloadInvalid(f"{source}: not text: {error}; must be JSON lines or CSV") from error
     read = read_decisions if is_decision_log(text) else read_trace
-    rows = [r for r in read(text, source) if r.prompt_tokens + r.output_tokens <= ask.fit]
+    every = read(text, source)
+    rows = [r for r in every if r.prompt_tokens + r.output_tokens <= ask.fit]
+    dropped = _dropped(every, rows, ask.fit)
     if not rows:
-        return []
+        return [], dropped
     if not ask.rate > 0:
         raise SettingInvalid(f"rate is {ask.rate:g}; must be above 0 requests/s")
     # The rate is that of the whole trace: a shorter piece of it has the bursts that it has.
     natural = len(rows) / max(rows[-1].at_s, 1.0)
     calls = from_trace(rows, ask.shares, seed=ask.seed, speed=ask.rate / natural, fit=ask.fit)
-    return calls[: ask.requests]
+    return calls[: ask.requests], dropped
+
+
+def _dropped(every: Sequence[TraceRow], kept: Sequence[TraceRow], fit: int) -> DroppedRows | None:
+    if len(every) == len(kept):
+        return None
+    tokens = sum(row.prompt_tokens for row in every)
+    share = 1.0 - sum(row.prompt_tokens for row in kept) / tokens
+    return DroppedRows(len(every) - len(kept), len(every), share, fit)
 
 
 def _bytes(path: str) -> bytes:

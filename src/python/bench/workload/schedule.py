@@ -48,17 +48,40 @@ class Part(msgspec.Struct, frozen=True):
     calls: tuple[Call, ...]
 
 
+class DroppedRows(msgspec.Struct, frozen=True):
+    """What of a trace was left out, since it is longer than a request may be.
+
+    Attributes:
+        rows, of_rows: requests left out, and all that the file has.
+        prompt_share: share of the file's prompt tokens that were left out, 0.0 to 1.0.
+        limit: prompt and output tokens that a request may have, together.
+    """
+
+    rows: int
+    of_rows: int
+    prompt_share: float
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} of {self.of_rows:,} requests of the workload's file were left out, "
+            f"with {self.prompt_share:.0%} of its prompt tokens: longer than {self.limit:,} tokens"
+        )
+
+
 class Schedule(msgspec.Struct, frozen=True):
     """Calls in the order in which they are due.
 
     Attributes:
         name: the workload that it was made from.
         seed: what every random choice in it came from.
+        dropped: what of its file it leaves out; not saved with it.
     """
 
     name: str
     seed: int
     calls: tuple[Call, ...]
+    dropped: DroppedRows | None = None
 
     @property
     def length_s(self) -> float:
