@@ -2,9 +2,10 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -31,6 +32,7 @@ class LoggingStandIn:
         lines: of every build, by build id, oldest first.
         hidden: looks at a build's log during which its last line has not arrived.
         fail: the status that calls are refused with.
+        writes: how many calls wrote.
         pages: how many pages were asked for.
     """
 
@@ -41,6 +43,7 @@ class LoggingStandIn:
     page: int = 50
     pages: int = 0
     written: list[Any] = field(default_factory=list)
+    writes: int = 0
 
     def give(self, request: Any, context: Any) -> Any:
         self._refuse(context)
@@ -55,6 +58,7 @@ class LoggingStandIn:
 
     def write(self, request: Any, context: Any) -> Any:
         self._refuse(context)
+        self.writes += 1
         kept = {entry.insert_id: entry for entry in self.written}
         kept.update({entry.insert_id: entry for entry in request.entries})
         self.written = [*kept.values()]
@@ -81,10 +85,17 @@ class LoggingStandIn:
 
 @dataclass
 class HttpStandIn:
-    """Keeps what is posted, and answers as told."""
+    """Keeps what is posted, and answers as told.
+
+    Attributes:
+        headers: more of them, of every answer.
+        byte_every_s: pause after each byte of the answer's head; 0 sends all at once.
+    """
 
     url: str = ""
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    byte_every_s: float = 0.0
     answer: dict[str, Any] = field(default_factory=dict)
     posted: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -122,12 +133,23 @@ def http_stand_in() -> Iterator[HttpStandIn]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             stand_in.posted.append((self.path, json.loads(body)))
+            if stand_in.byte_every_s:
+                self._drip()
+                return
             answer = json.dumps(stand_in.answer).encode()
             self.send_response(stand_in.status)
+            for name, value in stand_in.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def _drip(self) -> None:
+            with suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"y" * 200:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(stand_in.byte_every_s)
 
     with http_server(Handler) as stand_in.url:
         yield stand_in

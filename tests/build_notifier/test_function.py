@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def _serving(**environ: str) -> Iterator[str]:
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "THREADS": "2",
+            "THREADS": "8",
             **environ,
         },
     )
@@ -126,6 +127,7 @@ def _server() -> Iterator[Function]:
             GEMINI_API_KEY="AIzaTest",
             GEMINI_BASE_URL=gemini.url,
             WEBHOOK_URL=f"{webhook.url}/T000/hook",
+            WEBHOOK_TIMEOUT_S="0.5",
         ) as url,
     ):
         yield Function(url, logging, gemini, webhook)
@@ -137,12 +139,15 @@ def _function(server: Function, request: pytest.FixtureRequest) -> Function:
     for stand_in in (server.gemini, server.webhook):
         stand_in.posted.clear()
         stand_in.status = 200
+        stand_in.headers = {}
+        stand_in.byte_every_s = 0.0
     text = {"parts": [{"text": "The disk is full. Ask for a larger one."}]}
     server.gemini.answer = {"candidates": [{"content": {"role": "model", **text}}]}
     server.logging.written.clear()
     server.logging.fail = None
     server.logging.hidden = 0
     server.logging.pages = 0
+    server.logging.writes = 0
     server.logging.lines = {_name(request.node.name): LINES}
     return server
 
@@ -172,7 +177,7 @@ def test_failed_build_is_reported(function: Function, id: str) -> None:  # noqa:
     assert "ERROR: no space" in json.dumps(posted)
     assert build()["logUrl"] in json.dumps(posted)
     ((asked, question),) = function.gemini.posted
-    assert asked.endswith("/models/gemini-2.5-flash:generateContent")
+    assert asked.endswith("/models/gemini-3.8-flash:generateContent")
     assert "line 22" in json.dumps(question)
     everything = json.dumps([list(report["last_lines"]), posted, question])
     assert "login with ***" in everything
@@ -265,15 +270,73 @@ def test_passing_fault_of_google_is_retried(function: Function, id: str) -> None
 
 
 def test_webhook_that_is_down_is_retried(function: Function, id: str) -> None:  # noqa: A002
-    """And nothing is written before it was told."""
+    """The log entry is there at the first attempt, once; the analysis is paid for once."""
     function.webhook.status = 503
-    assert function.deliver(message(build(id=id))) == 500
-    assert function.logging.written == []
+    for _ in range(3):
+        assert function.deliver(message(build(id=id))) == 500
+        assert len(function.logging.written) == 1
     function.webhook.status = 200
 
     assert function.deliver(message(build(id=id))) == 200
+    assert function.deliver(message(build(id=id))) == 200
 
-    assert len(function.logging.written) == 1
+    assert function.logging.writes == 1
+    assert len(function.gemini.posted) == 1
+    assert len(function.webhook.posted) == 4
+
+
+@pytest.mark.parametrize("deliveries", [4, 33, 100])
+def test_equal_messages_at_once_are_one_report(
+    function: Function,
+    id: str,  # noqa: A002
+    deliveries: int,
+) -> None:
+    """One post, one analysis, one entry; every delivery is acknowledged."""
+    with ThreadPoolExecutor(deliveries) as pool:
+        tasks = [pool.submit(function.deliver, message(build(id=id))) for _ in range(deliveries)]
+        answers = [task.result() for task in tasks]
+
+    assert answers == [200] * deliveries
+    assert len(function.webhook.posted) == 1
+    assert len(function.gemini.posted) == 1
+    assert function.logging.writes == 1
+
+
+def test_webhook_that_is_slow_ends_at_its_timeout(function: Function, id: str) -> None:  # noqa: A002
+    """An answer byte by byte holds nothing up; the entry stands, and the message comes again."""
+    function.webhook.byte_every_s = 0.1
+
+    started = time.monotonic()
+    assert function.deliver(message(build(id=id))) == 500
+
+    assert time.monotonic() - started < 5
+    assert function.logging.writes == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_webhook_that_redirects_is_not_followed(
+    function: Function,
+    id: str,  # noqa: A002
+    status: int,
+) -> None:
+    """A report goes to the address that was set, and to no other."""
+    with http_stand_in() as elsewhere:
+        function.webhook.status = status
+        function.webhook.headers = {"Location": f"{elsewhere.url}/stolen"}
+
+        assert function.deliver(message(build(id=id))) == 200
+
+        assert elsewhere.posted == []
+    assert function.logging.writes == 1
+
+
+def test_refused_entry_is_no_reason_to_deliver_again(function: Function, id: str) -> None:  # noqa: A002
+    """Without permission there will be none at the next delivery; the webhook is told."""
+    function.logging.fail = grpc.StatusCode.PERMISSION_DENIED
+
+    assert function.deliver(message(build(id=id))) == 200
+
+    assert len(function.webhook.posted) == 1
 
 
 def test_webhook_that_is_gone_is_left(function: Function, id: str) -> None:  # noqa: A002

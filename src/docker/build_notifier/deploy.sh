@@ -18,11 +18,17 @@ done
 values=()
 for pair in "$@"; do
   [[ $pair == *=* ]] || { echo "deploy: $pair is not NAME=VALUE" >&2; exit 2; }
+  case ${pair%%=*} in GEMINI_API_KEY | WEBHOOK_URL)
+    echo "deploy: ${pair%%=*} is a secret: gcloud secrets create ${pair%%=*} --data-file=-" >&2; exit 2 ;;
+  esac
   values+=("--update-env-vars=$pair")
 done
 
+# One instance: it claims a build before it reports it, and instances know nothing of one another.
+# A report takes at most 30 s for the log, 30 s for Gemini, 10 s for the webhook and Google's calls.
 gcloud run deploy "$SERVICE" --project "$PROJECT" --region "$REGION" --image "$image" \
-  --no-allow-unauthenticated --service-account "$ACCOUNT" --max-instances 2 --timeout 120 \
+  --no-allow-unauthenticated --service-account "$ACCOUNT" --max-instances 1 --concurrency 64 \
+  --timeout 300 \
   "${values[@]}" "${secrets[@]}"
 
 # Reads builds' logs, writes its own entries, asks Gemini.
@@ -39,3 +45,10 @@ gcloud eventarc triggers describe "$SERVICE" --project "$PROJECT" --location "$R
     --destination-run-service "$SERVICE" --destination-run-region "$REGION" \
     --event-filters type=google.cloud.pubsub.topic.v1.messagePublished \
     --transport-topic cloud-builds --service-account "$ACCOUNT"
+
+# Eventarc's subscription delivers again after 10 s unless told otherwise: longer than any report takes,
+# and patient with a webhook that is down.
+subscription=$(gcloud eventarc triggers describe "$SERVICE" --project "$PROJECT" \
+  --location "$REGION" --format 'value(transport.pubsub.subscription)')
+gcloud pubsub subscriptions update "$subscription" --project "$PROJECT" --ack-deadline 360 \
+  --min-retry-delay 10s --max-retry-delay 600s

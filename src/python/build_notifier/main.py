@@ -5,6 +5,7 @@ Deployed with this file as its source; `handle_build_notification` takes CloudEv
 """
 
 import os
+import threading
 import time
 from functools import cache
 from typing import Any
@@ -17,12 +18,15 @@ from build_notifier.cloud_logging import CloudLogging, open_logging
 from build_notifier.gemini import Gemini
 from build_notifier.message import read_event
 from build_notifier.notifier import Notifier
-from build_notifier.settings import read_notifier_settings
+from build_notifier.settings import NotifierSettings, read_notifier_settings
 from build_notifier.webhook import HttpWebhook
 from servekit.cli.logs import configure_logs
 from servekit.errors.tree import RequestInvalid
+from servekit.secrets.masking import masked
 
 log = structlog.get_logger()
+
+_BUILDING = threading.Lock()
 
 
 @functions_framework.cloud_event
@@ -40,21 +44,33 @@ def _handle(data: object) -> None:
     try:
         build = read_event(data)
     except RequestInvalid as error:
-        log.error("message acknowledged, not understood", reason=str(error))
+        log.error("message acknowledged, not understood", reason=masked(str(error)))
         return
     if _notifier().handle(build):
         log.info("build reported", build=build.id)
 
 
-@cache
+def _webhook(settings: NotifierSettings) -> HttpWebhook | None:
+    if not settings.webhook_url:
+        return None
+    return HttpWebhook(settings.webhook_url, settings.webhook_format, settings.webhook_timeout_s)
+
+
 def _notifier() -> Notifier:
-    """One for all messages of an instance: it remembers what it has told."""
+    """Return the one for all messages of an instance: it remembers what it has reported."""
+    # Without the lock, first messages that arrive together would each build one.
+    with _BUILDING:
+        return _only_notifier()
+
+
+@cache
+def _only_notifier() -> Notifier:
     configure_logs()
     settings = read_notifier_settings(os.environ, log.warning)
     return Notifier(
         logs=CloudLogging(open_logging(settings.logging_endpoint)),
-        analyst=Gemini(settings) if settings.analyzes else None,
-        webhook=HttpWebhook(settings.webhook_url) if settings.webhook_url else None,
+        analyst=Gemini(settings) if settings.analyze else None,
+        webhook=_webhook(settings),
         max_lines=settings.max_log_lines,
         wait_s=settings.log_wait_s,
         look_every_s=settings.log_look_every_s,
