@@ -47,7 +47,7 @@ class Answering:
 
 
 def test_every_check_runs_on_every_node() -> None:
-    """Seven on a GPU worker that has a neighbour, one less on the neighbour."""
+    """Nine on a GPU worker that has a neighbour, one less on the neighbour."""
     nodes = [
         ClusterNode("a", GPU_WORKER, "i-1", "10.0.0.1"),
         ClusterNode("b", "worker", "i-2", "10.0.0.2"),
@@ -55,7 +55,7 @@ def test_every_check_runs_on_every_node() -> None:
 
     findings = list(check_nodes(nodes, Answering()))
 
-    assert [finding.node for finding in findings] == ["a"] * 7 + ["b"] * 6
+    assert [finding.node for finding in findings] == ["a"] * 9 + ["b"] * 8
 
 
 def test_the_table_says_what_to_do() -> None:
@@ -83,6 +83,6 @@ def test_the_machine_that_runs_this_is_checked() -> None:
     )
 
     findings = json.loads(result.stdout)
-    assert len(findings) == 6
+    assert len(findings) == 7
     passed = all(finding["passed"] for finding in findings)
     assert result.return_value == (0 if passed else 1)

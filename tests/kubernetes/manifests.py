@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ KUBECTL_MISSING = (
 Manifest = dict[str, Any]
 
 
+@cache
 def build(part: str) -> str:
     """Return the YAML of *part*, with its patches applied."""
     done = subprocess.run(  # noqa: S603

@@ -191,7 +191,7 @@ def test_the_plugin_is_deployed_to_the_gpu_workers(node: Node) -> None:
 
 def test_a_plugin_that_offers_nothing_is_a_failure(node: Node) -> None:
     """Every pod would stay Pending."""
-    done = node.run("deploy-gpu-plugin", GPU_NODES="worker-7")
+    done = node.run("deploy-gpu-plugin", GPU_NODES="worker-7", PLUGIN_TIMEOUT_S="0")
 
     assert done.returncode == 1
     assert "worker-7 offers no GPU" in done.stderr

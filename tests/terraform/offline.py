@@ -30,6 +30,9 @@ MISSING = (
     "newer (https://developer.hashicorp.com/terraform/install)"
 )
 
+# Where aws_cluster takes the nodes' scripts from, beside the folder of the configurations.
+CLUSTER_SCRIPTS = Path("kubernetes", "cluster")
+
 _LOCAL_BACKEND = 'terraform {\n  backend "local" {}\n}\n'
 
 app = typer.Typer(add_completion=False)
@@ -69,8 +72,12 @@ class OfflineTerraform:
 
 
 @contextmanager
-def offline(source: Path, environ: Mapping[str, str]) -> Iterator[OfflineTerraform]:
+def offline(
+    source: Path, environ: Mapping[str, str], *, made_up: bool = False
+) -> Iterator[OfflineTerraform]:
     """Copy the configuration in *source* and initialise the copy.
+
+    With *made_up*, a plan has made-up ids in place of values that only an apply would know.
 
     Raises:
         SettingInvalid: *source* is no configuration, or it cannot be initialised.
@@ -81,10 +88,13 @@ def offline(source: Path, environ: Mapping[str, str]) -> Iterator[OfflineTerrafo
     schemas = {name: narrowed(read_schema(name), texts) for name in provider_names()}
     # A short path: the name of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="tf") as scratch:
-        copy = Path(scratch, source.resolve().name)
+        copy = Path(scratch, "terraform", source.resolve().name)
         shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        scripts = source.resolve().parents[1] / CLUSTER_SCRIPTS
+        if scripts.is_dir():
+            shutil.copytree(scripts, Path(scratch, CLUSTER_SCRIPTS))
         (copy / "backend_override.tf").write_text(_LOCAL_BACKEND)
-        with serving(schemas, Path(scratch)) as attached:
+        with serving(schemas, Path(scratch), made_up=made_up) as attached:
             terraform = OfflineTerraform(copy, _environ(environ, attached))
             started = terraform.run("init", "-input=false", "-no-color")
             if started.code:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,23 @@ _NESTING = {"single": 1, "list": 2, "set": 3, "map": 4, "group": 5}
 # How Terraform writes "known after apply" in msgpack.
 UNKNOWN = msgspec.msgpack.Ext(0, b"")
 
+# Optional, and filled in by the API where they are left out; other resources refer to them.
+_REFERRED_TO = ("name", "private_ip")
+
 Fill = Callable[[str, dict[str, Any]], Any]
 
 
 class SchemaProvider:
-    """Answers each call of the protocol from *schema* alone.  An apply is refused."""
+    """Answers each call of the protocol from *schema* alone.  An apply is refused.
 
-    def __init__(self, schema: ProviderSchema) -> None:
+    *made_up* plans have made-up ids in place of "known after apply", so that a plan says which
+    resource refers to which.
+    """
+
+    def __init__(self, schema: ProviderSchema, *, made_up: bool = False) -> None:
         self._schema = schema
+        self._made_up = made_up
+        self._numbers = count(1)
         self._types = terraform_messages()
 
     def methods(self) -> dict[str, tuple[str, Callable[[Any], Any]]]:
@@ -109,12 +119,21 @@ class SchemaProvider:
 
     def _plan(self, request: Any) -> Any:
         block = self._schema["resource_schemas"][request.type_name]
-        planned = self._filled(request.proposed_new_state, block, lambda *_: UNKNOWN)
+        fill = self._made_up_value(request.type_name) if self._made_up else lambda *_: UNKNOWN
+        planned = self._filled(request.proposed_new_state, block, fill)
         return self._types["Planned"](planned_state=planned)
 
     def _read_data(self, request: Any) -> Any:
         block = self._schema["data_source_schemas"][request.type_name]
         return self._types["ReadData"](state=self._filled(request.config, block, _made_up))
+
+    def _made_up_value(self, kind: str) -> Fill:
+        number = next(self._numbers)
+
+        def fill(name: str, attribute: Mapping[str, Any]) -> Any:
+            return f"{kind}-{number}-{name}" if attribute["type"] == "string" else UNKNOWN
+
+        return fill
 
     def _filled(self, value: Any, block: Block, fill: Fill) -> Any:
         """Give what only the real provider would know; an object that is to go stays null."""
@@ -123,6 +142,7 @@ class SchemaProvider:
             return self._types["DynamicValue"](msgpack=value.msgpack)
         for name, attribute in block["attributes"].items():
             chosen_by_us = name == "id" or not attribute["optional"]
+            chosen_by_us |= self._made_up and name in _REFERRED_TO
             if attribute["computed"] and chosen_by_us and fields.get(name) is None:
                 fields[name] = fill(name, attribute)
         return self._types["DynamicValue"](msgpack=msgspec.msgpack.encode(fields))
@@ -138,13 +158,15 @@ def _made_up(name: str, attribute: Mapping[str, Any]) -> str | list[str] | None:
 
 
 @contextmanager
-def serving(schemas: Mapping[str, ProviderSchema], folder: Path) -> Iterator[str]:
+def serving(
+    schemas: Mapping[str, ProviderSchema], folder: Path, *, made_up: bool = False
+) -> Iterator[str]:
     """Serve providers, by name, on sockets in *folder*; give the value of TF_REATTACH_PROVIDERS."""
     servers = []
     attached = {}
     for name, schema in schemas.items():
         server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_send_message_length", -1)])
-        server.add_generic_rpc_handlers((SchemaProvider(schema).handler(),))
+        server.add_generic_rpc_handlers((SchemaProvider(schema, made_up=made_up).handler(),))
         address = str(folder / f"{name}.sock")
         server.add_insecure_port(f"unix:{address}")
         server.start()

@@ -7,6 +7,7 @@
 #   POD_CIDR           192.168.0.0/16
 #   SERVICE_CIDR       10.96.0.0/12
 #   CALICO_VERSION     v3.33.1
+#   CERT_NAMES         127.0.0.1: names of the API server besides its own; the first is for port forwards
 set -euo pipefail
 readonly PROGRAM=init-master
 # shellcheck source-path=SCRIPTDIR source=common.sh
@@ -16,6 +17,7 @@ readonly POD_CIDR=${POD_CIDR:-192.168.0.0/16}
 readonly SERVICE_CIDR=${SERVICE_CIDR:-10.96.0.0/12}
 readonly CALICO_VERSION=${CALICO_VERSION:-v3.33.1}
 readonly CALICO=https://raw.githubusercontent.com/projectcalico/calico/$CALICO_VERSION/manifests
+readonly CERT_NAMES=${CERT_NAMES:-127.0.0.1}
 readonly ADMIN=/etc/kubernetes/admin.conf
 export KUBECONFIG=$ROOT$ADMIN
 
@@ -24,7 +26,8 @@ init_control_plane() {
     say "the control plane stands ($ADMIN); left alone"
     return
   fi
-  run kubeadm init --pod-network-cidr="$POD_CIDR" --service-cidr="$SERVICE_CIDR"
+  run kubeadm init --pod-network-cidr="$POD_CIDR" --service-cidr="$SERVICE_CIDR" \
+    --apiserver-cert-extra-sans="$CERT_NAMES"
 }
 
 # Server-side: the operator's definitions are larger than an annotation may be.
@@ -45,8 +48,9 @@ spec:
   calicoNetwork:
     ipPools:
       - cidr: $POD_CIDR
-        # Within a subnet packets need no envelope; between subnets, IPIP.
-        encapsulation: IPIPCrossSubnet
+        # Always, also within a subnet: EC2's security groups match the addresses of instances, and
+        # drop packets that carry a pod's.
+        encapsulation: IPIP
         natOutgoing: Enabled
         nodeSelector: all()
 YAML

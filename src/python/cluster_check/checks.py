@@ -81,8 +81,9 @@ class Check:
 
 def checks_for(node: ClusterNode, others: list[ClusterNode]) -> list[Check]:
     """Return what must hold on *node*, which must reach each of the *others*."""
-    reachable = [other.private_ip for other in others if other.private_ip and other != node]
-    checks = [*_CHECKS, *([_network(reachable)] if reachable else [])]
+    neighbours = [other for other in others if other.private_ip and other != node]
+    reachable = [other.private_ip for other in neighbours]
+    checks = [*_CHECKS, *([_network(reachable), _node_ports(neighbours)] if reachable else [])]
     return [check for check in checks if node.role in check.roles]
 
 
@@ -135,6 +136,19 @@ def _network(addresses: list[str]) -> Check:
     )
 
 
+def _node_ports(neighbours: list[ClusterNode]) -> Check:
+    """The ports that every node must reach on the others: the kubelet's, and the API server's."""
+    ends = [f"{node.private_ip}/10250" for node in neighbours]
+    ends += [f"{node.private_ip}/6443" for node in neighbours if node.role == CONTROL_PLANE]
+    return Check(
+        "node ports",
+        f"for end in {' '.join(ends)}; do "
+        'timeout 3 bash -c "</dev/tcp/$end" 2>/dev/null || echo $end; done',
+        lambda text: f"cannot connect to {', '.join(text.split())}" if text else "",
+        "see the security group of the nodes, and that the kubelet runs there",
+    )
+
+
 _CHECKS = (
     Check(
         "user data",
@@ -166,6 +180,17 @@ _CHECKS = (
         "systemctl is-active containerd kubelet 2>/dev/null",
         _all_active,
         "run install-k8s.sh, join the cluster, then: journalctl -u kubelet",
+    ),
+    Check(
+        "pod network",
+        # kube-proxy takes another pod each time, so six tries also meet one on another node.
+        "dns=$(sed -n '/^clusterDNS:/{n;s/^- *//p}' /var/lib/kubelet/config.yaml 2>/dev/null); "
+        'test -n "$dns" || echo no clusterDNS; for n in 1 2 3 4 5 6; do '
+        'timeout 3 bash -c "</dev/tcp/$dns/53" 2>/dev/null || echo try $n; done',
+        lambda text: (
+            f"the cluster's DNS does not answer: {', '.join(text.splitlines())}" if text else ""
+        ),
+        "kubectl get tigerastatus; security groups must pass IPIP (protocol 4) between nodes",
     ),
     Check(
         "gpu",

@@ -9,7 +9,10 @@ locals {
   }
   node_ports = {
     kubelet = { protocol = "tcp", from = 10250, to = 10250 }
-    # Calico.
+    # kube-prometheus-stack runs it in the network of the nodes.
+    node-exporter = { protocol = "tcp", from = 9100, to = 9100 }
+    # Calico.  All traffic from and to pods crosses nodes in IPIP (init-master.sh): EC2 matches a
+    # group by the address of an instance, and would drop a packet that carries a pod's.
     bgp   = { protocol = "tcp", from = 179, to = 179 }
     typha = { protocol = "tcp", from = 5473, to = 5473 }
     vxlan = { protocol = "udp", from = 4789, to = 4789 }
@@ -61,6 +64,16 @@ resource "aws_vpc_security_group_ingress_rule" "node_port" {
   ip_protocol       = "tcp"
   from_port         = 30000
   to_port           = 32767
+}
+
+resource "aws_vpc_security_group_ingress_rule" "load_balancer" {
+  for_each                     = toset(local.public)
+  description                  = "The chat's NodePort from the public load balancer"
+  security_group_id            = aws_security_group.node.id
+  referenced_security_group_id = aws_security_group.public["chat"].id
+  ip_protocol                  = "tcp"
+  from_port                    = local.chat_port
+  to_port                      = local.chat_port
 }
 
 resource "aws_vpc_security_group_ingress_rule" "control_plane" {

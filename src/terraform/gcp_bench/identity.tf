@@ -1,7 +1,17 @@
+# A new project has none of these enabled.
+resource "google_project_service" "this" {
+  for_each = toset(["compute.googleapis.com", "iam.googleapis.com", "iap.googleapis.com", "oslogin.googleapis.com"])
+  project  = var.project
+  service  = each.value
+  # Another configuration in the project may use them too.
+  disable_on_destroy = false
+}
+
 # What the machine may do, and who may log in to it.
 resource "google_service_account" "this" {
   account_id   = "${var.name}-node"
   display_name = "The benchmark's machine: writes logs and metrics, and nothing else"
+  depends_on   = [google_project_service.this]
 }
 
 resource "google_project_iam_member" "writes" {

@@ -50,12 +50,12 @@ variable "running" {
 }
 
 variable "max_run_hours" {
-  description = "The machine stops by itself after so many hours; 0 for never."
+  description = "Hours after which the machine stops by itself, counted from each start; 0 for never."
   type        = number
-  default     = 0
+  default     = 12
   validation {
-    condition     = var.max_run_hours >= 0 && var.max_run_hours <= 2880
-    error_message = "max_run_hours must be 0 to 2880 (120 days, Google's limit)."
+    condition     = var.max_run_hours >= 0 && var.max_run_hours <= 2880 && var.max_run_hours == floor(var.max_run_hours)
+    error_message = "max_run_hours must be a whole number from 0 to 2880 (120 days, Google's limit)."
   }
 }
 
@@ -94,12 +94,13 @@ variable "client_cidrs" {
   type        = set(string)
   default     = []
   validation {
-    condition     = alltrue([for range in var.client_cidrs : can(cidrnetmask(range))])
-    error_message = "client_cidrs must be IPv4 ranges such as 203.0.113.7/32."
+    condition     = alltrue([for range in var.client_cidrs : can(cidrnetmask(range)) && try(cidrhost(range, 0) == split("/", range)[0], false)])
+    error_message = "client_cidrs must be IPv4 ranges without host bits, such as 203.0.113.7/32."
   }
   validation {
-    condition     = var.allow_any_client || !contains([for range in var.client_cidrs : endswith(range, "/0")], true)
-    error_message = "client_cidrs holds the whole internet, and the engines require no authentication; name your own address (203.0.113.7/32), or set allow_any_client."
+    # Several halves of the internet are the internet.
+    condition     = var.allow_any_client || try(sum(concat([0], [for range in var.client_cidrs : pow(2, 32 - tonumber(split("/", range)[1]))])) <= pow(2, 25), false)
+    error_message = "client_cidrs holds more than 2^25 addresses (two /8), most of the internet, and the engines require no authentication; name your own address (203.0.113.7/32), or set allow_any_client."
   }
 }
 

@@ -2,14 +2,14 @@ mock_provider "aws" {
   mock_data "aws_availability_zones" {
     defaults = { names = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d"] }
   }
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
   }
   mock_data "aws_partition" {
-    defaults = { partition = "aws" }
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
   mock_data "aws_ssm_parameter" {
-    defaults = { insecure_value = "ami-newest" }
+    defaults = { insecure_value = "ami-0123456789abcdef0" }
   }
   mock_resource "aws_instance" {
     defaults = { id = "i-0123456789abcdef0", private_ip = "10.10.128.10" }
@@ -65,10 +65,10 @@ run "grows_by_its_counts" {
   variables {
     gpu_worker_count         = 4
     gpu_worker_instance_type = "g6.xlarge"
-    gpu_ami_id               = "ami-mine"
+    gpu_ami_id               = "ami-00000000000000001"
   }
   assert {
-    condition     = length(aws_instance.node) == 6 && length([for node in aws_instance.node : node if node.ami == "ami-mine"]) == 4
+    condition     = length(aws_instance.node) == 6 && length([for node in aws_instance.node : node if node.ami == "ami-00000000000000001"]) == 4
     error_message = "four GPU workers of the image that was named"
   }
   assert {
@@ -162,4 +162,46 @@ run "refuses_a_disk_the_image_does_not_fit" {
     gpu_root_volume_gb = 40
   }
   expect_failures = [var.gpu_root_volume_gb]
+}
+
+run "says_where_images_come_from" {
+  assert {
+    condition     = output.registry == "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    error_message = "the registry of the account"
+  }
+  assert {
+    condition     = output.deploy.control_plane == "i-0123456789abcdef0" && output.deploy.kubeconfig == "/llama-k8s-platform/kubeconfig"
+    error_message = "what src/kubernetes/deploy reads"
+  }
+  assert {
+    condition     = output.chat_url == null
+    error_message = "nothing is public by default"
+  }
+}
+
+run "a_certificate_opens_the_chat_and_nothing_else" {
+  command = plan
+  variables {
+    certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/0a-1b"
+    client_cidrs    = ["203.0.113.0/24"]
+  }
+  assert {
+    condition     = aws_lb_listener.public["chat"].port == 443 && aws_lb_listener.public["chat"].protocol == "HTTPS"
+    error_message = "TLS"
+  }
+  assert {
+    condition     = length(aws_lb_target_group_attachment.public) == 1
+    error_message = "the worker, on which the page runs"
+  }
+}
+
+run "a_price_that_is_not_known_is_not_zero" {
+  command = plan
+  variables {
+    gpu_worker_instance_type = "p5.48xlarge"
+  }
+  assert {
+    condition     = output.gpu_quota.usd_per_hour == null && output.gpu_quota.quota == "Running On-Demand P instances"
+    error_message = "null, and the quota of P instances"
+  }
 }

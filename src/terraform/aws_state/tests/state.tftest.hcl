@@ -2,9 +2,6 @@ mock_provider "aws" {
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
 }
 
 run "versioned_encrypted_and_private" {
