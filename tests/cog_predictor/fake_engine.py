@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from cog_predictor.engine.engine import EngineKind, Piece, Sampling
+from cog_predictor.engine.engine import EngineFactory, Sampling, TextDelta
 from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
 
 GOLDEN = Path(__file__).parents[1] / "golden/cog/async_engine_args_v0.32.0.txt"
@@ -22,9 +22,9 @@ def known_args() -> frozenset[str]:
     return frozenset(line for line in GOLDEN.read_text().splitlines() if not line.startswith("#"))
 
 
-def import_fake(_environ: MutableMapping[str, str]) -> EngineKind:
+def import_fake(_environ: MutableMapping[str, str]) -> EngineFactory:
     """Stand in for `import_vllm`."""
-    return EngineKind(known_args(), gpu_count=0, start=start_fake)
+    return EngineFactory(known_args(), gpu_count=0, start=start_fake)
 
 
 async def start_fake(model: Path, args: Mapping[str, object]) -> "FakeEngine":
@@ -56,7 +56,7 @@ class FakeEngine:
 
     async def generate(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TextDelta, None]:
         words = [self._words[token] for token in prompt_token_ids]
         self._note(f"start {sampling.max_tokens} {sampling.seed} {' '.join(words)}")
         if "refuse" in words:
@@ -70,7 +70,7 @@ class FakeEngine:
             await self.check()
             if request_id not in self._running:
                 return
-            yield Piece(f"{words[number % len(words)]} ", 1)
+            yield TextDelta(f"{words[number % len(words)]} ", 1)
         self._running.discard(request_id)
 
     async def abort(self, request_id: str) -> None:

@@ -69,7 +69,7 @@ def test_both_faces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old name and the new one take the same inputs and give the same output."""
     new = _schema("run.py:Runner", monkeypatch)
 
-    assert _schema("predict.py:Predictor", monkeypatch) == new
+    assert _schema("predict.py:TextPredictor", monkeypatch) == new
 
 
 def test_training_takes_what_cog_vllm_took(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
 
     from modal_embedding.engine.settings import EmbeddingSettings  # pants: no-infer-dep
     from modal_embedding.engine.vllm_engine import load_vllm_engine  # pants: no-infer-dep
-    from modal_embedding.messages.protocol import Ask, TextTooLong  # pants: no-infer-dep
+    from modal_embedding.messages.protocol import EmbedOptions, TextTooLong  # pants: no-infer-dep
     from modal_embedding.server.snapshot import SnapshotEmbedder  # pants: no-infer-dep
     from servekit.timing.clock import SystemClock  # pants: no-infer-dep
 
@@ -53,13 +53,13 @@ def by_vllm(model_folder: str, texts: list[str]) -> list[list[float]]:
     )
     embedder.wake()
     try:
-        embedder.embed(["ok", "x y " * 3000], Ask())
+        embedder.embed(["ok", "x y " * 3000], EmbedOptions())
     except TextTooLong as error:
         assert (error.index, error.limit) == (1, 2048)
     else:
         raise AssertionError("a text of 12,000 tokens was taken")
-    assert embedder.embed(["short"], Ask(64)).shape == (1, 64)
-    vectors: list[list[float]] = embedder.embed(texts, Ask()).tolist()
+    assert embedder.embed(["short"], EmbedOptions(64)).shape == (1, 64)
+    vectors: list[list[float]] = embedder.embed(texts, EmbedOptions()).tolist()
     embedder.close()
     return vectors
 

@@ -181,9 +181,9 @@ async def test_without_a_token_modal_is_explained() -> None:
     async with control_plane() as plane:
         environ = {"MODAL_TOKEN_ID": "", "MODAL_TOKEN_SECRET": ""}
         script = (
-            "import asyncio; from modal_embedding.messages.protocol import Ask;"
+            "import asyncio; from modal_embedding.messages.protocol import EmbedOptions;"
             "from modal_embedding.client.backends import ModalService;"
-            "asyncio.run(ModalService('a', 'b').embed(['x'], Ask()))"
+            "asyncio.run(ModalService('a', 'b').embed(['x'], EmbedOptions()))"
         )
         code, said = await python(script, url=plane.url, **environ)
 

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 from modal_embedding.engine.settings import EmbeddingSettings
-from modal_embedding.server.api import Front
-from modal_embedding.server.embedding_server import EmbeddingServer, EnginePlan
+from modal_embedding.server.api import EmbeddingApi
+from modal_embedding.server.embedding_server import EmbeddingEnginePlan, EmbeddingServer
 from servekit.engine.environment import EngineFolders
 from servekit.timing.clock import SystemClock
 from tests.support.modal_engine import StandInEngine, stand_in_engine
@@ -25,10 +25,10 @@ def small_settings(**changes: object) -> EmbeddingSettings:
 
 @asynccontextmanager
 async def serving(
-    settings: EmbeddingSettings, plan: EnginePlan | None = None, key: str = ""
+    settings: EmbeddingSettings, plan: EmbeddingEnginePlan | None = None, key: str = ""
 ) -> AsyncIterator[tuple[str, EmbeddingServer]]:
     """Yield the URL of a front whose engine has answered."""
-    front = Front(settings, SystemClock(), key)
+    front = EmbeddingApi(settings, SystemClock(), key)
     server = EmbeddingServer(settings, plan or no_plan(), front, SystemClock())
     try:
         url = await server.listen("127.0.0.1", 0)
@@ -39,10 +39,10 @@ async def serving(
         await server.close()
 
 
-def no_plan() -> EnginePlan:
+def no_plan() -> EmbeddingEnginePlan:
     """For an engine that somebody else started."""
     folders = EngineFolders(PurePosixPath("/nowhere"), PurePosixPath("/nowhere"))
-    return EnginePlan(("false",), Path(), 1, {}, folders)
+    return EmbeddingEnginePlan(("false",), Path(), 1, {}, folders)
 
 
 @asynccontextmanager

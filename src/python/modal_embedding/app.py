@@ -183,10 +183,10 @@ class VLLMEmbeddingSnapshot:
         query: bool = False,
     ) -> list[list[float]]:
         """Return one unit-length vector per sentence, in order."""
-        from modal_embedding.messages.protocol import Ask
+        from modal_embedding.messages.protocol import EmbedOptions
 
         with ending_with_its_engine():
-            vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
+            vectors = self.embedder.embed(sentences, EmbedOptions(dimensions, instruction, query))
         return vectors.tolist()  # type: ignore[no-any-return]
 
     @modal.method()
@@ -199,10 +199,10 @@ class VLLMEmbeddingSnapshot:
     ) -> list[dict[str, object]]:
         """Return `{"text", "embedding", "dimension"}` for each sentence, in order."""
         from modal_embedding.engine.embedder import described
-        from modal_embedding.messages.protocol import Ask
+        from modal_embedding.messages.protocol import EmbedOptions
 
         with ending_with_its_engine():
-            vectors = self.embedder.embed(sentences, Ask(dimensions, instruction, query))
+            vectors = self.embedder.embed(sentences, EmbedOptions(dimensions, instruction, query))
         return [dict(entry) for entry in described(sentences, vectors)]
 
     @modal.method()
@@ -285,7 +285,7 @@ ENGINE_PORT = 8001
     enable_memory_snapshot=True,
     experimental_options=snapshot_options,
 )
-class EmbeddingServer:
+class HttpEmbedding:
     """The model in a child process, behind our front."""
 
     @modal.enter(snap=True)

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from modal_embedding.engine.settings import EmbeddingSettings, read_embedding_settings
 from modal_embedding.engine.weights import bring_model
-from modal_embedding.server.api import Front
-from modal_embedding.server.embedding_server import EmbeddingServer, EnginePlan
+from modal_embedding.server.api import EmbeddingApi
+from modal_embedding.server.embedding_server import EmbeddingEnginePlan, EmbeddingServer
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.program import run_program
@@ -51,7 +51,7 @@ def serve(
 
     async def run(stop: asyncio.Event) -> None:
         plan = await _plan(settings, command, tuple(arguments or ()))
-        front = Front(settings, SystemClock(), key)
+        front = EmbeddingApi(settings, SystemClock(), key)
         server = EmbeddingServer(settings, plan, front, SystemClock())
         await _serve(server, stop, f"{host}:{port}", restarts, made)
 
@@ -68,7 +68,7 @@ def _settings(model: str | None, engine_url: str | None) -> EmbeddingSettings:
 
 async def _plan(
     settings: EmbeddingSettings, command: tuple[str, ...], arguments: tuple[str, ...]
-) -> EnginePlan:
+) -> EmbeddingEnginePlan:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "servekit"
     model = Path()
     if not settings.engine_url:
@@ -76,7 +76,7 @@ async def _plan(
         folder = cache / "models"
         model = await bring_model(settings, folder, os.environ, clock=clock, report=log.info)
     folders = EngineFolders(PurePosixPath(cache / "vllm"), PurePosixPath(Path.home()))
-    return EnginePlan(command, model, free_port(), dict(os.environ), folders, arguments)
+    return EmbeddingEnginePlan(command, model, free_port(), dict(os.environ), folders, arguments)
 
 
 async def _serve(

@@ -16,9 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from modal_embedding.client.backends import HttpService, ModalService, Service, open_session
+from modal_embedding.client.backends import (
+    EmbeddingBackend,
+    HttpService,
+    ModalService,
+    open_session,
+)
 from modal_embedding.client.cache import DEFAULT_MAX_BYTES, EmbeddingCache
-from modal_embedding.client.embedding_client import EmbeddingClient, Progress, Retries
+from modal_embedding.client.embedding_client import EmbeddingClient, EmbedProgress, Retries
 from modal_embedding.client.files import (
     Embeddings,
     check_ending,
@@ -30,7 +35,7 @@ from modal_embedding.client.files import (
 )
 from modal_embedding.engine.settings import DEFAULT_MODEL
 from modal_embedding.messages.coldstart import ColdStart, report
-from modal_embedding.messages.protocol import Ask
+from modal_embedding.messages.protocol import EmbedOptions
 from modal_embedding.messages.vectors import Vectors, nearest
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import configure_logs
@@ -66,7 +71,7 @@ CacheMb = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class EndpointOptions:
     """What the options say about the service.
 
     Attributes:
@@ -109,8 +114,10 @@ def embed(
     if output is not None:
         check_ending(output)
     texts = _texts(files or [], json_lines)
-    target = Target(url, model, revision, concurrency, batch_size, attempts, cache, cache_mb)
-    vectors = asyncio.run(_embed(target, texts, Ask(dimensions, instruction, query)))
+    target = EndpointOptions(
+        url, model, revision, concurrency, batch_size, attempts, cache, cache_mb
+    )
+    vectors = asyncio.run(_embed(target, texts, EmbedOptions(dimensions, instruction, query)))
     embeddings = Embeddings(tuple(texts), vectors)
     if output is not None:
         write_embeddings(output, embeddings)
@@ -137,9 +144,11 @@ def search(
     found = read_embeddings(embeddings)
     if not len(found.vectors):
         raise SettingInvalid(f"{embeddings} holds no vectors; embed some texts first")
-    target = Target(url, model, revision, attempts=attempts, cache=cache, cache_mb=cache_mb)
+    target = EndpointOptions(
+        url, model, revision, attempts=attempts, cache=cache, cache_mb=cache_mb
+    )
     # The query in the size of those that it is compared with.
-    ask = Ask(found.vectors.shape[1], instruction, query=True)
+    ask = EmbedOptions(found.vectors.shape[1], instruction, query=True)
     vector = asyncio.run(_embed(target, [text], ask))[0]
     names = labels(found)
     for match in nearest(vector, found.vectors, count):
@@ -150,13 +159,13 @@ def search(
 def coldstart(url: Url = "", model: Model = DEFAULT_MODEL) -> None:
     """Embed one text, and print where the time of the container's start went."""
     configure_logs()
-    target = Target(url, model, attempts=1)
+    target = EndpointOptions(url, model, attempts=1)
     first_call_s, start = asyncio.run(_cold_start(target))
     print(report(start, first_call_s))  # noqa: T201
 
 
-async def _embed(target: Target, texts: list[str], ask: Ask) -> Vectors:
-    async def work(service: Service) -> Vectors:
+async def _embed(target: EndpointOptions, texts: list[str], ask: EmbedOptions) -> Vectors:
+    async def work(service: EmbeddingBackend) -> Vectors:
         with _bar(len(texts)) as bar:
             if target.cache is None:
                 return await _client(target, service, None, bar).embed(texts, ask)
@@ -167,11 +176,11 @@ async def _embed(target: Target, texts: list[str], ask: Ask) -> Vectors:
 
 
 def _client(
-    target: Target, service: Service, cache: EmbeddingCache | None, bar: Bar
+    target: EndpointOptions, service: EmbeddingBackend, cache: EmbeddingCache | None, bar: Bar
 ) -> EmbeddingClient:
     task = bar.add_task("texts")
 
-    def show(progress: Progress) -> None:
+    def show(progress: EmbedProgress) -> None:
         bar.update(task, total=progress.total, completed=progress.done)
         if progress.done == progress.total:
             log.info("embedded", distinct_texts=progress.total, from_cache=progress.cached)
@@ -188,10 +197,10 @@ def _client(
     )
 
 
-async def _cold_start(target: Target) -> tuple[float, ColdStart]:
-    async def work(service: Service) -> tuple[float, ColdStart]:
+async def _cold_start(target: EndpointOptions) -> tuple[float, ColdStart]:
+    async def work(service: EmbeddingBackend) -> tuple[float, ColdStart]:
         start_s = time.monotonic()
-        await service.embed(["cold start"], Ask())
+        await service.embed(["cold start"], EmbedOptions())
         first_call_s = time.monotonic() - start_s
         if isinstance(service, HttpService):
             told = await service.get("/coldstart")
@@ -202,7 +211,9 @@ async def _cold_start(target: Target) -> tuple[float, ColdStart]:
     return await _with_service(target, work)
 
 
-async def _with_service(target: Target, work: Callable[[Service], Awaitable[T]]) -> T:
+async def _with_service(
+    target: EndpointOptions, work: Callable[[EmbeddingBackend], Awaitable[T]]
+) -> T:
     if not target.url:
         return await work(ModalService(MODAL_APP, MODAL_CLASS))
     async with open_session(*_credentials()) as session:

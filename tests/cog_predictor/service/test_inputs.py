@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from cog_predictor.engine.engine import Sampling
 from cog_predictor.reporting.error_codes import MinTokensInvalid
-from cog_predictor.service.inputs import Request, choose_sampling, stop_texts
+from cog_predictor.service.inputs import PredictionInputs, choose_sampling, stop_texts
 from cog_predictor.service.startup import WARM_UP
 from servekit.errors.tree import PromptTooLong
 
 
-def _sampling(request: Request, prompt_tokens: int = 10, max_model_len: int = 100) -> Sampling:
+def _sampling(
+    request: PredictionInputs, prompt_tokens: int = 10, max_model_len: int = 100
+) -> Sampling:
     return choose_sampling(
         request, prompt_tokens=prompt_tokens, max_model_len=max_model_len, rng=Random(1)
     )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modal_embedding.client.cache import EmbeddingCache, Recipe
-from modal_embedding.messages.protocol import Ask
+from modal_embedding.messages.protocol import EmbedOptions
 from modal_embedding.messages.vectors import Vector
 from servekit.errors.tree import SettingInvalid
 
@@ -15,7 +15,7 @@ RECIPES = st.builds(
     st.sampled_from(["a", "ab"]),
     st.sampled_from(["", "b", "c"]),
     st.builds(
-        Ask,
+        EmbedOptions,
         st.sampled_from([None, 6, 64]),
         st.sampled_from([None, "", "None", "q"]),
         st.booleans(),

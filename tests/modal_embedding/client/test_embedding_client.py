@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from modal_embedding.client.backends import HttpService, open_session
 from modal_embedding.client.cache import EmbeddingCache
-from modal_embedding.client.embedding_client import EmbeddingClient, Progress, Retries, all_or_none
-from modal_embedding.messages.protocol import Ask, TextTooLong
+from modal_embedding.client.embedding_client import (
+    EmbeddingClient,
+    EmbedProgress,
+    Retries,
+    all_or_none,
+)
+from modal_embedding.messages.protocol import EmbedOptions, TextTooLong
 from servekit.errors.tree import (
     EngineRefused,
     EngineUnreachable,
@@ -71,14 +76,14 @@ async def test_what_was_embedded_once_is_not_asked_for_again(tmp_path: Path) -> 
     """The second call finds it in the file; only the new text travels."""
     async with stand_in_engine() as engine, open_session() as session:
         with EmbeddingCache(tmp_path / "c") as cache:
-            seen: list[Progress] = []
+            seen: list[EmbedProgress] = []
             client = client_of(session, engine, cache=cache, on_progress=seen.append)
             first = await client.embed(["a", "b"])
             again = await client.embed(["b", "c", "a", "b"])
 
         assert [body["input"] for body in engine.requests] == [["a", "b"], ["c"]]
         assert np.array_equal(again[[2, 0]], first)
-        assert seen[-1] == Progress(done=3, total=3, cached=2)
+        assert seen[-1] == EmbedProgress(done=3, total=3, cached=2)
 
 
 async def test_vectors_of_other_dimensions_are_other_vectors(tmp_path: Path) -> None:
@@ -86,7 +91,12 @@ async def test_vectors_of_other_dimensions_are_other_vectors(tmp_path: Path) -> 
     async with stand_in_engine() as engine, open_session() as session:
         with EmbeddingCache(tmp_path / "c") as cache:
             client = client_of(session, engine, cache=cache)
-            for ask in (Ask(), Ask(4), Ask(query=True), Ask(instruction="sort")):
+            for ask in (
+                EmbedOptions(),
+                EmbedOptions(4),
+                EmbedOptions(query=True),
+                EmbedOptions(instruction="sort"),
+            ):
                 await client.embed(["a"], ask)
 
         sent = [set(body) - {"model", "input", "encoding_format"} for body in engine.requests]
@@ -131,7 +141,7 @@ async def test_no_url_is_no_address() -> None:
     """It is not tried again."""
     async with open_session() as session:
         with pytest.raises(SettingInvalid, match="no URL"):
-            await HttpService(session, "not a url", "tiny").embed(["a"], Ask())
+            await HttpService(session, "not a url", "tiny").embed(["a"], EmbedOptions())
 
 
 async def test_a_wrong_model_is_not_tried_again() -> None:
@@ -173,7 +183,7 @@ async def test_the_first_failure_stops_the_others() -> None:
 class TooLongForB:
     """A service that reads everything but one text."""
 
-    async def embed(self, inputs: object, _: Ask) -> object:
+    async def embed(self, inputs: object, _: EmbedOptions) -> object:
         raise TextTooLong(list(inputs).index("bb"), 9, 8)  # type: ignore[call-overload]
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from modal_embedding.engine.vllm_engine import VllmEngine
+from modal_embedding.engine.vllm_engine import VllmPooling
 from modal_embedding.messages.protocol import TextTooLong
 from servekit.errors.tree import EngineExited
 
@@ -39,7 +39,7 @@ class FakeLlm:
 
 def test_texts_are_read_once_and_counted() -> None:
     """The engine gets tokens, and the caller learns how many there were."""
-    embedded = VllmEngine(FakeLlm(), 10, can_sleep=True).embed(["a b c", "d"])
+    embedded = VllmPooling(FakeLlm(), 10, can_sleep=True).embed(["a b c", "d"])
 
     assert embedded.vectors.tolist() == [[3.0], [1.0]]
     assert embedded.tokens == 4
@@ -50,7 +50,7 @@ def test_a_text_that_is_too_long_never_reaches_the_engine() -> None:
     llm = FakeLlm()
 
     with pytest.raises(TextTooLong, match="text 1 has 3 tokens and the model reads 2"):
-        VllmEngine(llm, 2, can_sleep=True).embed(["a", "b c d"])
+        VllmPooling(llm, 2, can_sleep=True).embed(["a", "b c d"])
 
     assert llm.calls == []
 
@@ -58,20 +58,20 @@ def test_a_text_that_is_too_long_never_reaches_the_engine() -> None:
 def test_a_dead_engine_is_told_as_such() -> None:
     """So that the container can end with it."""
     with pytest.raises(EngineExited, match="core died"):
-        VllmEngine(FakeLlm(EngineDeadError("core died")), 9, can_sleep=True).embed(["a"])
+        VllmPooling(FakeLlm(EngineDeadError("core died")), 9, can_sleep=True).embed(["a"])
 
 
 def test_other_failures_are_left_as_they_are() -> None:
     """They are not ours to name."""
     with pytest.raises(ValueError, match="else"):
-        VllmEngine(FakeLlm(ValueError("else")), 9, can_sleep=True).embed(["a"])
+        VllmPooling(FakeLlm(ValueError("else")), 9, can_sleep=True).embed(["a"])
 
 
 @pytest.mark.parametrize(("can_sleep", "calls"), [(True, ["sleep 1", "wake_up"]), (False, [])])
 def test_only_an_engine_that_can_sleep_is_put_to_sleep(can_sleep: bool, calls: list[str]) -> None:
     """vLLM on a CPU cannot."""
     llm = FakeLlm()
-    engine = VllmEngine(llm, 9, can_sleep=can_sleep)
+    engine = VllmPooling(llm, 9, can_sleep=can_sleep)
 
     engine.sleep()
     engine.wake()

@@ -7,7 +7,7 @@ import pytest
 
 from modal_embedding.client.backends import Busy
 from modal_embedding.messages.vectors import as_vectors, normalised
-from modal_embedding.server.api import Front, status_of
+from modal_embedding.server.api import EmbeddingApi, status_of
 from modal_embedding.server.embedding_server import EmbeddingServer
 from servekit.errors.tree import (
     EngineError,
@@ -206,7 +206,7 @@ async def test_about_the_model_and_the_engine() -> None:
 
 async def test_before_the_engine_answers_we_say_so() -> None:
     """A probe sees 503 at /health, and a caller learns when to come again."""
-    front = Front(small_settings(), SystemClock())
+    front = EmbeddingApi(small_settings(), SystemClock())
     server = EmbeddingServer(small_settings(), no_plan(), front, SystemClock())
     try:
         url = await server.listen("127.0.0.1", 0)

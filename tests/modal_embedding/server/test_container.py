@@ -10,7 +10,7 @@ import pytest
 
 from modal_embedding.engine.loop_thread import LoopThread
 from modal_embedding.server.container import ContainerService
-from modal_embedding.server.embedding_server import EnginePlan
+from modal_embedding.server.embedding_server import EmbeddingEnginePlan
 from servekit.engine.environment import EngineFolders
 from servekit.errors.tree import SettingInvalid
 from tests.real_engine.engine import reserved_port
@@ -23,11 +23,11 @@ def ports() -> Iterator[tuple[int, int]]:
         yield engine_port, front_port
 
 
-def plan_of(port: int) -> EnginePlan:
+def plan_of(port: int) -> EmbeddingEnginePlan:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     folders = EngineFolders(PurePosixPath("/nowhere"), PurePosixPath("/nowhere"))
     command = (sys.executable, "-m", "tests.support.modal_engine")
-    return EnginePlan(command, Path("model"), port, environ, folders)
+    return EmbeddingEnginePlan(command, Path("model"), port, environ, folders)
 
 
 async def ask(url: str, key: str = "k") -> int:

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 import aiohttp
 import pytest
 
-from modal_embedding.server.api import Front
+from modal_embedding.server.api import EmbeddingApi
 from modal_embedding.server.embedding_server import (
+    EmbeddingEnginePlan,
     EmbeddingServer,
-    EnginePlan,
     engine_command,
     engine_environ,
 )
@@ -23,12 +23,12 @@ from tests.support.modal_front import no_plan, serving, small_settings
 from tests.support.waiting import until
 
 
-def plan_of(port: int) -> EnginePlan:
+def plan_of(port: int) -> EmbeddingEnginePlan:
     """The stand-in engine as a child process."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     folders = EngineFolders(PurePosixPath("/nowhere"), PurePosixPath("/nowhere"))
     command = (sys.executable, "-m", "tests.support.modal_engine")
-    return EnginePlan(command, Path("model"), port, environ, folders)
+    return EmbeddingEnginePlan(command, Path("model"), port, environ, folders)
 
 
 async def status_of(url: str) -> int:
@@ -129,7 +129,10 @@ async def test_a_port_that_is_taken_is_named() -> None:
     async with stand_in_engine() as engine:
         taken = int(engine.url.rpartition(":")[2])
         server = EmbeddingServer(
-            small_settings(), no_plan(), Front(small_settings(), SystemClock()), SystemClock()
+            small_settings(),
+            no_plan(),
+            EmbeddingApi(small_settings(), SystemClock()),
+            SystemClock(),
         )
         try:
             with pytest.raises(SettingInvalid, match=f"127.0.0.1:{taken} cannot be listened on"):

@@ -7,7 +7,7 @@ import pytest
 from modal_embedding.engine.embedder import described, warm_up_texts
 from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.messages.coldstart import ColdStart, TimedStage, report
-from modal_embedding.messages.protocol import Ask, Embedded
+from modal_embedding.messages.protocol import Embedded, EmbedOptions
 from modal_embedding.messages.vectors import as_vectors
 from modal_embedding.server.snapshot import SnapshotEmbedder
 from servekit.errors.tree import EngineExited, RequestInvalid
@@ -83,7 +83,7 @@ def test_after_the_snapshot_the_engine_answers() -> None:
     """Vectors of length 1, in order, whatever length the engine gave them."""
     embedder, _ = started(small_settings())
 
-    vectors = embedder.embed(["b", "a"], Ask())
+    vectors = embedder.embed(["b", "a"], EmbedOptions())
 
     assert np.allclose(vectors, [vector_of("b"), vector_of("a")], atol=1e-6)
 
@@ -92,7 +92,7 @@ def test_a_query_is_put_as_the_model_wants_it() -> None:
     """The engine sees the prompt, the caller gets the vector."""
     embedder, engine = started(small_settings())
 
-    embedder.embed(["why"], Ask(4, "Sort"))
+    embedder.embed(["why"], EmbedOptions(4, "Sort"))
 
     assert engine.prompts[-1] == "Instruct: Sort \n Query: why"
 
@@ -103,11 +103,11 @@ def test_dimensions_are_refused_before_the_engine_is_asked() -> None:
     asked = len(engine.prompts)
 
     with pytest.raises(RequestInvalid, match="use one of 4, 8, 16"):
-        embedder.embed(["a"], Ask(5))
+        embedder.embed(["a"], EmbedOptions(5))
 
     assert len(engine.prompts) == asked
-    assert embedder.embed(["a"], Ask(16)).shape == (1, 16)
-    assert embedder.embed(["a"], Ask(8)).shape == (1, 8)
+    assert embedder.embed(["a"], EmbedOptions(16)).shape == (1, 16)
+    assert embedder.embed(["a"], EmbedOptions(8)).shape == (1, 8)
 
 
 def test_no_sentences_give_no_vectors() -> None:
@@ -115,15 +115,15 @@ def test_no_sentences_give_no_vectors() -> None:
     embedder, engine = started(small_settings())
     asked = len(engine.prompts)
 
-    assert embedder.embed([], Ask()).tolist() == []
+    assert embedder.embed([], EmbedOptions()).tolist() == []
     assert len(engine.prompts) == asked
 
 
 def test_the_cold_start_says_where_the_time_went() -> None:
     """Before the snapshot, after it, and in the first request alone."""
     embedder, _ = started(small_settings())
-    embedder.embed(["a"], Ask())
-    embedder.embed(["b"], Ask())
+    embedder.embed(["a"], EmbedOptions())
+    embedder.embed(["b"], EmbedOptions())
 
     start = embedder.cold_start()
 

@@ -27,7 +27,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """What was generated since the piece before.
 
     Attributes:
@@ -38,7 +38,7 @@ class Piece:
     tokens: int
 
 
-class Engine(Protocol):
+class GenerationEngine(Protocol):
     """A model that was loaded.
 
     Every method may raise EngineExited: the engine is gone, and does not come back.
@@ -61,7 +61,7 @@ class Engine(Protocol):
 
     def generate(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TextDelta, None]:
         """Generate until the model, *sampling* or `abort` says stop.
 
         Raises:
@@ -76,7 +76,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineKind:
+class EngineFactory:
     """An engine that can be started.
 
     Attributes:
@@ -87,4 +87,4 @@ class EngineKind:
 
     known_args: frozenset[str]
     gpu_count: int
-    start: Callable[[Path, Mapping[str, object]], Awaitable[Engine]]
+    start: Callable[[Path, Mapping[str, object]], Awaitable[GenerationEngine]]

@@ -11,24 +11,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from cog_predictor.engine.engine import EngineKind, Piece, Sampling
+from cog_predictor.engine.engine import EngineFactory, Sampling, TextDelta
 from cog_predictor.reporting.error_codes import EngineArgUnknown
 from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
 
 
-def vllm_kind() -> EngineKind:
+def vllm_kind() -> EngineFactory:
     """Return vLLM as it is installed.  Imports it, which takes seconds."""
     arg_utils = import_module("vllm.engine.arg_utils")
     torch = import_module("torch")
     fields = dataclasses.fields(arg_utils.AsyncEngineArgs)
-    return EngineKind(
+    return EngineFactory(
         known_args=frozenset(field.name for field in fields if not field.name.startswith("_")),
         gpu_count=torch.cuda.device_count(),
         start=start_vllm,
     )
 
 
-async def start_vllm(model: Path, args: Mapping[str, object]) -> "VllmEngine":
+async def start_vllm(model: Path, args: Mapping[str, object]) -> "VllmGenerator":
     """Load the model in a folder.  Blocks the event loop while it loads: nobody else runs yet.
 
     Raises:
@@ -48,7 +48,7 @@ async def start_vllm(model: Path, args: Mapping[str, object]) -> "VllmEngine":
         raise EngineNotReady(
             f"vLLM did not start: {_one_line(error)}; the log above says more"
         ) from error
-    return VllmEngine(llm)
+    return VllmGenerator(llm)
 
 
 class Tokenizer(Protocol):
@@ -69,7 +69,7 @@ def encode_once_begun(tokenizer: Tokenizer, text: str, *, begin: str, complete: 
     return list(tokenizer.encode(text, add_special_tokens=not begun))
 
 
-class VllmEngine:
+class VllmGenerator:
     """One AsyncLLM."""
 
     def __init__(self, llm: Any) -> None:
@@ -99,12 +99,12 @@ class VllmEngine:
 
     async def generate(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TextDelta, None]:
         prompt = {"prompt_token_ids": list(prompt_token_ids)}
         with self._translated():
             async for output in self._llm.generate(prompt, self._params(sampling), request_id):
                 (completion,) = output.outputs
-                yield Piece(completion.text, len(completion.token_ids))
+                yield TextDelta(completion.text, len(completion.token_ids))
 
     async def abort(self, request_id: str) -> None:
         with self._translated():

@@ -12,15 +12,15 @@ from typing import Optional
 import cog
 from cog import AsyncConcatenateIterator, BasePredictor, Input
 
-from cog_predictor.service.inputs import Request
-from cog_predictor.service.prediction_service import Service, import_vllm, start_service
+from cog_predictor.service.inputs import PredictionInputs
+from cog_predictor.service.prediction_service import PredictionService, import_vllm, start_service
 
 
 class Predictor(BasePredictor):
     """Any model that vLLM serves."""
 
     import_engine = staticmethod(import_vllm)
-    service: Service
+    service: PredictionService
 
     async def setup(self, weights: Optional[str] = None) -> None:
         """Load the model that COG_WEIGHTS names: a tarball's URL, a folder or a hub id."""
@@ -92,7 +92,7 @@ class Predictor(BasePredictor):
         ),
     ) -> AsyncConcatenateIterator[str]:
         """Continue the prompt."""
-        request = Request(
+        request = PredictionInputs(
             prompt=prompt,
             system_prompt=system_prompt,
             min_tokens=min_tokens,

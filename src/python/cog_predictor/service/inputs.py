@@ -12,7 +12,7 @@ _MAX_DRAWN_SEED = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class PredictionInputs:
     """The inputs of one prediction, named as the caller names them.
 
     Attributes:
@@ -35,7 +35,7 @@ class Request:
 
 
 def choose_sampling(
-    request: Request, *, prompt_tokens: int, max_model_len: int, rng: Random
+    request: PredictionInputs, *, prompt_tokens: int, max_model_len: int, rng: Random
 ) -> Sampling:
     """Return how to sample: *max_tokens* is cut to the room that the prompt leaves.
 

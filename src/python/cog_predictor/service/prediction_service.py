@@ -6,28 +6,30 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cog_predictor.engine.engine import Engine, EngineKind
+from cog_predictor.engine.engine import EngineFactory, GenerationEngine
 from cog_predictor.engine.library_path import preload_libraries
 from cog_predictor.engine.process import end_at_once_at_exit, end_server_soon
 from cog_predictor.engine.vllm_engine import vllm_kind
 from cog_predictor.reporting.error_codes import coded
 from cog_predictor.reporting.logs import report
 from cog_predictor.service.given_weights import weights_text
-from cog_predictor.service.inputs import Request
-from cog_predictor.service.predictor import Predictor, RecordMetric
-from cog_predictor.service.startup import Deployment
+from cog_predictor.service.inputs import PredictionInputs
+from cog_predictor.service.predictor import RecordMetric, TextPredictor
+from cog_predictor.service.startup import PredictorStart
 from servekit.errors.tree import EngineExited
 from servekit.timing.clock import SystemClock
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class PredictionService:
     """A predictor, and how the process ends when its engine does."""
 
-    predictor: Predictor
+    predictor: TextPredictor
     end: Callable[[], None]
 
-    async def run(self, request: Request, record: RecordMetric) -> AsyncGenerator[str, None]:
+    async def run(
+        self, request: PredictionInputs, record: RecordMetric
+    ) -> AsyncGenerator[str, None]:
         """Yield the answer to *request*.
 
         Raises:
@@ -52,12 +54,12 @@ class Service:
         return True
 
 
-def import_vllm(environ: MutableMapping[str, str]) -> EngineKind:
+def import_vllm(environ: MutableMapping[str, str]) -> EngineFactory:
     """Return vLLM, imported where it finds its libraries."""
     preload_libraries(environ)
     kind = vllm_kind()
 
-    async def start(model: Path, args: Mapping[str, object]) -> Engine:
+    async def start(model: Path, args: Mapping[str, object]) -> GenerationEngine:
         engine = await kind.start(model, args)
         end_at_once_at_exit()
         return engine
@@ -68,14 +70,14 @@ def import_vllm(environ: MutableMapping[str, str]) -> EngineKind:
 async def start_service(
     weights: object,
     environ: MutableMapping[str, str],
-    import_engine: Callable[[MutableMapping[str, str]], EngineKind] = import_vllm,
-) -> Service:
+    import_engine: Callable[[MutableMapping[str, str]], EngineFactory] = import_vllm,
+) -> PredictionService:
     """Start, within Cog's worker process, the engine that it serves with.
 
     Raises:
         CodedError: it cannot be started.
     """
-    deployment = Deployment(
+    deployment = PredictorStart(
         engine_kind=lambda: import_engine(environ),
         environ=environ,
         clock=SystemClock(),
@@ -84,4 +86,4 @@ async def start_service(
     with coded():
         predictor = await deployment.start(weights_text(weights))
     server = os.getppid()
-    return Service(predictor, end=lambda: end_server_soon(server))
+    return PredictionService(predictor, end=lambda: end_server_soon(server))

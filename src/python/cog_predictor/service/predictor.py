@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from cog_predictor.engine.engine import Engine, Piece, Sampling
+from cog_predictor.engine.engine import GenerationEngine, Sampling, TextDelta
 from cog_predictor.prompts.choice import Prompts
-from cog_predictor.service.inputs import Request, choose_sampling
+from cog_predictor.service.inputs import PredictionInputs, choose_sampling
 from servekit.timing.clock import Clock
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -23,19 +23,21 @@ class RecordMetric(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
+class TextPredictor:
     """An engine, and how its prompts are written.
 
     Attributes:
         rng: draws the seeds that callers leave to us.
     """
 
-    engine: Engine
+    engine: GenerationEngine
     prompts: Prompts
     clock: Clock
     rng: Random
 
-    async def predict(self, request: Request, record: RecordMetric) -> AsyncGenerator[str, None]:
+    async def predict(
+        self, request: PredictionInputs, record: RecordMetric
+    ) -> AsyncGenerator[str, None]:
         """Yield the answer piece by piece, and record what it took.
 
         To stop iterating, or to be cancelled, aborts the request in the engine.
@@ -62,7 +64,7 @@ class Predictor:
         if seconds > 0:
             record("tokens_per_second", tokens / seconds)
 
-    def _prepare(self, request: Request) -> tuple[list[int], Sampling]:
+    def _prepare(self, request: PredictionInputs) -> tuple[list[int], Sampling]:
         written = self.prompts.write(
             prompt=request.prompt,
             system_prompt=request.system_prompt,
@@ -79,7 +81,7 @@ class Predictor:
 
     async def _generate(
         self, token_ids: list[int], sampling: Sampling
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[TextDelta, None]:
         request_id = uuid.uuid4().hex
         finished = False
         try:

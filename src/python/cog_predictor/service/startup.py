@@ -9,11 +9,11 @@ from random import Random
 
 import aiohttp
 
-from cog_predictor.engine.engine import Engine, EngineKind
+from cog_predictor.engine.engine import EngineFactory, GenerationEngine
 from cog_predictor.prompts.choice import Prompts, choose_prompts
 from cog_predictor.reporting.error_codes import PredictorConfigInvalid
-from cog_predictor.service.inputs import Request
-from cog_predictor.service.predictor import Predictor
+from cog_predictor.service.inputs import PredictionInputs
+from cog_predictor.service.predictor import TextPredictor
 from cog_predictor.service.predictor_config import PredictorConfig, engine_args, load_config
 from servekit.errors.tree import EngineNotReady, ServeError, SettingInvalid, TemplateInvalid
 from servekit.timing.clock import Clock
@@ -27,7 +27,7 @@ from servekit.weights.progress import Report
 from servekit.weights.source import parse_source
 
 # Three tokens wake every part of the engine, and cost nothing.
-WARM_UP = Request(
+WARM_UP = PredictionInputs(
     prompt="hi",
     system_prompt="",
     min_tokens=0,
@@ -44,7 +44,7 @@ WARM_UP = Request(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
+class PredictorStart:
     """Where a predictor runs, and with what.
 
     Attributes:
@@ -54,14 +54,14 @@ class Deployment:
         volume: keeps the copies where it is mounted.
     """
 
-    engine_kind: Callable[[], EngineKind]
+    engine_kind: Callable[[], EngineFactory]
     environ: Mapping[str, str]
     clock: Clock
     report: Report
     folder: Path = Path()
     volume: Path = Path("/weights")
 
-    async def start(self, weights: str) -> Predictor:
+    async def start(self, weights: str) -> TextPredictor:
         """Return a predictor for *weights*, once it has answered.
 
         Raises:
@@ -82,7 +82,7 @@ class Deployment:
             engine = await kind.start(model, args)
         prompts = self._choose_prompts(config, engine)
         self.report("prompt template chosen", origin=prompts.origin)
-        predictor = Predictor(engine, prompts, self.clock, Random())
+        predictor = TextPredictor(engine, prompts, self.clock, Random())
         with timeline.stage("first answer"):
             await _warm_up(predictor)
         stages = {stage.name: round(stage.seconds, 2) for stage in timeline.stages}
@@ -111,7 +111,7 @@ class Deployment:
             return PgetDownload(pget)
         return RangedDownload(session, clock=self.clock, report=self.report)
 
-    def _choose_prompts(self, config: PredictorConfig, engine: Engine) -> Prompts:
+    def _choose_prompts(self, config: PredictorConfig, engine: GenerationEngine) -> Prompts:
         try:
             return choose_prompts(
                 config_template=config.prompt_template,
@@ -125,7 +125,7 @@ class Deployment:
             raise PredictorConfigInvalid(f"prompt_template: {error}") from error
 
 
-async def _warm_up(predictor: Predictor) -> None:
+async def _warm_up(predictor: TextPredictor) -> None:
     try:
         async for _ in predictor.predict(WARM_UP, lambda _key, _value: None):
             pass

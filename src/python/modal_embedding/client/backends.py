@@ -9,8 +9,8 @@ import modal
 import msgspec
 
 from modal_embedding.messages.protocol import (
-    Ask,
     Embedded,
+    EmbedOptions,
     TokenIds,
     read_answer,
     read_too_long,
@@ -47,10 +47,12 @@ class Busy(EngineRefused):
         self.retry_after_s = retry_after_s
 
 
-class Service(Protocol):
+class EmbeddingBackend(Protocol):
     """Something that embeds a batch of texts."""
 
-    async def embed(self, inputs: Sequence[str] | Sequence[TokenIds], ask: Ask) -> Embedded:
+    async def embed(
+        self, inputs: Sequence[str] | Sequence[TokenIds], ask: EmbedOptions
+    ) -> Embedded:
         """Return one vector per input, in order.
 
         Raises:
@@ -69,7 +71,9 @@ class HttpService:
         self._url = url.rstrip("/").removesuffix("/v1")
         self._model = model
 
-    async def embed(self, inputs: Sequence[str] | Sequence[TokenIds], ask: Ask) -> Embedded:
+    async def embed(
+        self, inputs: Sequence[str] | Sequence[TokenIds], ask: EmbedOptions
+    ) -> Embedded:
         body = request_body(
             inputs,
             self._model,
@@ -173,7 +177,9 @@ class ModalService:
         self._app = app
         self._cls = cls
 
-    async def embed(self, inputs: Sequence[str] | Sequence[TokenIds], ask: Ask) -> Embedded:
+    async def embed(
+        self, inputs: Sequence[str] | Sequence[TokenIds], ask: EmbedOptions
+    ) -> Embedded:
         rows = await self.call("embed", list(inputs), ask.dimensions, ask.instruction, ask.query)
         return Embedded(as_vectors(rows), 0)
 

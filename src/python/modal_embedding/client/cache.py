@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modal_embedding.messages.protocol import Ask
+from modal_embedding.messages.protocol import EmbedOptions
 from modal_embedding.messages.vectors import Vector
 from servekit.errors.tree import SettingInvalid
 
@@ -50,7 +50,7 @@ class Recipe:
 
     model: str
     revision: str = ""
-    ask: Ask = Ask()  # noqa: RUF009  # frozen
+    ask: EmbedOptions = EmbedOptions()  # noqa: RUF009  # frozen
 
     def key(self, text: str) -> bytes:
         """Return 32 bytes that stand for the text made this way."""

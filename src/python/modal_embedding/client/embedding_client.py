@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from modal_embedding.client.backends import Busy, Service
+from modal_embedding.client.backends import Busy, EmbeddingBackend
 from modal_embedding.client.batches import batched
 from modal_embedding.client.cache import EmbeddingCache, Recipe
-from modal_embedding.messages.protocol import Ask, TextTooLong, check_texts
+from modal_embedding.messages.protocol import EmbedOptions, TextTooLong, check_texts
 from modal_embedding.messages.vectors import Vector, Vectors, as_vectors
 from servekit.errors.tree import EngineError
 from servekit.timing.clock import Clock, SystemClock
@@ -41,7 +41,7 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class EmbedProgress:
     """How far a call has come, in distinct texts.
 
     Attributes:
@@ -63,7 +63,7 @@ class EmbeddingClient:
 
     def __init__(
         self,
-        service: Service,
+        service: EmbeddingBackend,
         model: str,
         *,
         revision: str = "",
@@ -73,7 +73,7 @@ class EmbeddingClient:
         retries: Retries | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[EmbedProgress], None] = lambda _: None,
     ) -> None:
         """*model* and *revision* tell the cache what *service* serves."""
         self._service = service
@@ -87,7 +87,7 @@ class EmbeddingClient:
         self._random = random or Random()
         self._on_progress = on_progress
 
-    async def embed(self, texts: Sequence[str], ask: Ask | None = None) -> Vectors:
+    async def embed(self, texts: Sequence[str], ask: EmbedOptions | None = None) -> Vectors:
         """Return one unit-length vector per text, in the order given; none give shape (0, 0).
 
         A text that stands there twice is embedded once.
@@ -99,15 +99,15 @@ class EmbeddingClient:
         """
         wanted = check_texts(texts)
         unique = list(dict.fromkeys(wanted))
-        recipe = Recipe(self._model, self._revision, ask or Ask())
+        recipe = Recipe(self._model, self._revision, ask or EmbedOptions())
         found = self._known(unique, recipe)
         cached = len(found)
-        self._on_progress(Progress(cached, len(unique), cached))
+        self._on_progress(EmbedProgress(cached, len(unique), cached))
 
         def take(batch: Sequence[str], vectors: Vectors) -> None:
             found.update(zip(batch, vectors, strict=True))
             self._keep(batch, vectors, recipe)
-            self._on_progress(Progress(len(found), len(unique), cached))
+            self._on_progress(EmbedProgress(len(found), len(unique), cached))
 
         missing = [text for text in unique if text not in found]
         await self._embed_all(missing, recipe.ask, take, wanted)
@@ -124,7 +124,7 @@ class EmbeddingClient:
             self._cache.put(zip(map(recipe.key, batch), vectors, strict=True))
 
     async def _embed_all(
-        self, texts: Sequence[str], ask: Ask, take: Take, wanted: Sequence[str]
+        self, texts: Sequence[str], ask: EmbedOptions, take: Take, wanted: Sequence[str]
     ) -> None:
         # One iterator for all workers: each takes the next batch that nobody has.
         batches = iter(batched(texts, size=self._batch_size))
@@ -132,7 +132,7 @@ class EmbeddingClient:
         await all_or_none(workers)
 
     async def _work(
-        self, batches: Iterator[list[str]], ask: Ask, take: Take, wanted: Sequence[str]
+        self, batches: Iterator[list[str]], ask: EmbedOptions, take: Take, wanted: Sequence[str]
     ) -> None:
         for batch in batches:
             try:
@@ -141,7 +141,7 @@ class EmbeddingClient:
                 index = wanted.index(batch[error.index])
                 raise TextTooLong(index, error.tokens, error.limit) from error
 
-    async def _patiently(self, batch: Sequence[str], ask: Ask) -> Vectors:
+    async def _patiently(self, batch: Sequence[str], ask: EmbedOptions) -> Vectors:
         failed = 0
         while True:
             try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from modal_embedding.engine.instructions import Phrasing, phrased
 from modal_embedding.engine.settings import EmbeddingSettings
-from modal_embedding.messages.protocol import Ask, Embedded, check_texts
+from modal_embedding.messages.protocol import Embedded, EmbedOptions, check_texts
 from modal_embedding.messages.vectors import Vectors, check_dimensions, normalised, shortened
 
 
@@ -20,7 +20,7 @@ def warm_up_texts(max_model_len: int) -> tuple[str, str]:
     return "warm", "up " * max(1, min(500, max_model_len // 4))
 
 
-class Engine(Protocol):
+class PoolingEngine(Protocol):
     """An engine that can be put to sleep: its GPU memory is let go of, and taken again."""
 
     def embed(self, prompts: Sequence[str]) -> Embedded:
@@ -49,7 +49,7 @@ class DescribedEmbedding(TypedDict):
 class Embedder:
     """A model's rules over an engine."""
 
-    def __init__(self, engine: Engine, settings: EmbeddingSettings) -> None:
+    def __init__(self, engine: PoolingEngine, settings: EmbeddingSettings) -> None:
         self._engine = engine
         self._settings = settings
         self._own_dimensions: int | None = None
@@ -59,7 +59,7 @@ class Embedder:
         texts = warm_up_texts(self._settings.max_model_len)
         self._own_dimensions = self._engine.embed(texts).vectors.shape[1]
 
-    def embed(self, sentences: Sequence[str], ask: Ask) -> Vectors:
+    def embed(self, sentences: Sequence[str], ask: EmbedOptions) -> Vectors:
         """Return one unit-length vector per sentence, in order; none give shape (0, 0).
 
         Raises:

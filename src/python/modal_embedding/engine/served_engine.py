@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from modal_embedding.client.backends import HttpService, open_session
 from modal_embedding.engine.loop_thread import LoopThread
-from modal_embedding.messages.protocol import Ask, Embedded
+from modal_embedding.messages.protocol import Embedded, EmbedOptions
 
 
 class ServedEngine:
@@ -22,7 +22,7 @@ class ServedEngine:
     async def _embed(self, prompts: Sequence[str]) -> Embedded:
         # A session each: one that was open would not survive a snapshot.
         async with open_session(self._api_key) as session:
-            return await HttpService(session, self._url, self._model).embed(prompts, Ask())
+            return await HttpService(session, self._url, self._model).embed(prompts, EmbedOptions())
 
     def sleep(self) -> None:
         """Nothing to do."""

@@ -10,7 +10,7 @@ from modal_embedding.messages.protocol import Embedded, TextTooLong
 from servekit.errors.tree import EngineExited
 
 
-class VllmEngine:
+class VllmPooling:
     """`vllm.LLM` as a pooling engine."""
 
     def __init__(self, llm: Any, max_model_len: int, *, can_sleep: bool) -> None:
@@ -47,7 +47,7 @@ class VllmEngine:
         self._llm.llm_engine.engine_core.shutdown()
 
 
-def load_vllm_engine(settings: EmbeddingSettings, model: str, **more: object) -> VllmEngine:
+def load_vllm_engine(settings: EmbeddingSettings, model: str, **more: object) -> VllmPooling:
     """Return an engine that holds *model*, a folder.  *more* goes to `vllm.LLM` as it is."""
     from vllm import LLM  # type: ignore[import-not-found]  # pants: no-infer-dep
 
@@ -63,4 +63,4 @@ def load_vllm_engine(settings: EmbeddingSettings, model: str, **more: object) ->
         enable_sleep_mode=settings.enable_sleep_mode,
         **more,
     )
-    return VllmEngine(llm, settings.max_model_len, can_sleep=settings.enable_sleep_mode)
+    return VllmPooling(llm, settings.max_model_len, can_sleep=settings.enable_sleep_mode)

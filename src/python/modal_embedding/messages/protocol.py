@@ -12,7 +12,7 @@ TokenIds = list[int]
 Texts = list[str]
 
 
-class Ask(msgspec.Struct, frozen=True):
+class EmbedOptions(msgspec.Struct, frozen=True):
     """How texts are to be embedded.
 
     Attributes:

@@ -20,9 +20,9 @@ from modal_embedding.engine.instructions import phrased
 from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.messages.coldstart import ColdStart
 from modal_embedding.messages.protocol import (
-    Ask,
     Embedded,
     EmbeddingsRequest,
+    EmbedOptions,
     TextTooLong,
     TokenIds,
     answer_body,
@@ -60,7 +60,7 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Front:
+class EmbeddingApi:
     """The routes.
 
     Attributes:
@@ -183,7 +183,7 @@ class Front:
         self, engine: HttpService, batch: Sequence[str] | Sequence[TokenIds], start: int
     ) -> Embedded:
         try:
-            return await engine.embed(batch, Ask())
+            return await engine.embed(batch, EmbedOptions())
         except RequestInvalid:
             await self._look_for_the_too_long(engine, batch, start)
             raise

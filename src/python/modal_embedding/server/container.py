@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from modal_embedding.engine.loop_thread import LoopThread
 from modal_embedding.engine.settings import EmbeddingSettings, check_protected
-from modal_embedding.server.api import Front
-from modal_embedding.server.embedding_server import EmbeddingServer, EnginePlan
+from modal_embedding.server.api import EmbeddingApi
+from modal_embedding.server.embedding_server import EmbeddingEnginePlan, EmbeddingServer
 from servekit.engine.environment import EngineFolders
 from servekit.timing.clock import SystemClock
 
@@ -24,11 +24,13 @@ log = structlog.get_logger()
 class ContainerService:
     """An engine that sleeps until it is opened."""
 
-    def __init__(self, settings: EmbeddingSettings, plan: EnginePlan, end: Callable[[], None]):
+    def __init__(
+        self, settings: EmbeddingSettings, plan: EmbeddingEnginePlan, end: Callable[[], None]
+    ):
         self._settings = settings
         self._loop = LoopThread()
         self._end = end
-        self._front = Front(settings, SystemClock())
+        self._front = EmbeddingApi(settings, SystemClock())
         self._server = EmbeddingServer(settings, plan, self._front, SystemClock())
 
     def start_asleep(self) -> None:
@@ -73,7 +75,7 @@ def start_asleep(
     """Return a service whose engine was warm and sleeps."""
     model = Path() if settings.engine_url else bring()
     folders = EngineFolders(PurePosixPath(cache), PurePosixPath(environ.get("HOME", "/root")))
-    plan = EnginePlan(("vllm",), model, port, dict(environ), folders)
+    plan = EmbeddingEnginePlan(("vllm",), model, port, dict(environ), folders)
     # Another container comes from the snapshot in seconds; a new engine here would take a minute.
     service = ContainerService(settings, plan, end=lambda: os._exit(1))
     service.start_asleep()

@@ -13,8 +13,8 @@ from modal_embedding.client.backends import HttpService
 from modal_embedding.engine.embedder import warm_up_texts
 from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.messages.coldstart import ColdStart, timed_stages
-from modal_embedding.messages.protocol import Ask
-from modal_embedding.server.api import Front, engine_session
+from modal_embedding.messages.protocol import EmbedOptions
+from modal_embedding.server.api import EmbeddingApi, engine_session
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.environment import EngineFolders, engine_environment
 from servekit.errors.tree import EngineExited, EngineUnreachable, SettingInvalid
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class EnginePlan:
+class EmbeddingEnginePlan:
     """How to start the engine.
 
     Attributes:
@@ -53,7 +53,7 @@ class EnginePlan:
     arguments: tuple[str, ...] = ()
 
 
-def engine_command(settings: EmbeddingSettings, plan: EnginePlan) -> tuple[str, ...]:
+def engine_command(settings: EmbeddingSettings, plan: EmbeddingEnginePlan) -> tuple[str, ...]:
     """Return the command line of the engine."""
     trust = ("--trust-remote-code",) if settings.trust_remote_code else ()
     arguments = EngineArguments(
@@ -73,7 +73,7 @@ def engine_command(settings: EmbeddingSettings, plan: EnginePlan) -> tuple[str, 
 
 
 def engine_environ(
-    settings: EmbeddingSettings, plan: EnginePlan, warn: Callable[[str], None]
+    settings: EmbeddingSettings, plan: EmbeddingEnginePlan, warn: Callable[[str], None]
 ) -> dict[str, str]:
     """Return the environment of the engine: offline, and with the routes that put it to sleep."""
     environ = engine_environment(plan.environ, plan.folders, warn)
@@ -89,7 +89,11 @@ class EmbeddingServer:
     """The engine and its front, from start to stop."""
 
     def __init__(
-        self, settings: EmbeddingSettings, plan: EnginePlan, front: Front, clock: Clock
+        self,
+        settings: EmbeddingSettings,
+        plan: EmbeddingEnginePlan,
+        front: EmbeddingApi,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._plan = plan
@@ -219,7 +223,7 @@ class EmbeddingServer:
         # Sessions do not outlive their phase: an open connection would not survive a snapshot.
         async with engine_session() as session:
             texts = warm_up_texts(self._settings.max_model_len)
-            warm = await self._service(session).embed(texts, Ask())
+            warm = await self._service(session).embed(texts, EmbedOptions())
         self._front.own_dimensions = warm.vectors.shape[1]
 
     async def _control(self, path: str) -> None:

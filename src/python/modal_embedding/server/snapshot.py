@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modal_embedding.engine.embedder import Embedder, Engine
+from modal_embedding.engine.embedder import Embedder, PoolingEngine
 from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.messages.coldstart import ColdStart, timed_stages
-from modal_embedding.messages.protocol import Ask
+from modal_embedding.messages.protocol import EmbedOptions
 from modal_embedding.messages.vectors import Vectors
 from servekit.timing.clock import Clock
 from servekit.timing.timeline import Timeline
@@ -22,7 +22,7 @@ class SnapshotEmbedder:
         self._woken = Timeline(clock)
         self._first_embedding_s: float | None = None
 
-    def load(self, bring: Callable[[], Path], open_engine: Callable[[Path], Engine]) -> None:
+    def load(self, bring: Callable[[], Path], open_engine: Callable[[Path], PoolingEngine]) -> None:
         """Do everything that a snapshot can keep.
 
         Args:
@@ -48,7 +48,7 @@ class SnapshotEmbedder:
         with self._woken.stage("warm-up"):
             self._embedder.warm_up()
 
-    def embed(self, sentences: Sequence[str], ask: Ask) -> Vectors:
+    def embed(self, sentences: Sequence[str], ask: EmbedOptions) -> Vectors:
         """As `Embedder.embed`."""
         start_s = self._clock.now()
         vectors = self._embedder.embed(sentences, ask)
