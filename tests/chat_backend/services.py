@@ -42,7 +42,12 @@ async def backend(engine_url: str, **settings: Any) -> AsyncIterator[str]:
     chosen = ChatSettings(engine_url=engine_url, model_name=MODEL, **settings)
     api = ChatApi(chosen, now=time.monotonic)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(api.application(), log_config=None, ws_max_size=chosen.max_body_bytes)
+    config = uvicorn.Config(
+        api.application(),
+        log_config=None,
+        proxy_headers=False,
+        ws_max_size=chosen.max_body_bytes,
+    )
     server = uvicorn.Server(config)
     # Signals are pytest's.
     serving = asyncio.create_task(server._serve([listening]))

@@ -1,5 +1,7 @@
 """Chat over HTTP, before a simulated engine: whole, streamed, passed through."""
 
+import asyncio
+import io
 import json
 
 import aiohttp
@@ -96,6 +98,72 @@ async def test_a_caller_who_leaves_frees_the_engine(
 
     await until(lambda: engine.replica.engine.in_flight == 0)
     assert await metric(http, url, "llama_chat_streams") == 0
+
+
+LEAVING = {
+    "whole": ("/chat", {"message": "Tell me all", "max_tokens": 2000}),
+    "streamed": ("/chat", {"message": "Tell me all", "max_tokens": 2000, "stream": True}),
+    "passed through": (
+        "/v1/chat/completions",
+        {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 2000},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", LEAVING)
+async def test_a_caller_who_leaves_before_the_first_token_frees_the_engine(
+    http: aiohttp.ClientSession, url: str, engine: ReplicaServer, way: str
+) -> None:
+    """Within a second, however the answer was to come; and it counts as 499."""
+    await http.post(engine.url + "/simulator/fault", json={"kind": "slow", "factor": 100_000})
+    path, asked = LEAVING[way]
+    waiting = [asyncio.create_task(http.post(url + path, json=asked)) for _ in range(6)]
+    await until(lambda: engine.replica.engine.in_flight == 6)
+
+    for task in waiting:
+        task.cancel()
+
+    await until(lambda: engine.replica.engine.in_flight == 0, timeout_s=1.0)
+    left = f'http_requests_total{{endpoint="{path}",method="POST",status="499"}}'
+    assert await metric(http, url, left) == 6
+
+
+def long_talk(turns: int, length: int) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[n % 2], "content": f"{n} " + "a" * length} for n in range(turns)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_long_conversation_goes_on_without_its_oldest_turns(
+    http: aiohttp.ClientSession, url: str, stream: bool
+) -> None:
+    """And says how many the model was not given."""
+    asked = {"message": "And?", "history": long_talk(40, 1000), "stream": stream, "max_tokens": 5}
+
+    async with http.post(url + "/chat", json=asked) as response:
+        raw = await response.read()
+
+    assert response.status == 200
+    end = json.loads(SseDecoder().feed(raw)[-1].data if stream else raw)
+    # 11 of 1003 characters fit in 12,000; the first must be the user's.
+    assert end["dropped_turns"] == 30
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_turns_that_the_model_cannot_hold_are_dropped_too(
+    http: aiohttp.ClientSession, engine: ReplicaServer, stream: bool
+) -> None:
+    """Characters are not tokens: the engine counts, and is asked again with half the history."""
+    async with backend(engine.url, max_message_chars=10_000_000, max_body_bytes=5_000_000) as url:
+        history = long_talk(8, 100_000)
+        asked = {"message": "And?", "history": history, "stream": stream, "max_tokens": 5}
+        body = io.BytesIO(json.dumps(asked).encode())
+        async with http.post(url + "/chat", data=body) as response:
+            raw = await response.read()
+
+    assert response.status == 200, raw
+    end = json.loads(SseDecoder().feed(raw)[-1].data if stream else raw)
+    assert 0 < end["dropped_turns"] < 8
 
 
 async def test_openai_clients_are_passed_through(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yarl
 
 from servekit.launch.port import free_port
 from simulator.servers import ReplicaServer
-from tests.chat_backend.services import backend, simulated_engine
+from tests.chat_backend.services import MODEL, backend, simulated_engine
 from tests.support.waiting import until
 from tests.typescript.proxy import IMAGE, NGINX_MISSING, has_nginx, nginx
 
@@ -112,10 +113,34 @@ async def test_the_backends_refusals_pass_as_they_are(
     assert (refused.status, error["code"]) == (413, "too_long")
 
 
-async def test_metrics_are_not_for_browsers(http: aiohttp.ClientSession, url: str) -> None:
-    """They tell how busy we are; Prometheus asks the backend itself."""
-    async with http.get(url + "/api/metrics") as answer:
-        assert answer.status == 404
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api/v1/models", "/api/v1/chat/completions", "/api/v1/completions", "/api/metrics"),
+        *("/api/docs", "/api/openapi.json", "/api/health", "/api/ready", "/api/", "/api"),
+        *("/api/chat/", "/api/chat/ws/", "/api/chat/../v1/models", "/api//v1/models"),
+        *(
+            "/api/chat/%2e%2e/v1/models",
+            "/api/%63hat/../metrics",
+            "/API/v1/models",
+            "//api/metrics",
+        ),
+    ],
+)
+async def test_the_chat_passes_and_nothing_else(
+    http: aiohttp.ClientSession, url: str, engine: ReplicaServer, path: str
+) -> None:
+    """The engine's own interface would be free for everybody, and metrics tell how busy we are."""
+    asked = yarl.URL(url + path, encoded=True)
+
+    for method in ("GET", "POST"):
+        async with http.request(method, asked, json={"model": MODEL, "prompt": "a"}) as answer:
+            text = await answer.text()
+            assert MODEL not in text
+            assert "llama_chat" not in text
+            # A path outside /api is the page's.
+            assert answer.status in (403, 404, 405), (method, path, answer.status)
+    assert engine.replica.engine.in_flight == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "chat-backend.invalid"])

@@ -1,18 +1,22 @@
 """Request id, API key, body limit, metrics and log line of an HTTP request.  I/O: ASGI."""
 
+import asyncio
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chat_backend.failures import KeyMissing
+from chat_backend.failures import ClientGone, KeyMissing
 from chat_backend.metrics import ChatMetrics
 from servekit.errors.tree import RequestTooLarge
 
 log = structlog.get_logger()
+
+ResultT = TypeVar("ResultT")
 
 # What we take from a caller into our logs.
 _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -60,6 +64,33 @@ async def read_body(request: Request, limit: int) -> bytes:
         if len(body) > limit:
             raise RequestTooLarge(f"the body is larger than {limit} bytes; send less")
     return bytes(body)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Return the result of *work*, and cancel it when the client closes the connection.
+
+    The body must have been read.
+
+    Raises:
+        ClientGone: the client left first.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("the client closed the connection")
+    finally:
+        leaving.cancel()
+        working.cancel()
+        # What the work holds, a connection to the engine, is let go of before we go on.
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class AccessMiddleware:

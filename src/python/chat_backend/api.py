@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 
-from chat_backend.access import AccessMiddleware, check_key, read_body, request_id_of
+from chat_backend.access import AccessMiddleware, check_key, read_body, request_id_of, unless_gone
 from chat_backend.chat_settings import ChatSettings
 from chat_backend.documentation import ERROR_DOCUMENTATION, chat_documentation
 from chat_backend.engine import ChatEngine
 from chat_backend.failures import RETRY_AFTER_S, HttpProblem, KeyMissing, failure_of
-from chat_backend.limits import RateLimit
+from chat_backend.limits import RateLimit, TrustedProxies
 from chat_backend.messages import ChatQuestion, read_chat_request
 from chat_backend.metrics import CONTENT_TYPE, ChatMetrics
 from chat_backend.socket_chat import SocketChat
@@ -26,6 +27,8 @@ from servekit.errors.tree import ServeError
 from servekit.wire.openai import error_envelope
 
 log = structlog.get_logger()
+
+ItemT = TypeVar("ItemT")
 
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
 # nginx would hold back a stream until its buffer is full.
@@ -48,6 +51,7 @@ class ChatApi:
         self._settings = settings
         self._telemetry = ChatMetrics()
         self._limit = RateLimit(settings.rate_limit_per_minute)
+        self._trusted = TrustedProxies(settings.trusted_proxies)
         self._now = now
         self._on_ready = on_ready
         self._engine = ChatEngine(settings)
@@ -92,10 +96,11 @@ class ChatApi:
         asked = read_chat_request(body, self._settings)
         request_id = request_id_of(request)
         if not asked.stream:
-            return _json(200, await self._turns.whole(asked, request_id))
+            whole = self._turns.whole(asked, request_id)
+            return _json(200, await unless_gone(request, whole))
         pieces = self._turns.pieces(asked, request_id)
         # What fails before the first piece can still be told by a status.
-        first = await anext(pieces)
+        first = await unless_gone(request, _first(pieces))
         return StreamingResponse(
             _events(first, pieces, request_id), media_type=_EVENT_STREAM, headers=_STREAM_HEADERS
         )
@@ -125,8 +130,14 @@ class ChatApi:
             self._take_from_limit(connection)
 
     def _take_from_limit(self, connection: HTTPConnection) -> None:
-        client = connection.client.host if connection.client else ""
-        self._limit.take(client, self._now())
+        self._limit.take(self._person(connection), self._now())
+
+    def _person(self, connection: HTTPConnection) -> str:
+        """Whom a request is counted for: the login that a proxy vouches for, or the address."""
+        peer = connection.client.host if connection.client else ""
+        trusted = self._trusted
+        login = connection.headers.get(self._settings.user_header) if peer in trusted else None
+        return login or trusted.client_of(peer, connection.headers.getlist("x-forwarded-for"))
 
     def _check_origin(self, websocket: WebSocket) -> None:
         """A browser sends no preflight for a WebSocket, so any page could open one.
@@ -150,7 +161,7 @@ class ChatApi:
         if request.method == "POST":
             body = await read_body(request, self._settings.max_body_bytes)
         answer = self._relayed(request, body)
-        status, kind = await anext(answer)
+        status, kind = await unless_gone(request, _first(answer))
         return StreamingResponse(
             _pieces_of(answer), int(status), {**_STREAM_HEADERS, "Content-Type": kind.decode()}
         )
@@ -201,6 +212,10 @@ def _failure(request: Request, failure: HttpProblem) -> Response:
         body = error_envelope(failure.status, failure.message)
         return Response(body, failure.status, failure.headers, "application/json")
     return _json(failure.status, failure.reply(request_id_of(request)), failure.headers)
+
+
+async def _first(pieces: AsyncGenerator[ItemT, None]) -> ItemT:
+    return await anext(pieces)
 
 
 def _json(status: int, value: object, headers: dict[str, str] | None = None) -> Response:

@@ -29,5 +29,7 @@ class ChatSettings(Settings, frozen=True):
     max_message_chars: _Count = 12_000
     max_body_bytes: _Count = 1_000_000
     rate_limit_per_minute: Annotated[int, msgspec.Meta(ge=0)] = 60
+    trusted_proxies: tuple[str, ...] = ()
+    user_header: str = ""
     cors_origins: tuple[str, ...] = ()
     api_keys: tuple[str, ...] = ()

@@ -25,6 +25,10 @@ class KeyMissing(RequestError):
     """No bearer key, or an unknown one."""
 
 
+class ClientGone(RequestError):
+    """The client closed the connection before its answer."""
+
+
 class RateExceeded(RequestError):
     """More requests than one client may make.
 
@@ -66,6 +70,8 @@ class HttpProblem:
 # The first row that fits holds, so a special case stands above its parent.
 _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (KeyMissing, 401, "key_missing"),
+    # As in nginx; nobody reads it but the metrics and the log.
+    (ClientGone, 499, "client_gone"),
     (RequestTooLarge, 413, "too_long"),
     (FieldInvalid, 422, "field_invalid"),
     (RequestInvalid, 400, "not_json"),
@@ -93,13 +99,18 @@ def failure_of(error: Exception) -> HttpProblem:
     )
 
 
+def is_too_long(error: EngineRefused) -> bool:
+    """Whether the prompt does not fit the model's context."""
+    return error.status == 413 or (error.status < 500 and _TOO_LONG in str(error))
+
+
 def _refused(error: EngineRefused) -> HttpProblem:
     """An engine's refusal is the caller's fault below 500, apart from having no room."""
     if error.status in (429, 503):
         return HttpProblem(503, "engine_busy", str(error), RETRY_AFTER_S)
     if error.status >= 500:
         return HttpProblem(502, "engine_failed", str(error))
-    if error.status == 413 or _TOO_LONG in str(error):
+    if is_too_long(error):
         return HttpProblem(413, "too_long", str(error))
     if error.status in (401, 403, 404):
         # Our key or our model name is wrong, which the caller cannot mend.

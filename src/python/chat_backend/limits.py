@@ -1,9 +1,59 @@
-"""How many requests one client may make.  Pure: the time is an argument."""
+"""How many requests one person may make, and who that is.  Pure: the time is an argument."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from chat_backend.failures import RateExceeded
+from servekit.errors.tree import SettingInvalid
 
 # Clients remembered at once; beyond it the one that was quiet longest is forgotten.
 MAX_CLIENTS = 10_000
+
+
+# One home or phone has a /64 of IPv6, and changes its address within it at will.
+_IPV6_PREFIX = 64
+
+
+class TrustedProxies:
+    """The proxies whose X-Forwarded-For and login header are believed, by address range.
+
+    Raises:
+        SettingInvalid: an entry of *ranges* is no address range.
+    """
+
+    def __init__(self, ranges: Sequence[str]) -> None:
+        try:
+            self._networks = [ip_network(text) for text in ranges]
+        except ValueError as error:
+            raise SettingInvalid(
+                f"TRUSTED_PROXIES: {error}; give address ranges such as 10.0.0.0/8"
+            ) from error
+
+    def __contains__(self, host: str) -> bool:
+        address = _address(host)
+        return address is not None and any(address in network for network in self._networks)
+
+    def client_of(self, peer: str, forwarded_for: Sequence[str]) -> str:
+        """Return the last address that no trusted proxy has; an IPv6 one by its /64.
+
+        Each proxy appends whom it was asked by, so what stands before an address that is not
+        trusted may be made up.  *forwarded_for* has the values of the header, in order.
+        """
+        hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
+        client = peer
+        while client in self and hops and _address(hops[-1]) is not None:
+            client = hops.pop()
+        address = _address(client)
+        if isinstance(address, IPv6Address):
+            return str(ip_network((address, _IPV6_PREFIX), strict=False))
+        return client
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 class RateLimit:

@@ -66,6 +66,8 @@ async def _serve(settings: ChatSettings, listening: socket.socket, stop: asyncio
             api.application(),
             log_config=None,
             access_log=False,
+            # TRUSTED_PROXIES says whom to believe; uvicorn would believe this machine.
+            proxy_headers=False,
             timeout_graceful_shutdown=DRAIN_S,
             ws_max_size=settings.max_body_bytes,
         )

@@ -31,7 +31,7 @@ class ChatQuestion(msgspec.Struct, frozen=True, kw_only=True):
     message: Annotated[str, msgspec.Meta(min_length=1)]
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 100
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    history: Annotated[list[ChatTurn], msgspec.Meta(max_length=200)] = []
+    history: Annotated[list[ChatTurn], msgspec.Meta(max_length=2000)] = []
     stream: bool = False
 
 
@@ -40,12 +40,14 @@ class ChatReply(msgspec.Struct, frozen=True):
 
     Attributes:
         finish_reason: "length" where max_tokens cut it short, else "stop".
+        dropped_turns: oldest turns of the history that the model was not given, for want of room.
     """
 
     response: str
     finish_reason: str
     usage: Usage
     request_id: str
+    dropped_turns: int = 0
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -74,7 +76,7 @@ def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatQuestion
     Raises:
         FieldInvalid: a field is missing, has the wrong type or is out of range.
         RequestInvalid: not JSON at all.
-        RequestTooLarge: the conversation is longer than MAX_MESSAGE_CHARS.
+        RequestTooLarge: the message is longer than MAX_MESSAGE_CHARS.
     """
     try:
         request = _decode(body)
@@ -86,13 +88,43 @@ def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatQuestion
         raise FieldInvalid(
             f"max_tokens is {request.max_tokens}; at most {settings.max_tokens_limit} are given"
         )
-    length = len(request.message) + sum(len(turn.content) for turn in request.history)
+    length = len(request.message)
     if length > settings.max_message_chars:
         raise RequestTooLarge(
-            f"the conversation has {length} characters, at most {settings.max_message_chars} "
-            "are taken; shorten the message or start a new conversation"
+            f"the message has {length} characters, at most {settings.max_message_chars} "
+            "are taken; shorten it"
         )
     return request
+
+
+def fitted(question: ChatQuestion, max_chars: int) -> ChatQuestion:
+    """Return *question* with the newest turns whose characters fit beside its message."""
+    room = max_chars - len(question.message)
+    kept = 0
+    for turn in reversed(question.history):
+        room -= len(turn.content)
+        if room < 0:
+            break
+        kept += 1
+    return _with_newest(question, kept)
+
+
+def shortened(question: ChatQuestion) -> ChatQuestion | None:
+    """Return *question* with the newer half of its history; None where it has none."""
+    if not question.history:
+        return None
+    return _with_newest(question, len(question.history) // 2)
+
+
+def _with_newest(question: ChatQuestion, count: int) -> ChatQuestion:
+    """Keep at most *count* turns.  Where some are dropped, the first is a user's: chat templates
+    of several models refuse a conversation that begins with an answer."""
+    if count >= len(question.history):
+        return question
+    kept = question.history[len(question.history) - count :]
+    while kept and kept[0].role == "assistant":
+        kept = kept[1:]
+    return msgspec.structs.replace(question, history=kept)
 
 
 def engine_body(request: ChatQuestion, settings: ChatSettings) -> bytes:
