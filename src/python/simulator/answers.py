@@ -3,14 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from simulator.templates import (
-    WORDS,
-    AnswerKind,
-    chunked,
-    last_token_event,
-    role_event,
-    token_events,
-)
+from simulator.answer_plan import WORDS, AnswerPlan
+from simulator.templates import AnswerKind, chunked, role_event, token_event, token_events
 
 
 class EngineGone(Exception):
@@ -68,14 +62,16 @@ class StreamedChoice:
         answer: PendingAnswer,
         index: int,
         kind: AnswerKind,
-        reason: str,
+        plan: AnswerPlan,
         transport: asyncio.WriteTransport,
         cut_after: int | None,
     ) -> None:
         self._answer = answer
         self._index = index
         self._kind = kind
-        self._reason = reason
+        self._plan = plan
+        # An answer of words alone needs none but these.
+        self._plain = plan.length is None and not plan.prefix
         self._transport = transport
         self._write: Callable[[bytes], None] = transport.write
         self._cut_after = cut_after
@@ -85,7 +81,11 @@ class StreamedChoice:
         self._count = 0
 
     def token(self) -> None:
-        event = self._events[self._count % len(WORDS)]
+        if self._plain:
+            event = self._events[self._count % len(WORDS)]
+        else:
+            text = self._plan.word(self._count)
+            event = chunked(token_event(self._kind, self._index, text))
         if self._before:
             event = self._before + event
             self._before = b""
@@ -95,7 +95,9 @@ class StreamedChoice:
             self.cut()
 
     def last(self) -> None:
-        event = last_token_event(self._kind, self._index, self._count, self._reason)
+        plan = self._plan
+        text = plan.word(self._count)
+        event = token_event(self._kind, self._index, text, plan.reason, plan.stop_reason)
         self._write(self._before + chunked(event))
         self._answer.tokens[self._index] = self._count + 1
         self._answer.close_one()

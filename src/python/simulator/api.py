@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -18,16 +19,18 @@ from servekit.errors.tree import (
     RequestInvalid,
     ServeError,
 )
-from servekit.wire.openai import (
-    ChatRequest,
-    CompletionRequest,
-    error_envelope,
-    read_chat,
-    read_completion,
-)
+from servekit.wire.openai import error_envelope
+from simulator.answer_plan import AnswerPlan, plan_answer
 from simulator.answers import EngineGone, PendingAnswer, StreamedChoice, WholeChoice
 from simulator.faults import InjectedFault, read_fault
-from simulator.prompts import Prompt, chat_prompt, completion_prompts, natural_length
+from simulator.parameters import (
+    FieldInvalid,
+    NotSimulated,
+    ParameterInvalid,
+    Parameters,
+    read_parameters,
+)
+from simulator.prompts import Prompt, chat_prompt, completion_prompts
 from simulator.replica import SimulatedReplica, TokenSink
 from simulator.sleep import SLEEP_S, WAKE_S
 from simulator.templates import DONE, AnswerKind, usage_event, whole_answer
@@ -42,15 +45,7 @@ _STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
 
 log = structlog.get_logger()
 
-OpenAiRequest = CompletionRequest | ChatRequest
-
-
-class ParameterInvalid(RequestError):
-    """A parameter is out of range; vLLM names it, and its value, behind the message."""
-
-    def __init__(self, message: str, **named: int) -> None:
-        ((self.parameter, value),) = named.items()
-        super().__init__(f"{message} (parameter={self.parameter}, value={value})")
+Planned = tuple[Prompt, AnswerPlan]
 
 
 class EngineApi:
@@ -91,39 +86,58 @@ class EngineApi:
     # Serving.
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
-        body = read_completion(await request.read())
-        self._check_model(body.model)
+        raw = _object(await request.read())
+        asked = read_parameters(raw, chat=False)
+        self._check_model(asked.model)
         spec = self._replica.spec
-        prompts = completion_prompts(body, spec.options.block_size, spec.seed)
-        limit = 16 if body.max_tokens is None else body.max_tokens
-        return await self._answer(request, body, prompts, limit)
+        prompts = completion_prompts(raw.get("prompt"), spec.options.block_size, spec.seed)
+        echoed = asked.echo and asked.max_tokens == 0
+        limit = 1 if echoed else asked.max_tokens or 0
+        return await self._answer(request, asked, prompts, limit, chat=False)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = read_chat(await request.read())
-        self._check_model(body.model)
+        raw = _object(await request.read())
+        asked = read_parameters(raw, chat=True)
+        self._check_model(asked.model)
         spec = self._replica.spec
-        prompt = chat_prompt(body, spec.options.block_size, spec.seed)
-        asked = body.max_completion_tokens or body.max_tokens
-        limit = spec.max_model_len - prompt.tokens if asked is None else asked
-        return await self._answer(request, body, [prompt], limit)
+        prompt = chat_prompt(
+            spec.model, raw.get("messages", ""), spec.options.block_size, spec.seed
+        )
+        limit = asked.max_tokens
+        limit = spec.max_model_len - prompt.tokens if limit is None else limit
+        return await self._answer(request, asked, [prompt], limit, chat=True)
 
-    def _check_model(self, model: str) -> None:
-        if model != self._replica.spec.model:
-            alias = self._replica.spec.model
-            raise ModelUnknown(f"The model `{model}` does not exist. Valid aliases: {alias}.")
+    def _check_model(self, model: str | None) -> None:
+        served = self._replica.spec.model
+        if model not in (None, served):
+            raise ModelUnknown(f"The model `{model}` does not exist. Valid aliases: {served}.")
 
     async def _answer(
-        self, request: web.Request, body: OpenAiRequest, prompts: list[Prompt], limit: int
+        self,
+        request: web.Request,
+        asked: Parameters,
+        prompts: list[Prompt],
+        limit: int,
+        *,
+        chat: bool,
     ) -> web.StreamResponse:
         if refusal := self._refusal():
             return refusal
         for prompt in prompts:
             self._check_length(prompt, limit)
-        kind = self._kind(isinstance(body, ChatRequest))
-        await asyncio.sleep(self._replica.frontend_s(sum(prompt.tokens for prompt in prompts)))
-        if body.stream:
-            return await self._stream(request, body, prompts, limit, kind)
-        return await self._whole(request, body, prompts, limit, kind)
+        # The answers to a prompt follow one another, as vLLM numbers them.
+        plans = [
+            (prompt, plan_answer(asked, prompt, limit, number))
+            for prompt in prompts
+            for number in range(asked.n)
+        ]
+        kind = self._kind(chat)
+        prompt_tokens = sum(prompt.tokens for prompt in prompts)
+        await asyncio.sleep(self._replica.frontend_s(prompt_tokens))
+        if asked.stream:
+            usage = prompt_tokens if asked.include_usage else None
+            return await self._stream(request, plans, kind, usage)
+        return await self._whole(request, plans, kind, prompt_tokens)
 
     def _refusal(self) -> web.Response | None:
         """Return the answer of an engine that does not take requests now."""
@@ -178,25 +192,19 @@ class EngineApi:
             chat, prefix + uuid.uuid4().hex[:16], self._replica.spec.model, int(time.time())
         )
 
-    def _submit(
-        self,
-        body: OpenAiRequest,
-        prompts: list[Prompt],
-        limit: int,
-        choices: Callable[[int, str], TokenSink],
-    ) -> list[int]:
-        """Queue every prompt, or none.
+    def _submit(self, plans: list[Planned], choices: list[TokenSink]) -> list[int]:
+        """Queue every answer, or none.
 
         Raises:
             EngineRefused: the queue is full.
         """
         ids: list[int] = []
         try:
-            for index, prompt in enumerate(prompts):
-                tokens, reason = _length(body, prompt, limit)
-                choice = choices(index, reason)
+            for (prompt, plan), choice in zip(plans, choices, strict=True):
                 ids.append(
-                    self._replica.submit(prompt.tokens, prompt.segments, tokens, reason, choice)
+                    self._replica.submit(
+                        prompt.tokens, prompt.segments, plan.tokens, plan.reason, choice
+                    )
                 )
         except ServeError:
             self._abort(ids)
@@ -208,52 +216,40 @@ class EngineApi:
             self._replica.abort(request_id)
 
     async def _whole(
-        self,
-        request: web.Request,
-        body: OpenAiRequest,
-        prompts: list[Prompt],
-        limit: int,
-        kind: AnswerKind,
+        self, request: web.Request, plans: list[Planned], kind: AnswerKind, prompt_tokens: int
     ) -> web.Response:
-        answer = PendingAnswer(len(prompts))
+        answer = PendingAnswer(len(plans))
         cut_after = self._cut_after()
-        reasons: list[str] = []
-
-        def choice(index: int, reason: str) -> TokenSink:
-            reasons.append(reason)
-            return WholeChoice(answer, index, cut_after)
-
-        ids = self._submit(body, prompts, limit, choice)
+        ids = self._submit(plans, [WholeChoice(answer, n, cut_after) for n in range(len(plans))])
         try:
             await answer.done
         except EngineGone:
             return _hang_up(request)
         finally:
             self._abort(ids)
-        tokens = sum(prompt.tokens for prompt in prompts)
-        whole = whole_answer(kind, list(zip(answer.tokens, reasons, strict=True)), tokens)
+        whole = whole_answer(kind, [plan for _, plan in plans], prompt_tokens)
         return web.Response(body=whole, content_type="application/json")
 
     async def _stream(
         self,
         request: web.Request,
-        body: OpenAiRequest,
-        prompts: list[Prompt],
-        limit: int,
+        plans: list[Planned],
         kind: AnswerKind,
+        prompt_tokens: int | None,
     ) -> web.StreamResponse:
-        answer = PendingAnswer(len(prompts))
+        """Answer with events; *prompt_tokens* are told in the end, unless it is None."""
+        answer = PendingAnswer(len(plans))
         cut_after = self._cut_after()
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
         response = web.StreamResponse(headers=_STREAM_HEADERS)
         response.enable_chunked_encoding()
-
-        def choice(index: int, reason: str) -> TokenSink:
-            return StreamedChoice(answer, index, kind, reason, transport, cut_after)
-
-        ids = self._submit(body, prompts, limit, choice)
+        choices: list[TokenSink] = [
+            StreamedChoice(answer, index, kind, plan, transport, cut_after)
+            for index, (_, plan) in enumerate(plans)
+        ]
+        ids = self._submit(plans, choices)
         try:
             # Nothing is written before this returns: it does not wait, and steps end in timers.
             await response.prepare(request)
@@ -264,9 +260,8 @@ class EngineApi:
         finally:
             self._abort(ids)
         ending = DONE
-        if body.stream_options and body.stream_options.include_usage:
-            tokens = sum(prompt.tokens for prompt in prompts)
-            ending = usage_event(kind, tokens, sum(answer.tokens)) + DONE
+        if prompt_tokens is not None:
+            ending = usage_event(kind, prompt_tokens, sum(answer.tokens)) + DONE
         await response.write_eof(ending)
         return response
 
@@ -378,14 +373,6 @@ class EngineApi:
         )
 
 
-def _length(body: OpenAiRequest, prompt: Prompt, limit: int) -> tuple[int, str]:
-    """Return how many tokens come out, and why they end."""
-    if body.ignore_eos:
-        return limit, "length"
-    natural = max(natural_length(prompt), body.min_tokens)
-    return (natural, "stop") if natural < limit else (limit, "length")
-
-
 def _hang_up(request: web.Request) -> web.Response:
     """Close the connection without ending the answer; the returned response is not sent."""
     if request.transport is not None:
@@ -393,13 +380,13 @@ def _hang_up(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def _object(body: bytes) -> dict[str, list[dict[str, object]]]:
+def _object(body: bytes) -> dict[str, Any]:
     try:
         raw = json.loads(body)
-    except ValueError as error:
-        raise RequestError(f"the body is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestInvalid(f"the body is not JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise RequestError("the body is not a JSON object")
+        raise RequestInvalid("the body is not a JSON object")
     return raw
 
 
@@ -430,8 +417,10 @@ async def _errors(
         return _error(404, str(error), param="model")
     except EngineRefused as error:
         return _error(error.status, str(error))
-    except ParameterInvalid as error:
+    except (ParameterInvalid, NotSimulated) as error:
         return _error(400, str(error), param=error.parameter)
+    except FieldInvalid as error:
+        return _error(400, str(error), kind="Bad Request", param=error.field)
     except RequestInvalid as error:
         return _error(400, str(error), kind="Bad Request")
     except RequestError as error:

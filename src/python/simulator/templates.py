@@ -5,10 +5,10 @@ Everything that does not change from token to token is encoded once per answer.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-# One token each.  Lengths differ, so that a client that counts bytes instead of tokens is noticed.
-WORDS = (" the", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog", ".")
+from simulator.answer_plan import WORDS, AnswerPlan
 
 FINGERPRINT = "vllm-simulated"
 DONE = b"data: [DONE]\n\n"
@@ -29,11 +29,6 @@ class AnswerKind:
     created: int
 
 
-def word(position: int) -> str:
-    """Return the text of the token at *position* of an answer."""
-    return WORDS[position % len(WORDS)]
-
-
 def role_event(kind: AnswerKind, index: int) -> bytes:
     """Return the first event of a chat stream, which carries the role and no text."""
     choice = {
@@ -47,12 +42,23 @@ def role_event(kind: AnswerKind, index: int) -> bytes:
 
 def token_events(kind: AnswerKind, index: int) -> tuple[bytes, ...]:
     """Return the event of each word of `WORDS`, for a token that is not the last."""
-    return tuple(_token_event(kind, index, text, None) for text in WORDS)
+    return tuple(token_event(kind, index, text) for text in WORDS)
 
 
-def last_token_event(kind: AnswerKind, index: int, position: int, reason: str) -> bytes:
-    """Return the event of an answer's last token."""
-    return _token_event(kind, index, word(position), reason)
+def token_event(
+    kind: AnswerKind, index: int, text: str, reason: str | None = None, stop: str | None = None
+) -> bytes:
+    """Return the event of one token; *reason* and *stop* say why it is the last."""
+    choice: dict[str, object] = {"index": index}
+    if kind.chat:
+        choice |= {"delta": {"content": text}, "logprobs": None, "finish_reason": reason}
+        # vLLM leaves stop_reason out of a chat chunk that is not the last.
+        choice |= {"stop_reason": stop} if reason else {}
+    else:
+        choice |= {"text": text, "logprobs": None, "finish_reason": reason, "stop_reason": stop}
+        choice |= {"prompt_token_ids": None}
+    choice["token_ids"] = None
+    return _event(kind, [choice])
 
 
 def usage_event(kind: AnswerKind, prompt_tokens: int, completion_tokens: int) -> bytes:
@@ -61,17 +67,15 @@ def usage_event(kind: AnswerKind, prompt_tokens: int, completion_tokens: int) ->
     return _event(kind, [], usage=usage, system_fingerprint=FINGERPRINT)
 
 
-def whole_answer(kind: AnswerKind, answers: list[tuple[int, str]], prompt_tokens: int) -> bytes:
-    """Return an answer that was not streamed; *answers* has each choice's tokens and reason."""
-    usage = _usage(prompt_tokens, sum(tokens for tokens, _ in answers))
+def whole_answer(kind: AnswerKind, answers: Sequence[AnswerPlan], prompt_tokens: int) -> bytes:
+    """Return an answer that was not streamed."""
+    usage = _usage(prompt_tokens, sum(answer.tokens for answer in answers))
     body: dict[str, object] = {
         "id": kind.id,
         "object": "chat.completion" if kind.chat else "text_completion",
         "created": kind.created,
         "model": kind.model,
-        "choices": [
-            _choice(kind, index, tokens, reason) for index, (tokens, reason) in enumerate(answers)
-        ],
+        "choices": [_choice(kind, index, answer) for index, answer in enumerate(answers)],
         "service_tier": None,
         "system_fingerprint": FINGERPRINT,
         "usage": usage | {"prompt_tokens_details": None, "completion_tokens_details": None},
@@ -86,28 +90,16 @@ def chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _choice(kind: AnswerKind, index: int, tokens: int, reason: str) -> dict[str, object]:
-    text = "".join(word(position) for position in range(tokens))
-    ending = {"logprobs": None, "finish_reason": reason, "stop_reason": None, "token_ids": None}
+def _choice(kind: AnswerKind, index: int, answer: AnswerPlan) -> dict[str, object]:
+    text = answer.text
+    ending: dict[str, object] = {"logprobs": None, "finish_reason": answer.reason}
+    ending |= {"stop_reason": answer.stop_reason, "token_ids": None}
     if not kind.chat:
         own = dict.fromkeys(("prompt_logprobs", "prompt_token_ids", "routed_experts"))
         return {"index": index, "text": text} | ending | own
     message: dict[str, object] = {"role": "assistant", "content": text}
     message |= dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
     return {"index": index, "message": message} | ending | {"routed_experts": None}
-
-
-def _token_event(kind: AnswerKind, index: int, text: str, reason: str | None) -> bytes:
-    choice: dict[str, object] = {"index": index}
-    if kind.chat:
-        choice |= {"delta": {"content": text}, "logprobs": None, "finish_reason": reason}
-        # vLLM leaves stop_reason out of a chat chunk that is not the last.
-        choice |= {"stop_reason": None} if reason else {}
-    else:
-        choice |= {"text": text, "logprobs": None, "finish_reason": reason, "stop_reason": None}
-        choice |= {"prompt_token_ids": None}
-    choice["token_ids"] = None
-    return _event(kind, [choice])
 
 
 def _event(kind: AnswerKind, choices: list[dict[str, object]], **more: object) -> bytes:
