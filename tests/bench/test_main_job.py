@@ -209,3 +209,18 @@ def test_what_was_saved_is_asked_of_one_that_runs(tmp_path: Path) -> None:
     assert "separate runs" in output
     (folder,) = next(iter((tmp_path / "results").glob("url-against-*"))).iterdir()
     assert json.loads((folder / "comparison.json").read_text())["interleaved"] is False
+
+
+def test_a_run_in_which_nothing_was_answered_fails(tmp_path: Path, unused_tcp_port: int) -> None:
+    """And says why, in its exports too."""
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    argv = ["run", "--url", url, "-m", "m", "--num-requests", "3", "--concurrency", "1"]
+    with runner(tmp_path, *argv) as process:
+        output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "3 of 3 requests failed: refused (nothing listens there)" in output
+    (folder,) = (tmp_path / "results" / "url").iterdir()
+    export = json.loads((folder / "profile_export.json").read_text())
+    assert export["error_messages"] == {"refused": "nothing listens there"}
+    assert "refused (nothing listens there)" in (folder / "report.html").read_text()

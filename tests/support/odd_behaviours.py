@@ -116,10 +116,26 @@ def refused(
 
 def _plain() -> list[Behaviour]:
     text = [
-        Step(data({"choices": [{"index": 0, "text": WORD, "finish_reason": None}]}), TOKEN_S, 1)
+        Step(
+            data(
+                {
+                    "object": "text_completion",
+                    "choices": [{"index": 0, "text": WORD, "finish_reason": None}],
+                }
+            ),
+            TOKEN_S,
+            1,
+        )
         for _ in range(N)
     ]
-    end = Step(data({"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}))
+    end = Step(
+        data(
+            {
+                "object": "text_completion",
+                "choices": [{"index": 0, "text": "", "finish_reason": "length"}],
+            }
+        )
+    )
     filtered = {"hate": {"filtered": False, "severity": "safe"}}
     sglang = {"role": None, "content": WORD, "reasoning_content": None, "tool_calls": None}
     return [

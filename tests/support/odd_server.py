@@ -4,7 +4,8 @@ A behaviour is reached below its own path, `http://host:port/NAME/v1/chat/comple
 client can be pointed at it.  Its script marks which steps carry how many tokens of which kind; the
 server keeps when it wrote each, and the truth is worked out from these marks and times alone.
 
-As a program, `python -m tests.support.odd_server PORT` serves until it is stopped.
+As a program, `python -m tests.support.odd_server PORT [SCALE]` serves every behaviour until it is
+stopped, SCALE times as slow.
 """
 
 import asyncio
@@ -95,13 +96,14 @@ def truth_of(steps: Sequence[Step], written_s: Sequence[float]) -> Truth:
 
 @dataclass
 class OddServer:
-    """Serves *behaviours*; keeps, for each request, when its steps were written.
+    """Serves *behaviours*, *scale* times as slow; keeps when the steps of a request were written.
 
     Attributes:
         written_s: by behaviour, the times of the last request's steps, since it came.
     """
 
     behaviours: dict[str, Behaviour]
+    scale: float = 1.0
     written_s: dict[str, list[float]] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,21 +125,21 @@ class OddServer:
         if behaviour is None:
             writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             return True
-        self.written_s[name] = await _play(behaviour, writer)
+        self.written_s[name] = await _play(behaviour, writer, self.scale)
         await writer.drain()
         if behaviour.hangs:
             await reader.read()
         return not behaviour.closes
 
 
-async def _play(behaviour: Behaviour, writer: asyncio.StreamWriter) -> list[float]:
+async def _play(behaviour: Behaviour, writer: asyncio.StreamWriter, scale: float) -> list[float]:
     now = asyncio.get_running_loop().time
     begun_s = due_s = now()
     written: list[float] = []
     # The headers go with the first step, as from an engine that makes a token before it answers.
     held = behaviour.head
     for step in behaviour.steps:
-        due_s += step.after_s
+        due_s += step.after_s * scale
         if (ahead_s := due_s - now()) > 0:
             await asyncio.sleep(ahead_s)
         raw = step.raw or b"chunked" not in behaviour.head
@@ -159,9 +161,11 @@ def _is_followed_by_pause(steps: Sequence[Step], number: int) -> bool:
 
 
 @asynccontextmanager
-async def odd_server(behaviours: Sequence[Behaviour]) -> AsyncIterator[tuple[str, OddServer]]:
+async def odd_server(
+    behaviours: Sequence[Behaviour], scale: float = 1.0
+) -> AsyncIterator[tuple[str, OddServer]]:
     """Serve on loopback until the end of the block; give the URL and the server."""
-    serving = OddServer({one.name: one for one in behaviours})
+    serving = OddServer({one.name: one for one in behaviours}, scale)
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,14 +184,16 @@ async def odd_server(behaviours: Sequence[Behaviour]) -> AsyncIterator[tuple[str
             await asyncio.sleep(0)
 
 
-async def _serve_until_stopped(port: int) -> None:
+async def _serve_until_stopped(port: int, scale: float) -> None:
     from tests.support.odd_behaviours import BEHAVIOURS
 
-    serving = OddServer({one.name: one for one in BEHAVIOURS})
+    serving = OddServer({one.name: one for one in BEHAVIOURS}, scale)
     async with await asyncio.start_server(serving.serve, "127.0.0.1", port) as server:
         sys.stdout.write(f"http://127.0.0.1:{port}\n")
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_until_stopped(int(sys.argv[1])))
+    asyncio.run(
+        _serve_until_stopped(int(sys.argv[1]), float(sys.argv[2] if len(sys.argv) > 2 else 1))
+    )
