@@ -104,7 +104,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) ->
         (["run", "--url", "http://127.0.0.1:9"], 1, "cannot be reached"),
         (["--balancers", "managed:nonsense,baseline"], 1, "nonsense"),
         (["--balancers", "managed"], 2, "must name two load balancers"),
-        (["--fleet", "z9000"], 2, "neither a file nor one of ours"),
+        (["--fleet", "z9000"], 2, "neither a file nor"),
         (["--workload", "bad.jsonl"], 2, "bad.jsonl, line 2: not JSON"),
         (["--workload", "nothing"], 2, "neither a file nor a built-in workload"),
         (["compare", "http://127.0.0.1:9", "."], 2, "is not a saved run"),

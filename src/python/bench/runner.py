@@ -18,7 +18,7 @@ from bench.cli.options import (
     TrafficOptions,
     check_fail_on,
     exit_as,
-    setting,
+    run_context,
 )
 from servekit.cli.app import ProgramApp
 from servekit.cli.options import grouped
@@ -72,7 +72,7 @@ def main(
     arms = [name.strip() for name in balancers.split(",")]
     if len(arms) != 2:
         raise SettingInvalid(f"--balancers must name two load balancers (A,B), not {balancers!r}")
-    given = setting(context, kept, goal=limits.goal())
+    given = run_context(context, kept, goal=limits.goal())
     shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
     shares = fleet_shares(load_fleet(load.fleet))
     schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)

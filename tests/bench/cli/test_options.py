@@ -82,7 +82,7 @@ def test_a_former_name_of_an_option_works(command: str, old: str, new: str, valu
     one = commands()[command]
 
     def parsed(*argv: str) -> dict[str, Any]:
-        return one.make_context("bench", list(argv), resilient_parsing=True).params
+        return dict(one.make_context("bench", list(argv), resilient_parsing=True).params)
 
     assert parsed(old, value) == parsed(new, value) != parsed()
     listed = one.get_help(one.make_context("bench", [], resilient_parsing=True))

@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.experiments.aiperf_run import measure_with_aiperf
 from bench.loadgen.session import Endpoint
 from bench.results.aiperf import aiperf_input, aiperf_records
-from bench.results.context import Setting
+from bench.results.context import RunContext
 from bench.target.arms import Arm
 from bench.workload.request_bodies import PromptBook
 from bench.workload.schedule import Call, Schedule
@@ -35,8 +35,10 @@ def captured() -> bytes:
     return golden.read_bytes()
 
 
-def setting(folder: Path) -> Setting:
-    return Setting(target=Endpoint(), console=Console(quiet=True), output_dir=folder, options={})
+def context(folder: Path) -> RunContext:
+    return RunContext(
+        endpoint=Endpoint(), console=Console(quiet=True), output_dir=folder, options={}
+    )
 
 
 def test_aiperf_is_given_the_bodies_that_we_send() -> None:
@@ -108,7 +110,7 @@ def test_aiperf_is_run_on_the_schedule_and_read_back(tmp_path: Path) -> None:
     folder = tmp_path / "out"
 
     arm = Arm(name="aiperf", url="http://127.0.0.1:1")
-    measured = measure_with_aiperf(program, arm, SCHEDULE, None, setting(tmp_path), folder)
+    measured = measure_with_aiperf(program, arm, SCHEDULE, None, context(tmp_path), folder)
 
     argv = json.loads((folder / "argv.json").read_text())
     assert argv[0] == "profile"
@@ -133,14 +135,14 @@ def test_an_aiperf_that_fails_is_an_error(tmp_path: Path, source: str, message: 
     arm = Arm(name="aiperf", url="http://127.0.0.1:1")
 
     with pytest.raises(EngineError, match=message):
-        measure_with_aiperf(program, arm, SCHEDULE, 2, setting(tmp_path), tmp_path / "out")
+        measure_with_aiperf(program, arm, SCHEDULE, 2, context(tmp_path), tmp_path / "out")
 
 
-def test_an_aiperf_that_is_not_there_is_a_setting(tmp_path: Path) -> None:
+def test_an_aiperf_that_is_not_there_is_a_context(tmp_path: Path) -> None:
     """The message says where to get one."""
     arm = Arm(name="aiperf", url="http://127.0.0.1:1")
 
     with pytest.raises(SettingInvalid, match="install aiperf in a separate environment"):
         measure_with_aiperf(
-            str(tmp_path / "none"), arm, SCHEDULE, 2, setting(tmp_path), tmp_path / "out"
+            str(tmp_path / "none"), arm, SCHEDULE, 2, context(tmp_path), tmp_path / "out"
         )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.multiprocess import deal, deal_users, load_with_workers, together
+from bench.loadgen.run_result import LoadResult
 from bench.loadgen.session import Endpoint
-from bench.loadgen.worker import WorkerShare
 from bench.target.arms import Arm
 from bench.target.processes import Program, stopped_at_the_end
 from bench.workload.schedule import Call, Schedule
@@ -44,12 +44,13 @@ def test_burdens_of_workers_add_up() -> None:
     """Two cores have twice the time; the later loop is the one that counts."""
     light = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
     heavy = ClientLoad(wall_s=10.0, cpu_s=6.0, cores=1, lag_p50_ms=0.2, lag_p99_ms=4.0)
+    now = datetime.now(UTC)
     shares = [
-        WorkerShare([at(a_record(), 0, 1.0)], light, partial=False),
-        WorkerShare([at(a_record(), 0, 0.0)], heavy, partial=True),
+        LoadResult(records=[at(a_record(), 0, 1.0)], burden=light, started=now, partial=False),
+        LoadResult(records=[at(a_record(), 0, 0.0)], burden=heavy, started=now, partial=True),
     ]
 
-    whole = together(shares, datetime.now(UTC), stopped=False)
+    whole = together(shares, now, stopped=False)
 
     assert [record.part_s for record in whole.records] == [0.0, 1.0]
     assert whole.burden.cpu_share == pytest.approx(0.4)

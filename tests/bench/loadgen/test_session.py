@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from bench.loadgen.progress import NoProgress, RunProgress
 from bench.loadgen.record import Record
+from bench.loadgen.run_result import LoadResult
 from bench.loadgen.session import (
     Endpoint,
-    LoadResult,
     SessionInputs,
     compare_arms,
     keep_busy,

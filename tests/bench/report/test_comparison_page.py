@@ -1,6 +1,7 @@
 """The report: complete in itself, and honest."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -9,20 +10,21 @@ import pytest
 
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.session import LoadResult
+from bench.loadgen.run_result import RunResult
 from bench.report import svg
-from bench.report.comparison_page import Evidence, report_html
-from bench.report.grid_page import GridEvidence, grid_html
-from bench.report.run_page import RunEvidence, run_html
+from bench.report.comparison_page import comparison_report
+from bench.report.grid_page import grid_report
+from bench.report.run_page import run_report
 from bench.report.tables import comparison_markdown, number
-from bench.stats.comparison import compare
-from bench.stats.factorial import CELLS, effects
-from bench.stats.validity import judge
-from bench.stats.windowed_metrics import SloLimits, windows_of
-from bench.workload.schedule import Part
+from bench.stats.factorial import CELLS, grid_run
+from bench.stats.verdict import ComparedRun, conclude
+from bench.stats.windowed_metrics import SloLimits
+from bench.workload.schedule import PartLayout, Schedule
 from tests.support.records import a_record, at, delayed
 
-PARTS = [Part(number, number * 16.0, 16.0, ()) for number in range(4)]
+LAYOUT = PartLayout(parts=4, part_s=16.0, warmup_s=0.0)
+SCHEDULE = Schedule("<script>", 1, ())
+PARTS = LAYOUT.split(SCHEDULE)[1:]
 BURDEN = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -54,31 +56,41 @@ def stands_alone(page: str) -> None:
     assert balance.open == []
 
 
-def evidence(later_s: float = 0.0, burden: ClientLoad = BURDEN, partial: bool = False) -> Evidence:
-    baseline = [
-        msgspec.structs.replace(at(a_record(served_by="r<1>"), p.number, n / 5), model="a&b")
-        for p in PARTS
-        for n in range(80)
-    ]
-    candidate: list[Record] = [
-        msgspec.structs.replace(delayed(r, later_s), arm="managed") for r in baseline
-    ]
-    found = compare(baseline, candidate, windows_of(PARTS), goal=SloLimits(), seed=1)
-    return Evidence(
-        comparison=found,
-        validity=judge([*baseline, *candidate], burden),
-        baseline=baseline,
-        candidate=candidate,
-        parts=PARTS,
-        goal=SloLimits(),
-        partial=partial,
+def a_run(arms: Sequence[str], records: list[Record], burden: ClientLoad = BURDEN) -> RunResult:
+    return RunResult(
+        arms=tuple(arms),
+        records=records,
+        burden=burden,
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        partial=False,
+        schedule=SCHEDULE,
+        layout=LAYOUT,
         manifest={"schedule": {"workload": "<script>"}},
     )
 
 
+def baseline_records() -> list[Record]:
+    return [
+        msgspec.structs.replace(at(a_record(served_by="r<1>"), p.number, n / 5), model="a&b")
+        for p in PARTS
+        for n in range(80)
+    ]
+
+
+def compared(
+    later_s: float = 0.0, burden: ClientLoad = BURDEN, *, partial: bool = False
+) -> ComparedRun:
+    """Return two arms, the candidate's responses *later_s* later than the baseline's."""
+    baseline = baseline_records()
+    candidate = [msgspec.structs.replace(delayed(r, later_s), arm="managed") for r in baseline]
+    run = a_run(("baseline", "managed"), [*baseline, *candidate], burden)
+    run = msgspec.structs.replace(run, partial=partial)
+    return conclude(run, SloLimits(), parts=PARTS)
+
+
 def test_the_page_needs_no_network_and_is_well_formed() -> None:
     """No address in it is fetched, every tag is closed, and names from outside are escaped."""
-    page = report_html(evidence(0.01))
+    page = comparison_report(compared(0.01)).html
 
     stands_alone(page)
     assert "a&amp;b" in page
@@ -88,7 +100,7 @@ def test_the_page_needs_no_network_and_is_well_formed() -> None:
 
 def test_the_verdict_comes_first() -> None:
     """A worse candidate is called worse in the first heading."""
-    heading = re.search(r"<h1>(.*?)</h1>", report_html(evidence(0.01)))
+    heading = re.search(r"<h1>(.*?)</h1>", comparison_report(compared(0.01)).html)
 
     assert heading is not None
     assert heading[1] == "managed is worse than baseline"
@@ -96,14 +108,14 @@ def test_the_verdict_comes_first() -> None:
 
 def test_equal_arms_are_called_equal() -> None:
     """No difference is said to be no difference."""
-    assert "No significant difference" in report_html(evidence())
+    assert "No significant difference" in comparison_report(compared()).html
 
 
 def test_an_invalid_run_says_so_instead_of_a_verdict() -> None:
     """Whoever reads only the heading is not misled."""
     heavy = msgspec.structs.replace(BURDEN, cpu_s=9.5)
 
-    page = report_html(evidence(0.01, heavy, partial=True))
+    page = comparison_report(compared(0.01, heavy, partial=True)).html
 
     assert "<h1>This run is invalid</h1>" in page
     assert "stopped early" in page
@@ -111,21 +123,14 @@ def test_an_invalid_run_says_so_instead_of_a_verdict() -> None:
 
 def test_a_report_of_nothing_is_still_a_page() -> None:
     """A run that was stopped at once leaves a report that says what it lacks."""
-    nothing = msgspec.structs.replace(
-        evidence(),
-        baseline=[],
-        candidate=[],
-        parts=[],
-        comparison=compare([], [], [], goal=SloLimits(), seed=1),
-        validity=judge([], BURDEN),
-    )
+    nothing = conclude(a_run(("baseline", "managed"), []), SloLimits())
 
-    assert "This run is invalid" in report_html(nothing)
+    assert "This run is invalid" in comparison_report(nothing).html
 
 
 def test_the_markdown_has_a_row_per_metric() -> None:
     """Fit for a pull request."""
-    lines = comparison_markdown(evidence(0.01).comparison).splitlines()
+    lines = comparison_markdown(compared(0.01).comparison).splitlines()
 
     assert lines[0].startswith("|  | baseline | managed | difference |")
     assert all(line.count("|") == 7 for line in lines)
@@ -152,28 +157,14 @@ def test_a_logarithmic_axis_has_ticks(low: float, high: float) -> None:
 
 def test_a_2x2_shows_its_effects_first() -> None:
     """Four cells by name, an effect for each factor, and no verdict on the interaction's sign."""
-    base = evidence()
     records = [
         msgspec.structs.replace(delayed(r, 0.01 * (cell[0] == "1")), arm=cell)
         for cell in CELLS
-        for r in base.baseline
+        for r in baseline_records()
     ]
-    measured = LoadResult(
-        records=records, burden=BURDEN, started=datetime(2026, 1, 1, tzinfo=UTC), partial=False
-    )
-    found = effects([measured.of(c) for c in CELLS], windows_of(PARTS), goal=SloLimits(), seed=1)
 
-    page = grid_html(
-        GridEvidence(
-            arms=["plain & old", "b", "c", "d"],
-            effects=found,
-            validity=judge(records, BURDEN),
-            measured=measured,
-            parts=PARTS,
-            goal=SloLimits(),
-            manifest={},
-        )
-    )
+    grid = grid_run(a_run(CELLS, records), ["plain & old", "b", "c", "d"], SloLimits())
+    page = grid_report(grid).html
 
     stands_alone(page)
     assert "00: plain &amp; old" in page
@@ -184,16 +175,9 @@ def test_a_2x2_shows_its_effects_first() -> None:
 
 def test_a_run_has_a_page_of_its_own() -> None:
     """Numbers instead of a verdict; both clocks; nothing that is fetched."""
-    base = evidence()
-    page = run_html(
-        RunEvidence(
-            name="a<b",
-            validity=base.validity,
-            records=base.baseline,
-            partial=True,
-            manifest=base.manifest,
-        )
-    )
+    run = msgspec.structs.replace(a_run(["a<b"], baseline_records()), partial=True)
+
+    page = run_report(run, SloLimits()).html
 
     stands_alone(page)
     assert "<h1>a&lt;b served" in page
@@ -203,13 +187,12 @@ def test_a_run_has_a_page_of_its_own() -> None:
 
 def test_several_tokens_an_event_are_no_inter_token_latency() -> None:
     """The gaps have a plot of their own name, and ITL has none."""
-    base = evidence()
-    chunks = [msgspec.structs.replace(r, completion_tokens=9) for r in base.baseline]
-    whole = compare(chunks, chunks, windows_of(PARTS), goal=SloLimits(), seed=1)
+    chunks = [msgspec.structs.replace(r, completion_tokens=9) for r in baseline_records()]
+    both = [msgspec.structs.replace(r, arm=arm) for arm in ("baseline", "managed") for r in chunks]
 
-    page = report_html(
-        msgspec.structs.replace(base, baseline=chunks, candidate=chunks, comparison=whole)
-    )
+    page = comparison_report(
+        conclude(a_run(("baseline", "managed"), both), SloLimits(), parts=PARTS)
+    ).html
 
     assert "Inter-chunk latency" in page
     assert "inter-chunk latency p50 (ms)" in page

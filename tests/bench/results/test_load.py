@@ -10,10 +10,12 @@ from rich.console import Console
 from bench.experiments.run import compare_saved
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.session import Endpoint, LoadResult
-from bench.results.context import Setting
+from bench.loadgen.run_result import LoadResult
+from bench.loadgen.session import Endpoint
+from bench.results.context import RunContext
 from bench.results.load import load_saved
-from bench.results.store import about, keep_run, report_again
+from bench.results.manifest import run_result
+from bench.results.store import keep_run, report_again
 from bench.workload.schedule import Call, PartLayout, Schedule, whole
 from servekit.errors.tree import SettingInvalid
 from tests.support.records import a_record, delayed
@@ -26,9 +28,9 @@ SCHEDULE = Schedule(
 BURDEN = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
 
 
-def a_setting(folder: Path) -> Setting:
-    return Setting(
-        target=Endpoint(), console=Console(quiet=True), output_dir=folder, options={"rate": "10"}
+def a_context(folder: Path) -> RunContext:
+    return RunContext(
+        endpoint=Endpoint(), console=Console(quiet=True), output_dir=folder, options={"rate": "10"}
     )
 
 
@@ -51,7 +53,7 @@ def keep(
     arm: str,
     later_s: float = 0.0,
     *,
-    shape: PartLayout | None = whole(SCHEDULE),  # noqa: B008
+    layout: PartLayout | None = whole(SCHEDULE),  # noqa: B008
     schedule: Schedule = SCHEDULE,
     minute: int = 0,
 ) -> Path:
@@ -61,8 +63,9 @@ def keep(
     measured = LoadResult(records=records, burden=BURDEN, started=started, partial=False)
     place = folder / arm / str(minute)
     place.mkdir(parents=True)
-    said = about(schedule, shape, measured, a_setting(folder))
-    keep_run(arm, records, measured, schedule, said, place, a_setting(folder))
+    keep_run(
+        run_result([arm], measured, schedule, layout, a_context(folder)), place, a_context(folder)
+    )
     return place
 
 
@@ -72,18 +75,18 @@ def test_what_is_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
 
     assert saved.records == records_of("one", 0.0)
     assert saved.schedule == SCHEDULE
-    assert saved.shape == whole(SCHEDULE)
-    assert (saved.name, saved.burden) == ("one", BURDEN)
+    assert saved.layout == whole(SCHEDULE)
+    assert (saved.arms, saved.burden) == (("one",), BURDEN)
 
 
 def test_two_saved_runs_of_one_schedule_are_compared(tmp_path: Path) -> None:
     """The slower is worse, and the report says that they did not take turns."""
     one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
 
-    judged = compare_saved(load_saved(one), load_saved(other), a_setting(tmp_path))
+    compared = compare_saved(load_saved(one), load_saved(other), a_context(tmp_path))
 
-    assert judged.comparison.verdict == "worse"
-    assert judged.apart
+    assert compared.comparison.verdict == "worse"
+    assert not compared.run.interleaved
     (folder,) = (tmp_path / "one-against-other").iterdir()
     assert "Separate runs" in (folder / "report.html").read_text()
     comparison = msgspec.json.decode((folder / "comparison.json").read_bytes())
@@ -94,42 +97,42 @@ def test_a_run_is_compared_with_itself(tmp_path: Path) -> None:
     """The same folder twice: two names, and no difference."""
     one = load_saved(keep(tmp_path, "one"))
 
-    judged = compare_saved(one, one, a_setting(tmp_path))
+    compared = compare_saved(one, one, a_context(tmp_path))
 
-    assert judged.comparison.verdict == "not shown"
-    assert judged.comparison.baseline != judged.comparison.candidate
+    assert compared.comparison.verdict == "not shown"
+    assert compared.comparison.baseline != compared.comparison.candidate
 
 
 def test_a_report_is_made_again_from_what_was_kept(tmp_path: Path) -> None:
     """Of a comparison, wherever its arms are, and of a run."""
     one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
-    compare_saved(load_saved(one), load_saved(other), a_setting(tmp_path))
+    compare_saved(load_saved(one), load_saved(other), a_context(tmp_path))
     (folder,) = (tmp_path / "one-against-other").iterdir()
     page = (folder / "report.html").read_text()
     (folder / "report.html").unlink()
 
-    text = report_again(folder, a_setting(tmp_path))
+    text = report_again(folder, a_context(tmp_path))
 
     assert "other is worse than one" in text
     assert (folder / "report.html").read_text().splitlines()[:40] == page.splitlines()[:40]
-    assert "requests/s" in report_again(one, a_setting(tmp_path))
+    assert "requests/s" in report_again(one, a_context(tmp_path))
 
 
 def test_runs_of_different_schedules_are_not_compared(tmp_path: Path) -> None:
     """The remedy is in the message."""
     other = Schedule("other", 2, SCHEDULE.calls[:-1])
-    one, two = keep(tmp_path, "one"), keep(tmp_path, "two", schedule=other, shape=whole(other))
+    one, two = keep(tmp_path, "one"), keep(tmp_path, "two", schedule=other, layout=whole(other))
 
     with pytest.raises(SettingInvalid, match="replayed different schedules; run both"):
-        compare_saved(load_saved(one), load_saved(two), a_setting(tmp_path))
+        compare_saved(load_saved(one), load_saved(two), a_context(tmp_path))
 
 
 def test_a_closed_loop_cannot_be_asked_again(tmp_path: Path) -> None:
     """Its requests were due when others ended: nobody else can be asked the same."""
-    one = load_saved(keep(tmp_path, "one", shape=None))
+    one = load_saved(keep(tmp_path, "one", layout=None))
 
     with pytest.raises(SettingInvalid, match="is a closed-loop run"):
-        compare_saved(one, one, a_setting(tmp_path))
+        compare_saved(one, one, a_context(tmp_path))
 
 
 @pytest.mark.parametrize("spoilt", ["records.msgpack", "schedule.jsonl", "manifest.json"])

@@ -18,15 +18,15 @@ from bench.cli.options import (
     TrafficOptions,
     check_fail_on,
     exit_as,
+    run_context,
     served_models,
-    setting,
 )
 from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
-    from bench.results.context import Setting
-    from bench.results.load import Saved
+    from bench.loadgen.run_result import RunResult
+    from bench.results.context import RunContext
     from bench.target.arms import Arm
     from bench.workload.schedule import PartLayout, Schedule
 
@@ -64,7 +64,7 @@ def compare(
     from bench.results.load import load_saved
 
     check_fail_on(fail_on)
-    given = setting(context, kept, upstream=upstream, goal=limits.goal())
+    given = run_context(context, kept, upstream=upstream, goal=limits.goal())
     specs = [baseline, candidate]
     saved = [load_saved(Path(spec)) if Path(spec).is_dir() else None for spec in specs]
     first = next((one for one in saved if one is not None), None)
@@ -82,14 +82,14 @@ def compare(
 
 
 def _measure_like(
-    saved: "Saved", spec: str, fleet: str, proofs: EngineCheckOptions, given: "Setting"
-) -> "Saved":
+    saved: "RunResult", spec: str, fleet: str, proofs: EngineCheckOptions, given: "RunContext"
+) -> "RunResult":
     """Ask *spec* what *saved* was asked; whether it serves those models is looked at first."""
     from bench.experiments.run import measure_like
 
     with live_arms([spec], fleet, given) as (arm,):
         proven = _prove([arm], proofs, given)
-        served = served_models(arm.url, given.target.api_key)
+        served = served_models(arm.url, given.endpoint.api_key)
         missing = sorted(set(saved.schedule.models) - set(served))
         if missing:
             raise SettingInvalid(
@@ -103,19 +103,19 @@ def _plan(
     load: TrafficOptions,
     models: list[str] | None,
     drain: bool,
-    given: "Setting",
+    given: "RunContext",
 ) -> "tuple[Schedule, PartLayout]":
     """Return the schedule that all *arms* replay, and its parts."""
     from bench.workload.registry import read_shares, schedule_for
     from bench.workload.schedule import PartLayout
 
     shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
-    shares = read_shares(models or served_models(arms[0].url, given.target.api_key))
+    shares = read_shares(models or served_models(arms[0].url, given.endpoint.api_key))
     schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
     return schedule, shape
 
 
-def _prove(arms: "Sequence[Arm]", proofs: EngineCheckOptions, given: "Setting") -> "Setting":
+def _prove(arms: "Sequence[Arm]", proofs: EngineCheckOptions, given: "RunContext") -> "RunContext":
     """Return *given* with what the engines of *arms* proved to be.
 
     Raises:
@@ -139,7 +139,7 @@ def _prove(arms: "Sequence[Arm]", proofs: EngineCheckOptions, given: "Setting") 
         )
         witness = KvcachedSource(kvctl=proofs.kvctl, metrics=tuple(said_at))
         proven[arm.name] = uvloop.run(check(expected, urls, witness))
-    return msgspec.structs.replace(given, proven={k: v for k, v in proven.items() if v})
+    return msgspec.structs.replace(given, engine_facts={k: v for k, v in proven.items() if v})
 
 
 def _for_each_arm(
@@ -172,7 +172,7 @@ def report(
     from bench.results.files import write_file
     from bench.results.store import report_again
 
-    text = report_again(folder, setting(context, kept))
+    text = report_again(folder, run_context(context, kept))
     if markdown is None:
         typer.echo(text)
     else:
@@ -205,7 +205,7 @@ def grid(
 
     if len(cells) != 4:
         raise SettingInvalid(f"grid needs 4 arms (a 2x2 design), not {len(cells)}")
-    given = setting(context, kept, upstream=upstream, goal=limits.goal())
+    given = run_context(context, kept, upstream=upstream, goal=limits.goal())
     with live_arms(cells, load.fleet, given) as arms:
         proven = _prove(arms, proofs, given)
         schedule, shape = _plan(arms, load, model, drain, given)
@@ -214,7 +214,7 @@ def grid(
 
 
 @contextmanager
-def live_arms(specs: list[str], fleet: str, given: "Setting") -> "Iterator[list[Arm]]":
+def live_arms(specs: list[str], fleet: str, given: "RunContext") -> "Iterator[list[Arm]]":
     """Give the arms that *specs* name, starting those that are simulated, while the block lasts."""
     from bench.experiments.run import fleets
     from bench.results.files import new_scratch_folder

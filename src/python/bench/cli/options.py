@@ -13,8 +13,8 @@ from servekit.cli.options import old_name
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
-    from bench.results.context import Setting
-    from bench.stats.verdict import Judged
+    from bench.results.context import RunContext
+    from bench.stats.verdict import ComparedRun
     from bench.stats.windowed_metrics import SloLimits
     from bench.workload.generators import TokenLengths
 
@@ -349,7 +349,7 @@ class EngineCheckOptions:
     ] = None
 
 
-def setting(
+def run_context(
     context: typer.Context,
     kept: OutputOptions,
     *,
@@ -358,7 +358,7 @@ def setting(
     chat: bool = False,
     stream: bool = True,
     workers: int = 1,
-) -> "Setting":
+) -> "RunContext":
     """Return what every job is given: how to send, where to print and keep, what was asked.
 
     Raises:
@@ -367,14 +367,16 @@ def setting(
     from rich.console import Console
 
     from bench.loadgen.session import Endpoint
-    from bench.results.context import Setting
+    from bench.results.context import RunContext
     from bench.stats.windowed_metrics import DEFAULT_SLO
     from servekit.client.client import CHAT, COMPLETIONS
 
     path = CHAT if chat else COMPLETIONS
     asked = upstream or RequestOptions()
-    return Setting(
-        target=Endpoint(path=path, stream=stream, timeout_s=asked.timeout_s, api_key=asked.api_key),
+    return RunContext(
+        endpoint=Endpoint(
+            path=path, stream=stream, timeout_s=asked.timeout_s, api_key=asked.api_key
+        ),
         goal=goal or DEFAULT_SLO,
         # A file or a pipe has no width; the widest table needs this much.
         console=console if (console := Console()).is_terminal else Console(width=120),
@@ -450,9 +452,11 @@ def check_fail_on(fail_on: str | None) -> None:
         raise SettingInvalid(f"--fail-on must be 'worse', not {fail_on!r}")
 
 
-def exit_as(judged: "Judged", fail_on: str | None) -> None:
+def exit_as(compared: "ComparedRun", fail_on: str | None) -> None:
     """End with 130 if it was stopped, with 1 where `--fail-on worse` says so."""
-    if judged.measured.partial:
+    if compared.run.partial:
         raise typer.Exit(130)
-    if fail_on and (judged.comparison.verdict in ("worse", "mixed") or not judged.validity.valid):
+    if fail_on and (
+        compared.comparison.verdict in ("worse", "mixed") or not compared.validity.valid
+    ):
         raise typer.Exit(1)

@@ -13,14 +13,14 @@ from bench.cli.options import (
     TokenLengthOptions,
     Url,
     one_url,
+    run_context,
     served_models,
-    setting,
 )
 from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
-    from bench.loadgen.session import LoadResult
+    from bench.loadgen.run_result import LoadResult
     from bench.workload.schedule import Schedule
 
 
@@ -52,7 +52,7 @@ def run(
 
     where = one_url(env, url)
     schedule = _schedule(context, where, once, tokens, upstream)
-    given = setting(
+    given = run_context(
         context, kept, upstream=upstream, chat=once.chat(), stream=once.streaming, workers=workers
     )
     measured = measure_one(Arm(name=env or "url", url=where), schedule, once.users(), given)
@@ -85,7 +85,7 @@ def aiperf(
 
     where = one_url(env, url)
     schedule = _schedule(context, where, once, tokens, upstream)
-    given = setting(context, kept, upstream=upstream, chat=once.chat(), stream=once.streaming)
+    given = run_context(context, kept, upstream=upstream, chat=once.chat(), stream=once.streaming)
     arm = Arm(name="aiperf", url=where)
     measured = measure_by_aiperf(aiperf, arm, schedule, once.users(), given)
     if measured.partial:

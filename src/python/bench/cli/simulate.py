@@ -29,8 +29,9 @@ from bench.cli.options import (
     TraceName,
     TraceRate,
 )
+from bench.loadgen.run_result import RunResult
 from bench.loadgen.session import Endpoint
-from bench.results.context import Setting
+from bench.results.context import RunContext
 from bench.results.files import new_run_folder, write_file
 from bench.stats.comparison import Comparison
 from bench.twin.fleet_run import (
@@ -42,7 +43,7 @@ from bench.twin.fleet_run import (
     setups_of,
 )
 from bench.twin.load import MIX, VirtualLoad, as_schedule, mixed, scheduled
-from bench.twin.report import SimulatedRun, SimulationStore, changes
+from bench.twin.report import SimulationStore, changes
 from bench.workload.generators import NAMES
 from bench.workload.registry import WorkloadSpec, fleet_shares, make_schedule
 from bench.workload.schedule import Schedule
@@ -148,8 +149,10 @@ def simulate(
     keeper = None
     if load.requests <= MOST_REPORTED if report is None else report:
         options = {"trace": trace, "policy": policy, "fleet": fleet}
-        setting = Setting(target=Endpoint(), console=console, output_dir=folder, options=options)
-        keeper = SimulationStore(folder, now, as_schedule(load), setting, world_of(scenario))
+        context = RunContext(
+            endpoint=Endpoint(), console=console, output_dir=folder, options=options
+        )
+        keeper = SimulationStore(folder, now, as_schedule(load), context, world_of(scenario))
     results, found = run_all(names, scenario, load, keeper, console)
     console.print(table_of(results))
     for line in changes_of(found):
@@ -242,7 +245,7 @@ def run_all(
 ) -> tuple[list[PolicyResult], list[Comparison]]:
     """Serve *load* with each policy; keep each run, and how it differs from the first one's."""
     results, found = [], []
-    first: SimulatedRun | None = None
+    first: RunResult | None = None
     for name in names:
         arrivals = shown(load, name, console)
         result, outcome = run_policy(name, scenario, arrivals, keep_tokens=keeper is not None)

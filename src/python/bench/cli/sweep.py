@@ -14,8 +14,8 @@ from bench.cli.options import (
     Url,
     WorkloadName,
     one_url,
+    run_context,
     served_models,
-    setting,
 )
 from servekit.cli.options import grouped, old_name
 from servekit.errors.tree import SettingInvalid
@@ -77,7 +77,7 @@ def sweep(
         workload,
         steps,
         seed,
-        setting(context, kept, upstream=upstream),
+        run_context(context, kept, upstream=upstream),
     )
 
 
@@ -141,7 +141,7 @@ def search(
         trials=trials,
         seconds=seconds,
         seed=seed,
-        setting=setting(context, kept, upstream=upstream),
+        context=run_context(context, kept, upstream=upstream),
     )
 
 
@@ -167,8 +167,8 @@ def all_models(
     # The name is checked also where the address is given.
     where = url or environment_url(env)
     environment_url(env)
-    given = setting(context, kept, upstream=upstream)
-    models = served_models(where, given.target.api_key)
+    given = run_context(context, kept, upstream=upstream)
+    models = served_models(where, given.endpoint.api_key)
     each_model(models, where, env, concurrency, num_requests, workload, seed, pause_s, given)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from bench.loadgen.client_load import ClientLoad
-from bench.loadgen.session import LoadResult, book_for
+from bench.loadgen.run_result import LoadResult
+from bench.loadgen.session import book_for
 from bench.results.aiperf import aiperf_input, aiperf_records, ended_records
-from bench.results.context import Setting
+from bench.results.context import RunContext
 from bench.results.files import make_folder, write_file
 from bench.target.arms import Arm
 from bench.workload.schedule import Schedule
@@ -39,7 +40,7 @@ class ProcessTimes(msgspec.Struct, frozen=True):
 
 
 def measure_with_aiperf(
-    program: str, arm: Arm, schedule: Schedule, users: int | None, setting: Setting, folder: Path
+    program: str, arm: Arm, schedule: Schedule, users: int | None, context: RunContext, folder: Path
 ) -> LoadResult:
     """Let aiperf put the load of *schedule* on *arm*, its files into *folder*; return what it
     measured.
@@ -53,12 +54,12 @@ def measure_with_aiperf(
     """
     make_folder(folder)
     timed = users is None
-    body = book_for(schedule, setting.target).body
+    body = book_for(schedule, context.endpoint).body
     write_file(folder / "input.jsonl", aiperf_input(schedule, body, timed=timed))
     argv = [
         *argv_for(program, arm.url, schedule.models[0], folder, write_tokenizer(folder)),
-        *("--endpoint-type", "chat" if setting.target.path == CHAT else "completions"),
-        *(["--streaming"] if setting.target.stream else []),
+        *("--endpoint-type", "chat" if context.endpoint.path == CHAT else "completions"),
+        *(["--streaming"] if context.endpoint.stream else []),
         *("--input-file", str(folder / "input.jsonl"), "--custom-dataset-type", "mooncake-trace"),
         *_load(schedule, users),
     ]

@@ -1,15 +1,16 @@
-"""What the runner does: start what is to be measured, measure, judge, print, keep.  Input and
-output."""
+"""What the commands do: start the targets, measure, compare, print, keep.  Input and output."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from bench.experiments.aiperf_run import measure_with_aiperf
 from bench.loadgen.multiprocess import load_with_workers
 from bench.loadgen.progress import ProgressDisplay
+from bench.loadgen.run_result import LoadResult, RunResult
 from bench.loadgen.session import (
-    LoadResult,
     SessionInputs,
     book_for,
     compare_arms,
@@ -17,212 +18,196 @@ from bench.loadgen.session import (
     replay_once,
     run_stoppable,
 )
-from bench.report.grid_page import GridEvidence
-from bench.report.remarks import plateau_text
-from bench.report.tables import SHOWN, effects_markdown, run_table
-from bench.report.terminal import print_client, print_comparison
-from bench.results.context import Setting
+from bench.report.tables import effects_markdown
+from bench.report.terminal import (
+    print_client,
+    print_comparison,
+    print_dropped,
+    print_report,
+    print_run,
+)
+from bench.results.context import RunContext
 from bench.results.files import make_folder
-from bench.results.load import Saved, as_saved
+from bench.results.load import layout_of, together
+from bench.results.manifest import manifest_of, run_result
 from bench.results.store import (
-    about,
-    judge_saved,
     keep_comparison,
     keep_grid,
     keep_run,
     keep_verdict,
     run_folder,
 )
-from bench.stats.factorial import CELLS, effects
-from bench.stats.plateau import rates
-from bench.stats.request_metrics import summarize, totals
-from bench.stats.validity import judge
-from bench.stats.verdict import Judged, conclude
-from bench.stats.windowed_metrics import windows_of
+from bench.stats.factorial import CELLS, grid_run
+from bench.stats.verdict import ComparedRun, conclude
 from bench.target.arms import Arm, check_installed, start_arms
 from bench.target.processes import stopped_at_the_end
-from bench.workload.schedule import Part, PartLayout, Schedule, whole
+from bench.workload.schedule import PartLayout, Schedule, whole
 
-# How long the last answers take after the last request, as the progress bar guesses it.
-_LAST_ANSWERS_S = 12.0
+# Estimated time until the last response, for the progress bar.
+_LAST_RESPONSES_S = 12.0
 
 
 def compare_fleets(
-    balancers: Sequence[str], fleet: str, schedule: Schedule, shape: PartLayout, setting: Setting
-) -> Judged:
+    balancers: Sequence[str],
+    fleet: str,
+    schedule: Schedule,
+    layout: PartLayout,
+    context: RunContext,
+) -> ComparedRun:
     """Start a simulated fleet behind each of *balancers*, compare them, leave nothing running."""
     check_installed(balancers)
-    folder = run_folder(setting.output_dir, balancers[-1])
-    with fleets(balancers, fleet, folder / "logs", setting) as arms:
-        return compare_urls(arms, schedule, shape, setting, folder=folder)
+    folder = run_folder(context.output_dir, balancers[-1])
+    with fleets(balancers, fleet, folder / "logs", context) as arms:
+        return compare_urls(arms, schedule, layout, context, folder=folder)
 
 
 @contextmanager
 def fleets(
-    balancers: Sequence[str], fleet: str, logs: Path, setting: Setting
+    balancers: Sequence[str], fleet: str, logs: Path, context: RunContext
 ) -> Iterator[tuple[Arm, ...]]:
-    """Give an arm for each of *balancers*, with a simulated fleet of its own, while the block
-    lasts."""
+    """Give an arm for each of *balancers*, with its own simulated fleet, while the block lasts."""
     make_folder(logs)
     with stopped_at_the_end() as programs:
         names = " and ".join(balancers)
-        setting.console.print(f"starting {len(balancers)} copies of fleet {fleet} behind {names}")
+        context.console.print(f"starting {len(balancers)} copies of fleet {fleet} behind {names}")
         yield start_arms(balancers, fleet, programs, logs)
 
 
 def compare_urls(
     arms: Sequence[Arm],
     schedule: Schedule,
-    shape: PartLayout,
-    setting: Setting,
+    layout: PartLayout,
+    context: RunContext,
     *,
     folder: Path | None = None,
-) -> Judged:
-    """Replay *schedule* against two *arms*, print table and verdict, keep the results."""
-    folder = folder or run_folder(setting.output_dir, arms[-1].name)
-    measured, parts = replay_arms(arms, schedule, shape, setting)
-    if schedule.dropped:
-        setting.console.print(str(schedule.dropped), highlight=False, soft_wrap=True)
-    judged = conclude([arm.name for arm in arms], measured, parts, schedule, setting.goal)
-    print_comparison(judged, setting.console)
-    keep_comparison(judged, setting, about(schedule, shape, measured, setting), folder)
-    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
-    return judged
+) -> ComparedRun:
+    """Replay *schedule* against two *arms*; print and keep how they differ."""
+    folder = folder or run_folder(context.output_dir, arms[-1].name)
+    compared = conclude(replay_arms(arms, schedule, layout, context), context.goal)
+    print_dropped(schedule, context.console)
+    print_comparison(compared, context.console)
+    keep_comparison(compared, folder, context)
+    print_report(folder, context.console)
+    return compared
 
 
-def compare_saved(baseline: Saved, candidate: Saved, setting: Setting) -> Judged:
-    """Compare two arms that were measured earlier, if they were asked the same."""
+def compare_saved(baseline: RunResult, candidate: RunResult, context: RunContext) -> ComparedRun:
+    """Compare two saved runs of the same schedule; print and keep how they differ."""
+    assert baseline.folder is not None
+    assert candidate.folder is not None
     names = _names(baseline, candidate)
-    judged = judge_saved(baseline, candidate, names, setting)
-    print_comparison(judged, setting.console)
-    folder = run_folder(setting.output_dir, f"{names[0]}-against-{names[1]}")
-    said = about(judged.schedule, candidate.shape, judged.measured, setting)
-    keep_verdict(judged, said, [folder], (baseline.folder, candidate.folder), setting)
-    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
-    return judged
+    both = together(baseline, candidate, names)
+    said = manifest_of(both, both.schedule, both.layout, context)
+    compared = conclude(msgspec.structs.replace(both, manifest=said), context.goal)
+    print_comparison(compared, context.console)
+    folder = run_folder(context.output_dir, f"{names[0]}-against-{names[1]}")
+    keep_verdict(compared, [folder], (baseline.folder, candidate.folder), context)
+    print_report(folder, context.console)
+    return compared
 
 
-def measure_like(saved: Saved, arm: Arm, setting: Setting) -> Saved:
-    """Replay against *arm* what *saved* was asked, keep it, and return it as if it were saved.
+def measure_like(saved: RunResult, arm: Arm, context: RunContext) -> RunResult:
+    """Replay against *arm* the schedule of *saved*; keep and return the run.
 
     Raises:
-        SettingInvalid: what was saved was a closed loop.
+        SettingInvalid: *saved* is a closed loop.
     """
-    shape = saved.parts_of_it()
-    folder = run_folder(setting.output_dir, arm.name)
-    measured, _ = replay_arms([arm], saved.schedule, shape, setting)
-    said = about(saved.schedule, shape, measured, setting)
-    keep_run(arm.name, measured.records, measured, saved.schedule, said, folder, setting)
-    return as_saved(folder, measured, saved.schedule, shape)
+    layout = layout_of(saved)
+    folder = run_folder(context.output_dir, arm.name)
+    run = replay_arms([arm], saved.schedule, layout, context)
+    keep_run(run, folder, context)
+    return msgspec.structs.replace(run, folder=folder)
 
 
-def _names(baseline: Saved, candidate: Saved) -> tuple[str, str]:
-    """Name two saved arms as they were called; if that is the same, by folder as well."""
-    if baseline.name != candidate.name:
-        return baseline.name, candidate.name
-    one, other = baseline.folder.resolve(), candidate.folder.resolve()
-    if one.name != other.name:
-        return f"{baseline.name} {one.name}", f"{candidate.name} {other.name}"
-    return f"{baseline.name} 1", f"{candidate.name} 2"
+def _names(baseline: RunResult, candidate: RunResult) -> tuple[str, str]:
+    """Name two saved arms as they were called; if that is the same, by directory as well."""
+    (one,), (other,) = baseline.arms, candidate.arms
+    if one != other:
+        return one, other
+    first, second = ((run.folder or Path()).resolve().name for run in (baseline, candidate))
+    if first != second:
+        return f"{one} {first}", f"{other} {second}"
+    return f"{one} 1", f"{other} 2"
 
 
 def measure_grid(
-    arms: Sequence[Arm], schedule: Schedule, shape: PartLayout, setting: Setting
-) -> LoadResult:
-    """Measure two engines times two load balancers; print and keep what each contributes."""
-    folder = run_folder(setting.output_dir, "grid")
+    arms: Sequence[Arm], schedule: Schedule, layout: PartLayout, context: RunContext
+) -> RunResult:
+    """Measure two engines times two load balancers; print and keep their effects."""
+    folder = run_folder(context.output_dir, "grid")
     cells = [Arm(name=cell, url=arm.url) for cell, arm in zip(CELLS, arms, strict=True)]
-    measured, parts = replay_arms(cells, schedule, shape, setting)
-    found = effects(
-        [measured.of(cell) for cell in CELLS],
-        windows_of(parts),
-        goal=setting.goal,
-        seed=schedule.seed,
-    )
-    validity = judge(measured.records, measured.burden)
-    text = effects_markdown(found, SHOWN)
-    setting.console.print(text, soft_wrap=True, highlight=False)
-    print_client(validity, measured, setting.console)
-    evidence = GridEvidence(
-        arms=[arm.name for arm in arms],
-        effects=found,
-        validity=validity,
-        measured=measured,
-        parts=parts,
-        goal=setting.goal,
-        manifest=about(schedule, shape, measured, setting),
-    )
-    keep_grid(evidence, text, schedule, folder, setting)
-    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
-    return measured
+    run = replay_arms(cells, schedule, layout, context)
+    grid = grid_run(run, [arm.name for arm in arms], context.goal)
+    context.console.print(effects_markdown(grid.effects), soft_wrap=True, highlight=False)
+    print_client(run, context.console)
+    keep_grid(grid, folder, context)
+    print_report(folder, context.console)
+    return run
 
 
 def replay_arms(
-    arms: Sequence[Arm], schedule: Schedule, shape: PartLayout, setting: Setting
-) -> tuple[LoadResult, tuple[Part, ...]]:
-    """Replay *schedule* against *arms* in turns; return what came of it, and the parts."""
-    warmup, *parts = shape.split(schedule)
+    arms: Sequence[Arm], schedule: Schedule, layout: PartLayout, context: RunContext
+) -> RunResult:
+    """Replay *schedule* against *arms* in turns."""
+    warmup, *parts = layout.split(schedule)
     expected = len(arms) * sum(len(part.calls) for part in parts)
-    length_s = shape.warmup_s + len(arms) * shape.parts * shape.part_s + _LAST_ANSWERS_S
-    with ProgressDisplay(setting.console, expected, length_s) as progress:
+    length_s = layout.warmup_s + len(arms) * layout.parts * layout.part_s + _LAST_RESPONSES_S
+    with ProgressDisplay(context.console, expected, length_s) as progress:
         measured = run_stoppable(
             lambda given: compare_arms(
-                arms, warmup if warmup.calls else None, parts, given, drain=shape.drain
+                arms, warmup if warmup.calls else None, parts, given, drain=layout.drain
             ),
-            book_for(schedule, setting.target),
+            book_for(schedule, context.endpoint),
             progress,
-            setting.target,
+            context.endpoint,
         )
-    return measured, tuple(parts)
+    return run_result([arm.name for arm in arms], measured, schedule, layout, context)
 
 
 def measure_one(
-    arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting
-) -> LoadResult:
-    """Measure one upstream: a closed loop of *concurrency* users, or without it an open loop."""
-    folder = run_folder(setting.output_dir, arm.name)
-    measured = load_one(arm, schedule, concurrency, setting)
-    _conclude_one(arm, schedule, concurrency, measured, folder, setting)
-    return measured
+    arm: Arm, schedule: Schedule, concurrency: int | None, context: RunContext
+) -> RunResult:
+    """Measure one target: a closed loop of *concurrency* requests, or without it an open loop."""
+    folder = run_folder(context.output_dir, arm.name)
+    measured = load_one(arm, schedule, concurrency, context)
+    return _finish(arm, schedule, concurrency, measured, folder, context)
 
 
 def measure_by_aiperf(
-    program: str, arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting
-) -> LoadResult:
-    """Let aiperf measure *arm*, and keep and print what it found as if it were our own."""
-    folder = run_folder(setting.output_dir, arm.name)
-    setting.console.print(f"aiperf sends {len(schedule.calls)} requests to {arm.url}")
-    measured = measure_with_aiperf(program, arm, schedule, concurrency, setting, folder / "aiperf")
-    _conclude_one(arm, schedule, concurrency, measured, folder, setting)
-    return measured
+    program: str, arm: Arm, schedule: Schedule, concurrency: int | None, context: RunContext
+) -> RunResult:
+    """Let aiperf measure *arm*; print and keep its result like one of this client."""
+    folder = run_folder(context.output_dir, arm.name)
+    context.console.print(f"aiperf sends {len(schedule.calls)} requests to {arm.url}")
+    measured = measure_with_aiperf(program, arm, schedule, concurrency, context, folder / "aiperf")
+    return _finish(arm, schedule, concurrency, measured, folder, context)
 
 
-def _conclude_one(
+def _finish(
     arm: Arm,
     schedule: Schedule,
     concurrency: int | None,
     measured: LoadResult,
     folder: Path,
-    setting: Setting,
-) -> None:
-    """Print and keep one arm's run."""
-    records = measured.records
-    rate = rates(records, map(setting.goal.met_by, records))
-    setting.console.print(run_table(summarize(records), totals(records), rate))
-    setting.console.print(plateau_text(rate), highlight=False, soft_wrap=True)
-    if schedule.dropped:
-        setting.console.print(str(schedule.dropped), highlight=False, soft_wrap=True)
-    print_client(judge(measured.records, measured.burden), measured, setting.console)
-    shape = whole(schedule) if concurrency is None else None
-    said = about(schedule, shape, measured, setting)
-    keep_run(arm.name, measured.records, measured, schedule, said, folder, setting)
-    setting.console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
+    context: RunContext,
+) -> RunResult:
+    """Print and keep the run of one arm."""
+    layout = whole(schedule) if concurrency is None else None
+    run = run_result([arm.name], measured, schedule, layout, context)
+    print_run(run, context.goal, context.console)
+    print_dropped(schedule, context.console)
+    print_client(run, context.console)
+    keep_run(run, folder, context)
+    print_report(folder, context.console)
+    return run
 
 
-def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Setting) -> LoadResult:
+def load_one(
+    arm: Arm, schedule: Schedule, concurrency: int | None, context: RunContext
+) -> LoadResult:
     """Put the load of *schedule* on *arm* and return what came of it; nothing is kept."""
-    if setting.workers > 1:
-        return load_with_workers(arm, schedule, concurrency, setting.target, setting.workers)
+    if context.workers > 1:
+        return load_with_workers(arm, schedule, concurrency, context.endpoint, context.workers)
     _, part = whole(schedule).split(schedule)
 
     async def work(given: SessionInputs) -> LoadResult:
@@ -230,7 +215,7 @@ def load_one(arm: Arm, schedule: Schedule, concurrency: int | None, setting: Set
             return await replay_once(arm, part, given)
         return await keep_busy(arm, schedule.calls, concurrency, given)
 
-    book = book_for(schedule, setting.target)
+    book = book_for(schedule, context.endpoint)
     length_s = schedule.length_s if concurrency is None else None
-    with ProgressDisplay(setting.console, len(schedule.calls), length_s) as progress:
-        return run_stoppable(work, book, progress, setting.target)
+    with ProgressDisplay(context.console, len(schedule.calls), length_s) as progress:
+        return run_stoppable(work, book, progress, context.endpoint)

@@ -8,10 +8,10 @@ import msgspec
 from rich.table import Table
 
 from bench.experiments.run import load_one, measure_one
-from bench.loadgen.session import LoadResult
+from bench.loadgen.run_result import LoadResult
 from bench.report.tables import number
 from bench.results.comparison_json import pretty
-from bench.results.context import Setting
+from bench.results.context import RunContext
 from bench.results.files import new_run_folder, write_file
 from bench.stats.plateau import Rates, rates
 from bench.stats.rate_search import RateTrial, highest, next_rate
@@ -56,24 +56,24 @@ def sweep_steps(
     workload: str,
     steps: Sequence[SweepStep],
     seed: int,
-    setting: Setting,
+    context: RunContext,
 ) -> list[SweepStepResult]:
     """Run *steps* in order, until one saturates the upstream or is stopped; print and keep them."""
-    folder = new_run_folder(setting.output_dir, f"{env}-sweep", datetime.now())  # noqa: DTZ005
+    folder = new_run_folder(context.output_dir, f"{env}-sweep", datetime.now())  # noqa: DTZ005
     found: list[SweepStepResult] = []
     for step in steps:
         schedule = _schedule(models, workload, step.requests, step.rate, seed)
-        measured = load_one(Arm(name=env, url=url), schedule, step.users, setting)
+        measured = load_one(Arm(name=env, url=url), schedule, step.users, context)
         found.append(_stepped(step, measured))
         write_file(folder / "sweep.json", pretty(found))
         if found[-1].saturated or measured.partial:
             break
-    setting.console.print(_table(found))
+    context.console.print(_table(found))
     if found[-1].saturated:
-        setting.console.print(
+        context.console.print(
             "saturated at the last step: responses were slower than the offered rate"
         )
-    setting.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+    context.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
     return found
 
 
@@ -89,22 +89,22 @@ def search_rate(
     trials: int,
     seconds: float,
     seed: int,
-    setting: Setting,
+    context: RunContext,
 ) -> RateTrial | None:
     """Print, keep and return the highest rate at which *share* of requests meet *goal*."""
-    folder = new_run_folder(setting.output_dir, f"{env}-search", datetime.now())  # noqa: DTZ005
+    folder = new_run_folder(context.output_dir, f"{env}-search", datetime.now())  # noqa: DTZ005
     tried: list[RateTrial] = []
     while len(tried) < trials and (rate := next_rate(tried, start, share)) is not None:
         schedule = _schedule(models, workload, max(10, round(rate * seconds)), rate, seed)
-        measured = load_one(Arm(name=env, url=url), schedule, None, setting)
+        measured = load_one(Arm(name=env, url=url), schedule, None, context)
         if measured.partial:
             break
         good = sum(goal.met_by(record) for record in measured.records)
         tried.append(RateTrial(rate, good / len(measured.records), good / schedule.length_s))
         write_file(folder / "search.json", pretty({"goal": goal, "share": share, "trials": tried}))
-        setting.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} met the SLO")
+        context.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} met the SLO")
     best = highest(tried, share)
-    setting.console.print(
+    context.console.print(
         "no rate met the SLO; lower --start-rate"
         if best is None
         else f"max rate: {best.rate:.2f} requests/s, of which {best.good_share:.1%} met the SLO "
@@ -122,15 +122,15 @@ def each_model(
     workload: str,
     seed: int,
     pause_s: float,
-    setting: Setting,
+    context: RunContext,
 ) -> None:
     """Measure every one of *models* at *url*, with a pause between two."""
     for number_, model in enumerate(models):
         if number_:
             time.sleep(pause_s)
-        setting.console.print(f"[bold]{model}[/bold]")
+        context.console.print(f"[bold]{model}[/bold]")
         schedule = _schedule([model], workload, requests, 1.0, seed)
-        if measure_one(Arm(name=env, url=url), schedule, concurrency, setting).partial:
+        if measure_one(Arm(name=env, url=url), schedule, concurrency, context).partial:
             return
 
 

@@ -10,8 +10,9 @@ import msgspec
 
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import merged
-from bench.loadgen.session import Endpoint, LoadResult
-from bench.loadgen.worker import WorkerJob, WorkerShare
+from bench.loadgen.run_result import LoadResult
+from bench.loadgen.session import Endpoint
+from bench.loadgen.worker import WorkerJob
 from bench.target.arms import Arm
 from bench.target.processes import Program, stopped_at_the_end
 from bench.workload.schedule import Call, Schedule
@@ -22,7 +23,7 @@ _LEAD_S = 0.5
 
 
 def load_with_workers(
-    arm: Arm, schedule: Schedule, users: int | None, target: Endpoint, workers: int
+    arm: Arm, schedule: Schedule, users: int | None, endpoint: Endpoint, workers: int
 ) -> LoadResult:
     """Put the load of *schedule* on *arm* from so many processes, as `load_one` does from one.
 
@@ -41,7 +42,7 @@ def load_with_workers(
                 length_s=schedule.length_s,
                 users=own,
                 start_s=start_s,
-                target=target,
+                endpoint=endpoint,
             )
             for calls, own in zip(
                 deal(schedule.calls, workers), deal_users(users, workers), strict=True
@@ -78,8 +79,8 @@ def deal_users(users: int | None, workers: int) -> list[int | None]:
     return [users // workers + (number < users % workers) for number in range(workers)]
 
 
-def together(shares: Sequence[WorkerShare], started: datetime, *, stopped: bool) -> LoadResult:
-    """Return what the workers brought as one run's."""
+def together(shares: Sequence[LoadResult], started: datetime, *, stopped: bool) -> LoadResult:
+    """Return the results of all workers as one."""
     burdens = [share.burden for share in shares]
     return LoadResult(
         records=merged(share.records for share in shares),
@@ -95,9 +96,9 @@ def together(shares: Sequence[WorkerShare], started: datetime, *, stopped: bool)
     )
 
 
-def _share(path: Path) -> WorkerShare:
+def _share(path: Path) -> LoadResult:
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=WorkerShare)
+        return msgspec.msgpack.decode(path.read_bytes(), type=LoadResult)
     except (OSError, msgspec.DecodeError) as error:
         raise EngineExited(
             f"a worker process exited without a result: {error}; try --workers 1"

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 import msgspec
 import uvloop
 
-from bench.loadgen.client_load import ClientLoad, ClientLoadMonitor, few_collections
+from bench.loadgen.client_load import ClientLoadMonitor, few_collections
 from bench.loadgen.progress import RunProgress
 from bench.loadgen.record import Record
 from bench.loadgen.replay import ArmReplay, Body, abba
-from bench.loadgen.server_metrics import ServerMetricsPoller, ServerSnapshot
+from bench.loadgen.run_result import LoadResult
+from bench.loadgen.server_metrics import ServerMetricsPoller
 from bench.target.arms import Arm
 from bench.workload.request_bodies import PromptBook
 from bench.workload.schedule import Call, Part, Schedule
@@ -24,26 +25,8 @@ from servekit.client.outcome import Outcome
 from servekit.timing.clock import Clock, SystemClock
 
 
-class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run brought.
-
-    Attributes:
-        started: when the run's zero was.
-        partial: it was stopped before its schedule was through.
-    """
-
-    records: list[Record]
-    burden: ClientLoad
-    started: datetime
-    partial: bool
-    snapshots: list[ServerSnapshot] = []
-
-    def of(self, arm: str) -> list[Record]:
-        return [record for record in self.records if record.arm == arm]
-
-
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """How requests reach an arm."""
+    """How requests are sent to an arm."""
 
     path: str = COMPLETIONS
     stream: bool = True
@@ -63,7 +46,7 @@ class SessionInputs:
     body: Body
     clock: Clock
     progress: RunProgress
-    target: Endpoint
+    endpoint: Endpoint
     stop: asyncio.Event
 
 
@@ -147,19 +130,19 @@ class _Session:
         self.legs: list[ArmReplay] = []
         self.start_s = given.clock.now() if start_s is None else start_s
         self._given = given
-        target = given.target
+        endpoint = given.endpoint
         self.clients = {
             arm.name: Client(
-                arm.url, given.clock, timeout_s=target.timeout_s, api_key=target.api_key
+                arm.url, given.clock, timeout_s=endpoint.timeout_s, api_key=endpoint.api_key
             )
             for arm in arms
         }
 
     def leg(self, arm: Arm, on_record: Callable[[Record], None]) -> ArmReplay:
-        client, target = self.clients[arm.name], self._given.target
+        client, endpoint = self.clients[arm.name], self._given.endpoint
 
         async def send(body: bytes) -> Outcome:
-            return await client.send(target.path, body, stream=target.stream)
+            return await client.send(endpoint.path, body, stream=endpoint.stream)
 
         leg = ArmReplay(
             arm.name,
@@ -228,7 +211,7 @@ def run_stoppable(
     work: Callable[[SessionInputs], Awaitable[LoadResult]],
     book: PromptBook,
     progress: RunProgress,
-    target: Endpoint,
+    endpoint: Endpoint,
 ) -> LoadResult:
     """Run *work*, which Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends it hard."""
 
@@ -242,11 +225,11 @@ def run_stoppable(
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ask_to_stop, number)
-        return await work(SessionInputs(book.body, SystemClock(), progress, target, stop))
+        return await work(SessionInputs(book.body, SystemClock(), progress, endpoint, stop))
 
     return uvloop.run(run())
 
 
-def book_for(schedule: Schedule, target: Endpoint) -> PromptBook:
-    """Return what writes the bodies of *schedule* for *target*."""
-    return PromptBook(schedule.seed, chat=target.path == CHAT, stream=target.stream)
+def book_for(schedule: Schedule, endpoint: Endpoint) -> PromptBook:
+    """Return what writes the bodies of *schedule* for *endpoint*."""
+    return PromptBook(schedule.seed, chat=endpoint.path == CHAT, stream=endpoint.stream)

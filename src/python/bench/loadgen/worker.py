@@ -10,12 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.progress import NoProgress
-from bench.loadgen.record import Record
+from bench.loadgen.run_result import LoadResult
 from bench.loadgen.session import (
     Endpoint,
-    LoadResult,
     SessionInputs,
     book_for,
     keep_busy,
@@ -40,19 +38,11 @@ class WorkerJob(msgspec.Struct, frozen=True, kw_only=True):
     length_s: float
     users: int | None
     start_s: float
-    target: Endpoint
+    endpoint: Endpoint
 
 
-class WorkerShare(msgspec.Struct, frozen=True):
-    """What a worker brought."""
-
-    records: list[Record]
-    burden: ClientLoad
-    partial: bool
-
-
-def work(job: WorkerJob) -> WorkerShare:
-    """Do *job* and return what it brought."""
+def work(job: WorkerJob) -> LoadResult:
+    """Do *job* and return what it measured."""
     # The part that a whole schedule is, as where one process sends it.
     part = Part(1, 0.0, job.length_s, job.schedule.calls)
 
@@ -62,8 +52,7 @@ def work(job: WorkerJob) -> WorkerShare:
         await given.clock.sleep(job.start_s - given.clock.now())
         return await keep_busy(job.arm, job.schedule.calls, job.users, given, start_s=job.start_s)
 
-    measured = run_stoppable(run, book_for(job.schedule, job.target), NoProgress(), job.target)
-    return WorkerShare(measured.records, measured.burden, measured.partial)
+    return run_stoppable(run, book_for(job.schedule, job.endpoint), NoProgress(), job.endpoint)
 
 
 def main() -> None:

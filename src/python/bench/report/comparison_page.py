@@ -1,76 +1,51 @@
 """A comparison -> report.html: one file, no network, light and dark, verdict first.  Pure."""
 
-from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
-import msgspec
-
-from bench.loadgen.record import Record
-from bench.loadgen.server_metrics import ServerSnapshot
 from bench.report import charts, markup, sections
-from bench.report.charts import Plot, PlotLine
-from bench.report.tables import number
+from bench.report.charts import PlotLine
+from bench.report.sections import Report
+from bench.report.tables import number, summary_markdown
 from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.intervals import Verdict
-from bench.stats.validity import Validity
-from bench.stats.windowed_metrics import SloLimits
-from bench.workload.schedule import Part
+from bench.stats.verdict import ComparedRun
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report is made from.
-
-    Attributes:
-        baseline, candidate: the records of the two arms.
-        snapshots: what engines and load balancers said; empty where nobody asked them.
-        apart: the arms were measured in runs of their own, not in turns.
-    """
-
-    comparison: Comparison
-    validity: Validity
-    baseline: Sequence[Record]
-    candidate: Sequence[Record]
-    parts: Sequence[Part]
-    goal: SloLimits
-    partial: bool
-    manifest: Mapping[str, Any]
-    snapshots: Sequence[ServerSnapshot] = ()
-    apart: bool = False
-
-    @property
-    def lines(self) -> tuple[PlotLine, PlotLine]:
-        names = self.comparison.baseline, self.comparison.candidate
-        return PlotLine(names[0], self.baseline, "s0"), PlotLine(names[1], self.candidate, "s1")
+def _lines(compared: ComparedRun) -> tuple[PlotLine, PlotLine]:
+    """Return both arms as plots show them."""
+    baseline, candidate = compared.run.arms
+    return (
+        PlotLine(baseline, compared.run.of(baseline), "s0"),
+        PlotLine(candidate, compared.run.of(candidate), "s1"),
+    )
 
 
-def report_html(evidence: Evidence) -> str:
-    """Return the page: verdict first, then why, then how far to trust it."""
-    found, lines = evidence.comparison, evidence.lines
+def comparison_report(compared: ComparedRun) -> Report:
+    """Return the report: verdict first, then why, then how far to trust it."""
+    found, lines = compared.comparison, _lines(compared)
     parts = (
-        _verdict(evidence),
+        _verdict(compared),
         _tiles(found),
         _differences(found),
         sections.distributions(lines),
-        sections.over_time(lines, evidence.parts),
+        sections.over_time(lines, compared.parts),
         sections.by_model(lines),
-        sections.by_replica(lines, evidence.snapshots),
+        sections.by_replica(lines, compared.run.snapshots),
         _all_metrics(found),
-        sections.trust(lines, evidence.validity, evidence.manifest),
-        sections.method(evidence.goal, evidence.manifest),
+        sections.trust(lines, compared.validity, compared.run.manifest),
+        sections.method(compared.goal, compared.run.manifest),
     )
-    return markup.page(f"{found.candidate} against {found.baseline}", sections.style(), parts)
-
-
-def key_plots(evidence: Evidence) -> list[Plot]:
-    """Return the plots that are worth a file of their own."""
-    forest = charts.differences(evidence.comparison)
-    lines = evidence.lines
-    return [
-        *([forest] if forest else []),
-        *charts.distributions(lines),
-        *charts.over_time(lines, evidence.parts)[:2],
-    ]
+    forest = charts.differences(found)
+    return Report(
+        html=markup.page(f"{found.candidate} against {found.baseline}", sections.style(), parts),
+        markdown=summary_markdown(compared),
+        plots=[
+            *([forest] if forest else []),
+            *charts.distributions(lines),
+            *charts.over_time(lines, compared.parts)[:2],
+        ],
+        legend=sections.legend(lines),
+    )
 
 
 _SENTENCE = {
@@ -81,36 +56,37 @@ _SENTENCE = {
 }
 
 
-_APART = (
+_SEPARATE = (
     "<p><b>Separate runs:</b> the arms were not interleaved; changes of the environment between "
     "the two runs are part of the difference.</p>"
 )
 
 
-def _verdict(evidence: Evidence) -> str:
-    found, validity = evidence.comparison, evidence.validity
+def _verdict(compared: ComparedRun) -> str:
+    found, validity = compared.comparison, compared.validity
     names = {"candidate": found.candidate, "baseline": found.baseline}
     if not validity.valid:
         heading, css, why = "This run is invalid", "invalid", "; ".join(validity.reasons)
     else:
         heading = _SENTENCE[found.verdict].format(**names)
         css, why = markup.verdict_css(found.verdict), found.reason
-    notes = sections.PARTIAL if evidence.partial else ""
-    notes += _APART if evidence.apart else ""
+    notes = sections.PARTIAL if compared.run.partial else ""
+    notes += "" if compared.run.interleaved else _SEPARATE
     return (
         f'<header class="verdict {css}"><h1>{escape(heading)}</h1>'
-        f'<p>{escape(why)}.</p>{notes}<p class="soft">{escape(_summary(evidence))}</p></header>'
+        f'<p>{escape(why)}.</p>{notes}<p class="soft">{escape(_summary(compared))}</p></header>'
     )
 
 
-def _summary(evidence: Evidence) -> str:
-    schedule = evidence.manifest.get("schedule") or {}
+def _summary(compared: ComparedRun) -> str:
+    schedule = compared.run.manifest.get("schedule") or {}
+    requests = len(compared.run.of(compared.comparison.baseline))
     return (
         f"Workload {schedule.get('workload', '?')}, the same "
-        f"{len(evidence.baseline):,} requests to each arm in {len(evidence.parts)} "
-        f"{'' if evidence.apart else 'interleaved '}parts; "
-        f"{evidence.comparison.confidence:.0%} intervals from "
-        f"{evidence.comparison.resamples:,} resamples of {evidence.comparison.windows} windows."
+        f"{requests:,} requests to each arm in {len(compared.parts)} "
+        f"{'interleaved ' if compared.run.interleaved else ''}parts; "
+        f"{compared.comparison.confidence:.0%} intervals from "
+        f"{compared.comparison.resamples:,} resamples of {compared.comparison.windows} windows."
     )
 
 

@@ -2,70 +2,49 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
-import msgspec
-
-from bench.loadgen.session import LoadResult
 from bench.report import charts, markup, sections
-from bench.report.charts import Plot, PlotLine
-from bench.report.tables import number
-from bench.stats.factorial import CELLS, EFFECTS, Effect
+from bench.report.charts import PlotLine
+from bench.report.sections import Report
+from bench.report.tables import effects_markdown, number
+from bench.stats.factorial import CELLS, EFFECTS, Effect, GridRun
 from bench.stats.intervals import Verdict
-from bench.stats.validity import Validity
-from bench.stats.windowed_metrics import SloLimits
-from bench.workload.schedule import Part
 
 
-class GridEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the report of a 2x2 is made from.
-
-    Attributes:
-        arms: what was measured in each cell, in the order of CELLS.
-    """
-
-    arms: Sequence[str]
-    effects: Sequence[Effect]
-    validity: Validity
-    measured: LoadResult
-    parts: Sequence[Part]
-    goal: SloLimits
-    manifest: Mapping[str, Any]
-
-    @property
-    def lines(self) -> list[PlotLine]:
-        return [
-            PlotLine(f"{cell}: {arm}", self.measured.of(cell), f"s{place}")
-            for place, (cell, arm) in enumerate(zip(CELLS, self.arms, strict=True))
-        ]
+def _lines(grid: GridRun) -> list[PlotLine]:
+    """Return the four cells as plots show them."""
+    return [
+        PlotLine(f"{cell}: {target}", grid.run.of(cell), f"s{place}")
+        for place, (cell, target) in enumerate(zip(CELLS, grid.targets, strict=True))
+    ]
 
 
-def grid_html(evidence: GridEvidence) -> str:
-    """Return the page: the effects first."""
-    lines = evidence.lines
+def grid_report(grid: GridRun) -> Report:
+    """Return the report: the effects first."""
+    lines = _lines(grid)
     parts = (
-        _heading(evidence),
-        _effects(evidence.effects),
+        _heading(grid),
+        _effects(grid.effects),
         sections.distributions(lines),
-        sections.over_time(lines, evidence.parts),
+        sections.over_time(lines, grid.run.parts),
         sections.by_model(lines),
-        sections.trust(lines, evidence.validity, evidence.manifest),
-        sections.method(evidence.goal, evidence.manifest),
+        sections.trust(lines, grid.validity, grid.run.manifest),
+        sections.method(grid.goal, grid.run.manifest),
     )
-    return markup.page("Engine and load balancer", sections.style(), parts)
+    return Report(
+        html=markup.page("Engine and load balancer", sections.style(), parts),
+        markdown=effects_markdown(grid.effects),
+        plots=charts.distributions(lines),
+        legend=sections.legend(lines),
+    )
 
 
-def grid_plots(evidence: GridEvidence) -> list[Plot]:
-    """Return the plots that are worth a file of their own."""
-    return charts.distributions(evidence.lines)
-
-
-def _heading(evidence: GridEvidence) -> str:
-    validity = evidence.validity
+def _heading(grid: GridRun) -> str:
+    validity = grid.validity
     heading = "Effects of engine and load balancer" if validity.valid else "This run is invalid"
     why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
-    partial = sections.PARTIAL if evidence.measured.partial else ""
-    cells = "; ".join(line.name for line in evidence.lines)
+    partial = sections.PARTIAL if grid.run.partial else ""
+    cells = "; ".join(line.name for line in _lines(grid))
     return (
         f'<header class="verdict{"" if validity.valid else " invalid"}"><h1>{heading}</h1>'
         f'{why}{partial}<p class="soft">Cells, engine then load balancer: {escape(cells)}.</p>'

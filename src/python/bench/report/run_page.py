@@ -1,78 +1,60 @@
 """One upstream, measured -> report.html: no verdict, for there is no other.  Pure."""
 
-from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 import msgspec
 
-from bench.loadgen.record import Record
-from bench.loadgen.server_metrics import ServerSnapshot
+from bench.loadgen.run_result import RunResult
 from bench.report import charts, markup, sections
-from bench.report.charts import Plot, PlotLine
+from bench.report.charts import PlotLine
 from bench.report.remarks import plateau_text
-from bench.report.tables import error_text, number
+from bench.report.sections import Report
+from bench.report.tables import error_text, number, run_markdown
 from bench.stats.plateau import Rates, rates
 from bench.stats.request_metrics import LATENCY, TTFT, summarize, totals
-from bench.stats.validity import Validity
-from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
+from bench.stats.validity import judge
+from bench.stats.windowed_metrics import SloLimits
 from bench.workload.schedule import Part
 
 
-class RunEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the report of one upstream is made from."""
-
-    name: str
-    validity: Validity
-    records: Sequence[Record]
-    partial: bool
-    manifest: Mapping[str, Any]
-    snapshots: Sequence[ServerSnapshot] = ()
-    goal: SloLimits = DEFAULT_SLO
-
-    @property
-    def rates(self) -> Rates:
-        return rates(self.records, map(self.goal.met_by, self.records))
-
-    @property
-    def line(self) -> PlotLine:
-        """The records as one part whose times are those of the run."""
-        own = [msgspec.structs.replace(r, part=0, part_s=r.due_s) for r in self.records]
-        return PlotLine(self.name, own, "s1")
-
-    @property
-    def whole(self) -> Part:
-        return Part(0, 0.0, max((r.due_s for r in self.records), default=0.0) + 1e-3, ())
+def _line(run: RunResult) -> PlotLine:
+    """Return the records of a run as one part whose times are those of the run."""
+    own = [msgspec.structs.replace(r, part=0, part_s=r.due_s) for r in run.records]
+    return PlotLine(run.arms[0], own, "s1")
 
 
-def run_html(evidence: RunEvidence) -> str:
-    """Return the page of one upstream: no verdict, for there is nothing to compare with."""
-    lines = [evidence.line]
+def _whole(run: RunResult) -> Part:
+    return Part(0, 0.0, max((r.due_s for r in run.records), default=0.0) + 1e-3, ())
+
+
+def run_report(run: RunResult, goal: SloLimits) -> Report:
+    """Return the report of one target, which has no verdict."""
+    lines, whole = [_line(run)], [_whole(run)]
+    rate = rates(run.records, map(goal.met_by, run.records))
     parts = (
-        _run_heading(evidence),
-        _run_tiles(evidence),
+        _run_heading(run, rate),
+        _run_tiles(run, rate),
         sections.distributions(lines),
-        sections.over_time(lines, [evidence.whole]),
+        sections.over_time(lines, whole),
         sections.by_model(lines),
-        sections.by_replica(lines, evidence.snapshots),
-        sections.trust(lines, evidence.validity, evidence.manifest),
-        sections.method(evidence.goal, evidence.manifest),
+        sections.by_replica(lines, run.snapshots),
+        sections.trust(lines, judge(run.records, run.burden), run.manifest),
+        sections.method(goal, run.manifest),
     )
-    return markup.page(f"{evidence.name}, measured", sections.style(), parts)
+    return Report(
+        html=markup.page(f"{run.arms[0]}, measured", sections.style(), parts),
+        markdown=run_markdown(run, rate),
+        plots=[*charts.distributions(lines), *charts.over_time(lines, whole)[:2]],
+        legend=sections.legend(lines),
+    )
 
 
-def run_plots(evidence: RunEvidence) -> list[Plot]:
-    """Return the plots that are worth a file of their own."""
-    lines = [evidence.line]
-    return [*charts.distributions(lines), *charts.over_time(lines, [evidence.whole])[:2]]
-
-
-def _run_heading(evidence: RunEvidence) -> str:
-    total, validity, rate = totals(evidence.records), evidence.validity, evidence.rates
-    schedule = evidence.manifest.get("schedule") or {}
+def _run_heading(run: RunResult, rate: Rates) -> str:
+    total, validity = totals(run.records), judge(run.records, run.burden)
+    schedule = run.manifest.get("schedule") or {}
     css = "" if validity.valid else " invalid"
     heading = (
-        f"{evidence.name} served {number(rate.request_throughput)} requests per second"
+        f"{run.arms[0]} served {number(rate.request_throughput)} requests per second"
         if validity.valid
         else "This run is invalid"
     )
@@ -83,12 +65,12 @@ def _run_heading(evidence: RunEvidence) -> str:
     )
     return (
         f'<header class="verdict{css}"><h1>{escape(heading)}</h1>{why}'
-        f'{sections.PARTIAL if evidence.partial else ""}<p class="soft">{escape(soft)}</p></header>'
+        f'{sections.PARTIAL if run.partial else ""}<p class="soft">{escape(soft)}</p></header>'
     )
 
 
-def _run_tiles(evidence: RunEvidence) -> str:
-    found, rate = summarize(evidence.records), evidence.rates
+def _run_tiles(run: RunResult, rate: Rates) -> str:
+    found = summarize(run.records)
     shown = [
         (f"{m.label} p{q}", found[m], q) for m in (TTFT, LATENCY) for q in (50, 99) if m in found
     ]

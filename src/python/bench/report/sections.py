@@ -23,6 +23,20 @@ from bench.workload.schedule import Part
 PARTIAL = "<p><b>Partial run:</b> it was stopped early.</p>"
 
 
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A report in all its forms.
+
+    Attributes:
+        html: the whole page, which needs no network.
+        plots: those that are worth a file; *legend* names their colours.
+    """
+
+    html: str
+    markdown: str
+    plots: Sequence[Plot]
+    legend: str
+
+
 def style() -> str:
     return (resources.files("bench.report") / "report.css").read_text()
 

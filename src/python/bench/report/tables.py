@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from bench.loadgen.record import Record
+from bench.loadgen.run_result import LoadResult, RunResult
 from bench.report.remarks import plateau_text, remarks
 from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.factorial import EFFECTS, Effect
@@ -20,13 +20,13 @@ from bench.stats.request_metrics import (
     ITL,
     LATENCY,
     TTFT,
-    Measure,
     Stats,
     Totals,
     summarize,
     totals,
 )
-from bench.stats.validity import Validity
+from bench.stats.validity import Validity, judge
+from bench.stats.verdict import ComparedRun
 
 # What the terminal has room for; the report and comparison.json have all rows.
 SHOWN = (
@@ -66,14 +66,15 @@ def comparison_markdown(found: Comparison) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def summary_markdown(found: Comparison, validity: Validity, *, partial: bool) -> str:
-    """Return verdict, table and what the client did, fit for a pull request."""
-    line = verdict_line(found, validity.reasons, partial=partial)
-    return f"**{line}**\n\n{comparison_markdown(found)}\n{client_line(validity)}\n"
+def summary_markdown(compared: ComparedRun) -> str:
+    """Return the verdict, the table and the client's load, fit for a pull request."""
+    table, client = comparison_markdown(compared.comparison), client_line(compared.validity)
+    return f"**{verdict_line(compared)}**\n\n{table}\n{client}\n"
 
 
-def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) -> str:
+def verdict_line(compared: ComparedRun) -> str:
     """Return the verdict of the whole in one sentence."""
+    found, invalid = compared.comparison, compared.validity.reasons
     if invalid:
         return f"INVALID: {'; '.join(invalid)}"
     candidate, baseline = found.candidate, found.baseline
@@ -83,7 +84,8 @@ def verdict_line(found: Comparison, invalid: Sequence[str], *, partial: bool) ->
         Verdict.MIXED: f"{candidate} is better than {baseline} in some metrics and worse in others",
         Verdict.NOT_SHOWN: f"no significant difference between {candidate} and {baseline}",
     }[found.verdict]
-    return f"{'PARTIAL RUN: ' if partial else ''}{sentence} ({found.reason}{_seen(found)})"
+    partial = "PARTIAL RUN: " if compared.run.partial else ""
+    return f"{partial}{sentence} ({found.reason}{_seen(found)})"
 
 
 def _seen(found: Comparison) -> str:
@@ -96,7 +98,7 @@ def _seen(found: Comparison) -> str:
     return f"; min. effects detectable with a power of 80 %: {effects}"
 
 
-def effects_markdown(found: Sequence[Effect], metrics: Sequence[str]) -> str:
+def effects_markdown(found: Sequence[Effect], metrics: Sequence[str] = SHOWN) -> str:
     """Return a row per metric and a column per effect."""
     lines = [["", *EFFECTS], ["---"] * (1 + len(EFFECTS))]
     by_metric = {(one.metric, one.effect): one for one in found}
@@ -130,8 +132,9 @@ def _lag(validity: Validity) -> str:
     )
 
 
-def run_table(found: dict[Measure, Stats], total: Totals, rate: Rates) -> Table:
+def run_table(run: LoadResult, rate: Rates) -> Table:
     """Return the latencies, rates and totals of one run."""
+    found, total = summarize(run.records), totals(run.records)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "mean", "p50", "p90", "p99"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -155,9 +158,10 @@ def _rate_rows(rate: Rates) -> list[tuple[str, str]]:
     ]
 
 
-def run_markdown(name: str, records: Sequence[Record], validity: Validity, rate: Rates) -> str:
+def run_markdown(run: RunResult, rate: Rates) -> str:
     """Return the latencies and totals of one run in Markdown."""
-    found, total = summarize(records), totals(records)
+    found, total = summarize(run.records), totals(run.records)
+    validity = judge(run.records, run.burden)
     lines = [["", "mean", "p50", "p90", "p99"], ["---"] * 5]
     lines += [[f"{m.label} ({m.unit})", *_run_cells(found[m])] for m in _RUN_ROWS if m in found]
     rates = (
@@ -166,8 +170,8 @@ def run_markdown(name: str, records: Sequence[Record], validity: Validity, rate:
     )
     trust = "".join(f"INVALID: {reason}\n" for reason in validity.reasons)
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    said = "".join(f"* {line}\n" for line in [plateau_text(rate), *remarks(records)])
-    return f"**{name}: {rates}**\n\n{table}\n{said}\n{trust}{client_line(validity)}\n"
+    said = "".join(f"* {line}\n" for line in [plateau_text(rate), *remarks(run.records)])
+    return f"**{run.arms[0]}: {rates}**\n\n{table}\n{said}\n{trust}{client_line(validity)}\n"
 
 
 def _run_cells(of: Stats) -> list[str]:

@@ -1,36 +1,59 @@
-"""Print comparisons and what the client did to them.  Input and output: the console."""
+"""Comparisons and runs on the terminal.  Output only."""
+
+from pathlib import Path
 
 from rich.console import Console
 
-from bench.loadgen.session import LoadResult
-from bench.report.remarks import remarks
-from bench.report.tables import client_line, comparison_table, verdict_line
-from bench.stats.validity import Validity
-from bench.stats.verdict import Judged
+from bench.loadgen.run_result import LoadResult
+from bench.report.remarks import plateau_text, remarks
+from bench.report.tables import client_line, comparison_table, run_table, verdict_line
+from bench.stats.plateau import rates
+from bench.stats.validity import judge
+from bench.stats.verdict import ComparedRun
+from bench.stats.windowed_metrics import SloLimits
+from bench.workload.schedule import Schedule
 
 
-def print_comparison(judged: Judged, console: Console) -> None:
-    """Print the table, what the client did to it, and the verdict."""
-    found, validity = judged.comparison, judged.validity
+def print_comparison(compared: ComparedRun, console: Console) -> None:
+    """Print the table, how loaded the client was, and the verdict."""
     console.print()
-    console.print(comparison_table(found))
+    console.print(comparison_table(compared.comparison))
     console.print()
-    print_client(validity, judged.measured, console)
-    if judged.apart:
+    print_client(compared.run, console)
+    if not compared.run.interleaved:
         console.print(
             "separate runs: changes of the environment between them are part of the difference"
         )
-    line = verdict_line(found, validity.reasons, partial=judged.measured.partial)
+    line = verdict_line(compared)
     console.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
 
 
-def print_client(validity: Validity, measured: LoadResult, console: Console) -> None:
-    """Print what the client did to its own measurement."""
+def print_client(run: LoadResult, console: Console) -> None:
+    """Print how loaded the client was, and what makes the run invalid."""
+    validity = judge(run.records, run.burden)
     console.print(client_line(validity), highlight=False, soft_wrap=True)
-    for arm in sorted({record.arm for record in measured.records}):
-        for remark in remarks(measured.of(arm)):
+    for arm in sorted({record.arm for record in run.records}):
+        for remark in remarks(run.of(arm)):
             console.print(f"{arm}: {remark}", markup=False, highlight=False, soft_wrap=True)
     for reason in validity.reasons:
         console.print(f"[bold red]invalid:[/bold red] {reason}", highlight=False, soft_wrap=True)
-    if measured.partial:
+    if run.partial:
         console.print("stopped early: results are kept and marked partial")
+
+
+def print_report(folder: Path, console: Console) -> None:
+    """Print where the report is."""
+    console.print(f"report: {folder}/report.html", soft_wrap=True, highlight=False)
+
+
+def print_run(run: LoadResult, goal: SloLimits, console: Console) -> None:
+    """Print latencies and rates of one arm."""
+    rate = rates(run.records, map(goal.met_by, run.records))
+    console.print(run_table(run, rate))
+    console.print(plateau_text(rate), highlight=False, soft_wrap=True)
+
+
+def print_dropped(schedule: Schedule, console: Console) -> None:
+    """Print which requests of its workload *schedule* has not, if there are any."""
+    if schedule.dropped:
+        console.print(str(schedule.dropped), highlight=False, soft_wrap=True)

@@ -1,47 +1,34 @@
 """A run -> the files of its folder.  Pure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
-from bench.loadgen.record import Record, write_records
-from bench.loadgen.server_metrics import ServerSnapshot, write_snapshots
-from bench.loadgen.session import LoadResult
+from bench.loadgen.record import write_records
+from bench.loadgen.run_result import RunResult
+from bench.loadgen.server_metrics import write_snapshots
 from bench.results.genai_perf import aiperf_csv, aiperf_json, aiperf_jsonl, genai_csv, genai_json
-from bench.stats.comparison import Comparison
-from bench.stats.validity import Validity
-from bench.workload.schedule import Schedule, write_schedule
-
-Files = dict[str, bytes | str]
+from bench.stats.factorial import CELLS, GridRun
+from bench.stats.verdict import ComparedRun
+from bench.workload.schedule import write_schedule
 
 
-def raw_files(
-    records: Sequence[Record],
-    schedule: Schedule,
-    snapshots: Sequence[ServerSnapshot],
-    manifest: Mapping[str, Any],
-) -> Files:
-    """Return what cannot be made again: the rest of a run's folder can, from these."""
+def raw_files(run: RunResult) -> dict[str, bytes | str]:
+    """Return what cannot be made again: the rest of a run's directory is made from these."""
     return {
-        "records.msgpack": write_records(records),
-        "manifest.json": pretty(dict(manifest)),
-        "schedule.jsonl": write_schedule(schedule),
-        "snapshots.jsonl": write_snapshots(snapshots),
+        "records.msgpack": write_records(run.records),
+        "manifest.json": pretty(run.manifest),
+        "schedule.jsonl": write_schedule(run.schedule),
+        "snapshots.jsonl": write_snapshots(run.snapshots),
     }
 
 
-def run_files(
-    records: Sequence[Record], measured: LoadResult, manifest: Mapping[str, Any]
-) -> Files:
-    """Return the exports of one arm's *records*."""
-    config = {**manifest.get("options", {}), "partial": measured.partial}
-    start_ns = round(measured.started.timestamp() * 1e9)
-    ended = measured.started.timestamp() + max((r.end_s for r in records), default=0.0)
-    as_genai = {
-        "csv": genai_csv(records),
-        "json": genai_json(records, config),
-    }
+def export_files(run: RunResult) -> dict[str, bytes | str]:
+    """Return the records of *run* in the formats of genai-perf and aiperf."""
+    records, started = run.records, run.started
+    config = {**run.manifest.get("options", {}), "partial": run.partial}
+    ended = started.timestamp() + max((r.end_s for r in records), default=0.0)
+    as_genai = {"csv": genai_csv(records), "json": genai_json(records, config)}
     return {
         **{f"profile_export.{kind}": text for kind, text in as_genai.items()},
         **{f"profile_export_genai_perf.{kind}": text for kind, text in as_genai.items()},
@@ -49,33 +36,26 @@ def run_files(
         "profile_export_aiperf.json": aiperf_json(
             records,
             input_config=config,
-            run_info=manifest.get("schedule") or {},
-            start_time=measured.started.isoformat(),
-            end_time=measured.started.fromtimestamp(ended, measured.started.tzinfo).isoformat(),
-            cancelled=measured.partial,
+            run_info=run.manifest.get("schedule") or {},
+            start_time=started.isoformat(),
+            end_time=started.fromtimestamp(ended, started.tzinfo).isoformat(),
+            cancelled=run.partial,
         ),
-        "profile_export.jsonl": aiperf_jsonl(records, start_ns),
+        "profile_export.jsonl": aiperf_jsonl(records, round(started.timestamp() * 1e9)),
     }
 
 
-def comparison_json(
-    found: Comparison,
-    validity: Validity,
-    *,
-    partial: bool,
-    apart: bool,
-    folders: Sequence[str],
-    manifest: Mapping[str, Any],
-) -> bytes:
+def comparison_json(compared: ComparedRun, folders: Sequence[str]) -> bytes:
     """Return comparison.json: verdict first, then a row per metric.
 
     *folders* are those of the arms, baseline first, from the one that this is written to.
     """
+    found, validity = compared.comparison, compared.validity
     shown = {
         "verdict": found.verdict if validity.valid else "invalid",
         "reason": found.reason if validity.valid else "; ".join(validity.reasons),
-        "partial": partial,
-        "interleaved": not apart,
+        "partial": compared.run.partial,
+        "interleaved": compared.run.interleaved,
         "valid": validity.valid,
         "baseline": found.baseline,
         "candidate": found.candidate,
@@ -85,7 +65,18 @@ def comparison_json(
         "resamples": found.resamples,
         "metrics": {row.key: row for row in found.rows},
         "validity": validity,
-        "manifest": dict(manifest),
+        "manifest": compared.run.manifest,
+    }
+    return pretty(shown)
+
+
+def grid_json(grid: GridRun) -> bytes:
+    """Return grid.json: the effects on every metric."""
+    shown = {
+        "cells": dict(zip(CELLS, grid.targets, strict=True)),
+        "effects": grid.effects,
+        "validity": grid.validity,
+        "manifest": grid.run.manifest,
     }
     return pretty(shown)
 

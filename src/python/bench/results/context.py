@@ -1,4 +1,4 @@
-"""What every job is given.  Pure."""
+"""What every experiment is given.  Pure."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from bench.loadgen.session import Endpoint
 from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """How to send, where to print and keep, what was asked.
+class RunContext(msgspec.Struct, frozen=True, kw_only=True):
+    """How to send, where to print and keep, and what the command line said.
 
     Attributes:
-        options: what was asked on the command line, for the manifest.
-        workers: processes that send the load, where it is for one upstream.
-        parquet: whether records are kept as Parquet as well.
-        browser: the program that draws plots as PNG; empty where none are wanted.
-        proven: what the engines of each arm proved to be; empty where nobody asked.
+        options: the command line's options, for the manifest.
+        workers: load-generator processes, where there is one target.
+        parquet: whether records are also kept as Parquet.
+        browser: the program that draws plots as PNG; empty for none.
+        engine_facts: what the engines of each arm were checked to be; empty without checks.
     """
 
-    target: Endpoint
+    endpoint: Endpoint
     console: Any
     output_dir: Any
     options: dict[str, Any]
@@ -27,4 +27,4 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     parquet: bool = False
     browser: str = ""
-    proven: dict[str, Any] = {}
+    engine_facts: dict[str, Any] = {}

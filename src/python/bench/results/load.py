@@ -2,14 +2,15 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from bench.loadgen.client_load import ClientLoad
-from bench.loadgen.record import Record, read_records
+from bench.loadgen.record import read_records
+from bench.loadgen.run_result import RunResult
 from bench.loadgen.server_metrics import ServerSnapshot
-from bench.loadgen.session import LoadResult
-from bench.workload.schedule import PartLayout, Schedule, read_schedule
+from bench.workload.schedule import PartLayout, read_schedule
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 
 
@@ -20,111 +21,87 @@ class _Manifest(msgspec.Struct, frozen=True):
     shape: PartLayout | None = None
 
 
-class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm of an earlier run."""
-
-    folder: Path
-    records: list[Record]
-    schedule: Schedule
-    shape: PartLayout | None
-    burden: ClientLoad
-    started: datetime
-    partial: bool
-    snapshots: list[ServerSnapshot]
-
-    @property
-    def name(self) -> str:
-        """What the arm was called when it was measured."""
-        return self.records[0].arm if self.records else self.folder.resolve().parent.name
-
-    def parts_of_it(self) -> PartLayout:
-        """Return the parts that it was measured in.
-
-        Raises:
-            SettingInvalid: it has none.
-        """
-        if self.shape is None:
-            raise SettingInvalid(
-                f"{self.folder} is a closed-loop run, which has no schedule to replay; use a run "
-                "with --rate, or an arm of a comparison"
-            )
-        return self.shape
-
-    def snapshots_as(self, name: str) -> list[ServerSnapshot]:
-        """Return its own snapshots under another name: a comparison keeps those of both arms."""
-        own = (one for one in self.snapshots if one.arm == self.name)
-        return [msgspec.structs.replace(one, arm=name) for one in own]
-
-
-def load_saved(folder: Path) -> Saved:
-    """Return the run in *folder*.
+def load_saved(folder: Path) -> RunResult:
+    """Return the run in *folder*, which has one arm.
 
     Raises:
-        SettingInvalid: it is no folder of ours, or a file of it cannot be read.
+        SettingInvalid: it is not a directory of a run, or a file of it cannot be read.
     """
     try:
         records = read_records((folder / "records.msgpack").read_bytes(), str(folder))
         schedule = read_schedule((folder / "schedule.jsonl").read_bytes(), str(folder))
         snapshots = _snapshots(folder / "snapshots.jsonl")
-        about = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Manifest)
+        text = (folder / "manifest.json").read_bytes()
+        about = msgspec.json.decode(text, type=_Manifest)
+        manifest = msgspec.json.decode(text, type=dict[str, Any])
     except (OSError, WorkloadInvalid, msgspec.DecodeError) as error:
         raise SettingInvalid(f"{folder} is not a saved run: {error}") from error
-    return Saved(
-        folder=folder,
+    return RunResult(
+        arms=(records[0].arm if records else folder.resolve().parent.name,),
         records=records,
         schedule=schedule,
-        shape=about.shape,
+        layout=about.shape,
         burden=about.burden,
         started=about.started,
         partial=about.partial,
         snapshots=snapshots,
-    )
-
-
-def as_saved(folder: Path, measured: LoadResult, schedule: Schedule, shape: PartLayout) -> Saved:
-    """Return what was just measured as `load_saved` would."""
-    return Saved(
+        manifest=manifest,
         folder=folder,
-        records=measured.records,
-        schedule=schedule,
-        shape=shape,
-        burden=measured.burden,
-        started=measured.started,
-        partial=measured.partial,
-        snapshots=measured.snapshots,
     )
 
 
 def _snapshots(path: Path) -> list[ServerSnapshot]:
-    """A run of one upstream has none."""
+    """Runs of older versions have none."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [msgspec.json.decode(line, type=ServerSnapshot) for line in lines]
 
 
-def together(baseline: Saved, candidate: Saved, names: tuple[str, str]) -> LoadResult:
-    """Return two saved arms as if one run had made them.
+def layout_of(saved: RunResult) -> PartLayout:
+    """Return the parts in which *saved* was measured.
 
     Raises:
-        SettingInvalid: they were not asked the same, part by part.
+        SettingInvalid: it has none.
     """
-    if baseline.schedule.digest != candidate.schedule.digest or baseline.shape != candidate.shape:
+    if saved.layout is None:
+        raise SettingInvalid(
+            f"{saved.folder} is a closed-loop run, which has no schedule to replay; use a run "
+            "with --rate, or an arm of a comparison"
+        )
+    return saved.layout
+
+
+def together(baseline: RunResult, candidate: RunResult, names: tuple[str, str]) -> RunResult:
+    """Return two runs of one arm as one run, with the arms called *names*.
+
+    Raises:
+        SettingInvalid: they did not replay the same schedule in the same parts.
+    """
+    if baseline.schedule.digest != candidate.schedule.digest or baseline.layout != candidate.layout:
         raise SettingInvalid(
             f"{baseline.folder} and {candidate.folder} replayed different schedules; run both with "
             "the same --workload, --seed, --rate and --parts, or with --workload schedule.jsonl"
         )
-    candidate.parts_of_it()
-    records = [
-        msgspec.structs.replace(record, arm=name)
-        for name, saved in zip(names, (baseline, candidate), strict=True)
-        for record in saved.records
-    ]
-    heavier = max(
-        (baseline.burden, candidate.burden), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)
-    )
-    return LoadResult(
-        records=records,
-        burden=heavier,
+    both = list(zip(names, (baseline, candidate), strict=True))
+    return RunResult(
+        arms=names,
+        records=[
+            msgspec.structs.replace(record, arm=name)
+            for name, one in both
+            for record in one.records
+        ],
+        # What made one client slow makes the comparison doubtful.
+        burden=max((one.burden for _, one in both), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)),
         started=candidate.started,
         partial=baseline.partial or candidate.partial,
-        snapshots=[*baseline.snapshots_as(names[0]), *candidate.snapshots_as(names[1])],
+        snapshots=[
+            msgspec.structs.replace(snapshot, arm=name)
+            for name, one in both
+            for snapshot in one.snapshots
+            # A comparison keeps the snapshots of both arms with each.
+            if snapshot.arm == one.arms[0]
+        ],
+        schedule=candidate.schedule,
+        layout=layout_of(candidate),
+        manifest=candidate.manifest,
+        interleaved=baseline.started == candidate.started,
     )

@@ -10,7 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.workload.schedule import Schedule
+import msgspec
+
+from bench.loadgen.run_result import LoadResult, RunResult
+from bench.results.context import RunContext
+from bench.workload.schedule import PartLayout, Schedule
 
 _PACKAGES = ("servekit-bench", "uvloop", "httptools", "msgspec", "numpy")
 
@@ -30,6 +34,38 @@ def manifest(schedule: Schedule | None, options: dict[str, Any]) -> dict[str, An
             "cores": len(os.sched_getaffinity(0)),
             "load_1min": os.getloadavg()[0],
         },
+    }
+
+
+def run_result(
+    arms: Sequence[str],
+    measured: LoadResult,
+    schedule: Schedule,
+    layout: PartLayout | None,
+    context: RunContext,
+    **about: object,
+) -> RunResult:
+    """Return *measured* with its schedule and its manifest, to which *about* is added."""
+    return RunResult(
+        **msgspec.structs.asdict(measured),
+        arms=tuple(arms),
+        schedule=schedule,
+        layout=layout,
+        manifest={**manifest_of(measured, schedule, layout, context), **about},
+    )
+
+
+def manifest_of(
+    measured: LoadResult, schedule: Schedule, layout: PartLayout | None, context: RunContext
+) -> dict[str, Any]:
+    """Return the content of manifest.json."""
+    return {
+        **manifest(schedule, context.options),
+        "shape": layout,
+        "started": measured.started,
+        "partial": measured.partial,
+        "burden": measured.burden,
+        "engines": context.engine_facts,
     }
 
 

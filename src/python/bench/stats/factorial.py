@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 
 from bench.loadgen.record import Record
+from bench.loadgen.run_result import RunResult
 from bench.stats.comparison import RESAMPLES, draws
 from bench.stats.intervals import Verdict, interval_of, verdict_of
-from bench.stats.windowed_metrics import SloLimits, Window
+from bench.stats.validity import Validity, judge
+from bench.stats.windowed_metrics import SloLimits, Window, windows_of
 
 # Which cell is which: engine, then load balancer; 0 is the baseline's.
 CELLS = ("00", "01", "10", "11")
@@ -38,6 +40,36 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     high: float | None
     verdict: Verdict
+
+
+class GridRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a 2x2 design; the arms of the run are CELLS.
+
+    Attributes:
+        targets: what was measured in each cell, in the order of CELLS.
+    """
+
+    run: RunResult
+    targets: Sequence[str]
+    effects: Sequence[Effect]
+    validity: Validity
+    goal: SloLimits
+
+
+def grid_run(run: RunResult, targets: Sequence[str], goal: SloLimits) -> GridRun:
+    """Return the effects that *run*, whose arms are CELLS, shows."""
+    return GridRun(
+        run=run,
+        targets=targets,
+        effects=effects(
+            [run.of(cell) for cell in CELLS],
+            windows_of(run.parts),
+            goal=goal,
+            seed=run.schedule.seed,
+        ),
+        validity=judge(run.records, run.burden),
+        goal=goal,
+    )
 
 
 def effects(

@@ -1,71 +1,66 @@
-"""What was measured -> what it says of two arms.  Pure."""
+"""A run of two arms -> how they differ.  Pure."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
 
-from bench.loadgen.session import LoadResult
+from bench.loadgen.run_result import RunResult
 from bench.stats.answers import why_incomparable
 from bench.stats.comparison import Comparison, compare, without_latency_verdict
 from bench.stats.validity import Validity, judge
-from bench.stats.windowed_metrics import SloLimits, windows_of
-from bench.workload.schedule import Part, Schedule
+from bench.stats.windowed_metrics import WINDOW_S, SloLimits, windows_of
+from bench.workload.schedule import Part
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """Two arms compared.
+class ComparedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of two arms, and how they differ.
 
     Attributes:
-        apart: they were measured in runs of their own, not in turns.
+        parts: what each arm replayed.
     """
 
+    run: RunResult
     comparison: Comparison
     validity: Validity
-    measured: LoadResult
     parts: tuple[Part, ...]
-    schedule: Schedule
     goal: SloLimits
-    apart: bool = False
 
 
 def conclude(
-    arms: Sequence[str],
-    measured: LoadResult,
-    parts: Sequence[Part],
-    schedule: Schedule,
+    run: RunResult,
     goal: SloLimits,
     *,
-    apart: bool = False,
-) -> Judged:
-    """Return what *measured* says of the two *arms*, baseline first."""
-    baseline, candidate = arms
-    kept = _through(arms, measured, parts)
-    numbers = {part.number for part in kept}
-    records = [record for record in measured.records if record.part in numbers]
-    sides = [[r for r in records if r.arm == name] for name in arms]
+    parts: tuple[Part, ...] | None = None,
+    window_s: float = WINDOW_S,
+) -> ComparedRun:
+    """Return how the two arms of *run* differ in its parts, or in *parts*.
+
+    Of an interrupted run only those parts count that every arm replayed to the end.
+    """
+    replayed = run.parts if parts is None else parts
+    counted = _finished(run, replayed) if parts is None else replayed
+    numbers = {part.number for part in counted}
+    baseline, candidate = ([r for r in run.of(arm) if r.part in numbers] for arm in run.arms)
     found = compare(
-        sides[0],
-        sides[1],
-        windows_of(kept),
+        baseline,
+        candidate,
+        windows_of(counted, window_s),
         goal=goal,
-        seed=schedule.seed,
-        names=(baseline, candidate),
+        seed=run.schedule.seed,
+        names=(run.arms[0], run.arms[1]),
     )
-    why = why_incomparable(sides, arms)
-    return Judged(
+    why = why_incomparable([baseline, candidate], run.arms)
+    return ComparedRun(
+        run=run,
         comparison=without_latency_verdict(found, why) if why else found,
-        validity=judge(measured.records, measured.burden),
-        measured=measured,
-        parts=tuple(parts),
-        schedule=schedule,
+        validity=judge(run.records, run.burden),
+        parts=replayed,
         goal=goal,
-        apart=apart,
     )
 
 
-def _through(arms: Sequence[str], measured: LoadResult, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts that every arm has been through to the end: of an interrupted run only
-    these count."""
-    done = {name: Counter(r.part for r in measured.of(name)) for name in arms}
-    return [p for p in parts if all(done[name][p.number] == len(p.calls) for name in arms)]
+def _finished(run: RunResult, parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that every arm replayed to the end."""
+    done = {arm: Counter(r.part for r in run.of(arm)) for arm in run.arms}
+    return [p for p in parts if all(done[arm][p.number] == len(p.calls) for arm in run.arms)]
