@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "src/docker/cloudrun/Dockerfile"
-PEX = Path("src.python.cloudrun/cloudrun.pex")
+PEXES = [Path(f"src.python.cloudrun/cloudrun_{part}.pex") for part in ("dependencies", "sources")]
 
 # Of the form that the search for secrets knows.
 TOKEN = "hf_" + "TokenOfTheStandInThatOpensItsModel"
@@ -52,9 +52,9 @@ def image(
     secret = tmp_path_factory.mktemp("secret") / "token"
     secret.write_text(TOKEN)
     context = tmp_path_factory.mktemp("context")
-    program = context / PEX
-    program.parent.mkdir()
-    program.write_bytes(_built().read_bytes())
+    for pex in PEXES:
+        (context / pex).parent.mkdir(exist_ok=True)
+        (context / pex).write_bytes(_built(pex).read_bytes())
     name = f"servekit.local/cloudrun-test:{context.parent.name}"
     with hub(TOKEN, model) as gated:
         arguments = {
@@ -79,9 +79,9 @@ def image(
     docker("rmi", "--force", name)
 
 
-def _built() -> Path:
-    """Where Pants put the program: into a test's sandbox, or into dist."""
-    return next(path for path in (PEX, ROOT / "dist" / PEX) if path.exists())
+def _built(pex: Path) -> Path:
+    """Where Pants put a part of the program: into a test's sandbox, or into dist."""
+    return next(path for path in (pex, ROOT / "dist" / pex) if path.exists())
 
 
 @pytest.fixture

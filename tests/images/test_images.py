@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -99,7 +100,9 @@ def read_only(labels: Mapping[str, str]) -> list[str]:
 
 def test_every_image_has_a_case() -> None:
     """An image that nobody starts is one that nobody knows to start."""
-    folders = {path.parent.name for path in DOCKERFILES.glob("*/Dockerfile")}
+    images = re.compile(r"^(docker|program)_image\(", re.MULTILINE)
+    builds = DOCKERFILES.glob("*/BUILD")
+    folders = {path.parent.name for path in builds if images.search(path.read_text())}
 
     assert folders == {*NAMES, *NEED_CUDA}
 
@@ -159,3 +162,14 @@ def test_image_says_where_it_comes_from(image: str) -> None:
 def test_image_holds_no_secret(image: str, clean_layers: set[bytes]) -> None:
     """No layer, no line of history and no variable holds what looks like a token or a key."""
     assert secrets_in(image, clean_layers) == []
+
+
+@pytest.mark.parametrize("image", [name for name in NAMES if name not in NEED_NODE])
+def test_sources_are_a_small_layer_above_the_dependencies(image: str) -> None:
+    """A change of one line ships the last copied folder alone."""
+    history = docker("history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
+    program = re.compile(r"^(\d+) COPY (/app|/opt/\S+) \2 # buildkit", re.MULTILINE)
+
+    # The newest comes first.
+    sources, dependencies = (int(size) for size, _ in program.findall(history))
+    assert 0 < sources < 2_000_000 < dependencies
