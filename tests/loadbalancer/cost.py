@@ -20,7 +20,7 @@ from loadbalancer.balancing.balancer import Balancer, Rules
 from loadbalancer.observe.tracing import Tracing
 from loadbalancer.server.handlers import RequestHandlers
 from loadbalancer.workers.shared_stats import WorkerStats
-from servekit.relay.client_connection import ClientConnection
+from servekit.relay.client_connection import ClientConnection, ClientSet
 from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import SystemClock
@@ -93,10 +93,11 @@ def house(
         balancer.add(name, "http://127.0.0.1:9", ("m",)).upstream = Warm(given)
     handlers = RequestHandlers(balancer, WorkerStats(balancer))
     handlers.tracing = tracing
-    clients = [ClientConnection(handlers, set()) for _ in range(CLIENTS)]
-    for client in clients:
-        client.connection_made(Wire())
-    return clients
+    clients = ClientSet()
+    connections = [ClientConnection(handlers, clients) for _ in range(CLIENTS)]
+    for connection in connections:
+        connection.connection_made(Wire())
+    return connections
 
 
 def ask(clients: list[ClientConnection], given: list[EngineConnection]) -> list[EngineConnection]:

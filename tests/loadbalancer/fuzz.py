@@ -105,11 +105,11 @@ async def _settled(balancer: Balancer) -> None:
     """
     for _ in range(1000):
         held = [replica.load.in_flight for replica in balancer.replicas.values()]
-        inside = [service.admission.in_flight for service in balancer.services.values()]
+        inside = [service.admission.waiting for service in balancer.services.values()]
         if not any([*held, *inside]):
             return
         await asyncio.sleep(0.03)
-    raise Fuzzed(f"in flight at the end: {held} at replicas, {inside} let in")
+    raise Fuzzed(f"in flight at the end: {held} at replicas, {inside} queued")
 
 
 app = typer.Typer(add_completion=False)

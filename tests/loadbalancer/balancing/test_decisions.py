@@ -128,91 +128,110 @@ def test_retries_stay_within_their_share(steps: list[bool]) -> None:
 
 
 class Guest:
+    house: "House"
+
     def __init__(self) -> None:
         self.state = "new"
 
     def admitted(self, waited_s: float) -> None:
         self.state = f"in after {waited_s:g}"
+        self.house.inside += 1
 
     def turned_away(self, why: str) -> None:
         del why
         self.state = "away"
 
 
+class House:
+    """Has room for as many guests as there are places."""
+
+    def __init__(self, places: int, most_waiting: int, wait_s: float = 5.0) -> None:
+        self.room = Admission(most_waiting, wait_s, lambda: self.inside < places)
+        self.inside = 0
+
+    def enter(self, guest: "Guest", now_s: float) -> None:
+        guest.house = self
+        self.room.enter(guest, now_s)
+
+    def leave(self, now_s: float) -> None:
+        self.inside -= 1
+        self.room.let_in(now_s)
+
+
 def test_who_finds_no_room_waits_in_order() -> None:
     """First come, first served, within a bound and a deadline."""
-    room = Admission(per_replica=1, most_waiting=2, wait_s=5.0)
+    room = House(places=1, most_waiting=2)
     guests = [Guest() for _ in range(5)]
     for at_s, guest in enumerate(guests[:4]):
-        room.enter(guest, replicas=1, now_s=float(at_s))
+        room.enter(guest, now_s=float(at_s))
     assert [g.state for g in guests[:4]] == ["in after 0", "new", "new", "away"]
 
-    room.leave(replicas=1, now_s=4.0)
-    room.expire(now_s=8.0)
+    room.leave(now_s=4.0)
+    room.room.expire(now_s=8.0)
 
     assert [g.state for g in guests[:3]] == ["in after 0", "in after 3", "away"]
-    assert (room.in_flight, room.waiting) == (1, 0)
+    assert (room.inside, room.room.waiting) == (1, 0)
 
 
 class PassThrough(Guest):
     """Leaves as soon as it is let in."""
 
-    def __init__(self, room: Admission) -> None:
+    def __init__(self, room: House) -> None:
         super().__init__()
         self._room = room
 
     def admitted(self, waited_s: float) -> None:
         super().admitted(waited_s)
-        self._room.leave(replicas=1, now_s=0.0)
+        self._room.leave(now_s=0.0)
 
 
 def test_thousands_may_leave_as_soon_as_they_are_let_in() -> None:
     """So they do where the last replica has died while they waited; none is forgotten."""
-    room = Admission(per_replica=1, most_waiting=5000, wait_s=5.0)
-    room.enter(Guest(), replicas=1, now_s=0.0)
+    room = House(places=1, most_waiting=5000)
+    room.enter(Guest(), now_s=0.0)
     crowd = [PassThrough(room) for _ in range(5000)]
     for guest in crowd:
-        room.enter(guest, replicas=1, now_s=0.0)
+        room.enter(guest, now_s=0.0)
 
-    room.leave(replicas=1, now_s=0.0)
+    room.leave(now_s=0.0)
 
     assert {guest.state for guest in crowd} == {"in after 0"}
-    assert (room.in_flight, room.waiting) == (0, 0)
+    assert (room.inside, room.room.waiting) == (0, 0)
 
 
 def test_dismissed_guests_do_not_come_back() -> None:
     """Who is inside stays there."""
-    room = Admission(per_replica=1, most_waiting=5, wait_s=5.0)
+    room = House(places=1, most_waiting=5)
     guests = [Guest() for _ in range(3)]
     for guest in guests:
-        room.enter(guest, replicas=1, now_s=0.0)
+        room.enter(guest, now_s=0.0)
 
-    room.dismiss("the model is gone")
+    room.room.dismiss("the model is gone")
 
     assert [g.state for g in guests] == ["in after 0", "away", "away"]
-    assert (room.in_flight, room.waiting) == (1, 0)
+    assert (room.inside, room.room.waiting) == (1, 0)
 
 
 @given(st.lists(st.sampled_from(["enter", "leave", "expire"]), max_size=60))
 def test_admission_conserves_requests(steps: list[str]) -> None:
     """Nobody is lost, let in twice or over the limit, and nobody waits while there is room."""
-    room = Admission(per_replica=2, most_waiting=3, wait_s=1.0)
+    room = House(places=4, most_waiting=3, wait_s=1.0)
     guests: list[Guest] = []
     left = 0
     for now_s, step in enumerate(steps):
         if step == "enter":
             guests.append(Guest())
-            room.enter(guests[-1], replicas=2, now_s=float(now_s))
+            room.enter(guests[-1], now_s=float(now_s))
         elif step == "expire":
-            room.expire(float(now_s))
-        elif room.in_flight:
+            room.room.expire(float(now_s))
+        elif room.inside:
             left += 1
-            room.leave(replicas=2, now_s=float(now_s))
+            room.leave(now_s=float(now_s))
 
         inside = sum(g.state.startswith("in") for g in guests) - left
-        assert room.in_flight == inside <= 4
-        assert room.waiting == sum(g.state == "new" for g in guests)
-        assert room.waiting == 0 or room.in_flight == 4
+        assert room.inside == inside <= 4
+        assert room.room.waiting == sum(g.state == "new" for g in guests)
+        assert room.room.waiting == 0 or room.inside == 4
 
 
 def test_key_ring_admits_its_keys_and_nobody_else() -> None:

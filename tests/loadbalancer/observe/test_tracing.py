@@ -128,7 +128,7 @@ async def test_second_attempt_is_counted() -> None:
                 await post(port)
         await asyncio.to_thread(tracing.close)
 
-    assert sorted(told(span)["servekit.attempts"] for span in collector.spans) == [1, 2]
+    assert sorted(told(span)["servekit.attempts"] for span in collector.spans) == [2, 2]
     assert {told(span)["servekit.replica"] for span in collector.spans} == {"r1"}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from loadbalancer.server.handlers import RequestHandlers
 from loadbalancer.workers.shared_stats import WorkerStats
-from servekit.relay.client_connection import HEAD_TIMEOUT_S, ClientConnection
+from servekit.relay.client_connection import HEAD_TIMEOUT_S, ClientConnection, ClientSet
 from tests.loadbalancer.engine import Engine, post, request, running, talk
 
 
@@ -49,7 +49,9 @@ async def test_slow_loris_is_shown_out() -> None:
     """A head that does not come to its end is answered with 408."""
     async with running(Engine()) as (balancer, _):
         written: list[bytes] = []
-        client = ClientConnection(RequestHandlers(balancer, WorkerStats(balancer)), clients=set())
+        client = ClientConnection(
+            RequestHandlers(balancer, WorkerStats(balancer)), clients=ClientSet()
+        )
         client.connection_made(_Recording(written))
         client.data_received(b"POST /v1/completions HTTP/1.1\r\nHost:")
         client.check(balancer.now() + HEAD_TIMEOUT_S - 1)

@@ -312,13 +312,15 @@ async def test_failure_after_a_refusal_is_answered() -> None:
     assert status(answer) == 502
 
 
-async def test_server_errors_eject() -> None:
-    """They are passed on, and counted: an answer that came to its end is no success by itself."""
+async def test_server_errors_are_asked_about_elsewhere_and_eject() -> None:
+    """No client sees them while a sibling answers; who gives them is taken out, and says why."""
     async with running(Engine("500"), Engine()) as (balancer, port):
-        answers = [await post(port) for _ in range(8)]
+        answers = [await post(port) for _ in range(20)]
 
-        assert [status(answer) for answer in answers].count(500) == 3
+        assert {status(answer) for answer in answers} == {200}
         assert balancer.replicas["r0"].health.ejections == 1
+        assert balancer.replicas["r0"].health.ejected_for == "server_error"
+        assert balancer.replicas["r1"].health.ejections == 0
 
 
 def to(path: bytes, body: bytes = b'{"model":"m"}', method: bytes = b"POST") -> bytes:

@@ -230,7 +230,7 @@ async def test_what_is_refused_is_counted_by_status() -> None:
     """Of what never reached a replica no replica's counts can tell."""
     async with running(Engine("stall"), max_in_flight=1, most_waiting=0) as (balancer, port):
         stuck = asyncio.create_task(post(port))
-        await until(lambda: balancer.services["m"].admission.in_flight == 1)
+        await until(lambda: balancer.replicas["r0"].load.in_flight == 1)
         await post(port)
         await post(port, b"{}")
         await post(port, b'{"model":"none"}')

@@ -57,7 +57,7 @@ async def test_limit_holds_for_all_workers_together() -> None:
     here, there = Worker(one), Worker(other)
     guests = [Guest(here), Guest(here), Guest(there)]
     for guest in guests:
-        guest.worker.room.enter(guest, replicas=1, now_s=5.0)
+        guest.worker.room.enter(guest, now_s=5.0)
     assert [guest.held is not None for guest in guests] == [True, True, False]
 
     assert guests[0].held is not None

@@ -7,6 +7,7 @@ from servekit.relay.client_connection import (
     LINGER_AT_MOST_S,
     LINGER_S,
     ClientConnection,
+    ClientSet,
     ConnectionLimits,
     RelayedRequest,
     Responder,
@@ -91,7 +92,7 @@ class House:
 def visited(refused: LocalResponse | None = None) -> tuple[ClientConnection, Wire, House]:
     """Return a front that somebody has connected to."""
     house = House(FakeClock(), refused)
-    client, wire = ClientConnection(house, set()), Wire()
+    client, wire = ClientConnection(house, ClientSet()), Wire()
     client.connection_made(wire)
     return client, wire, house
 

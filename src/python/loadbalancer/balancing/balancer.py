@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from loadbalancer.balancing.admission import Admission
-from loadbalancer.balancing.health import Health, HealthRules, rest_asked_s
+from loadbalancer.balancing.health import CONNECTION, Health, HealthRules, rest_asked_s
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.balancing.retry import RetryBudget
 from loadbalancer.observe.decision_log import DecisionLog
@@ -21,6 +21,7 @@ from loadbalancer.observe.snapshot import (
     observed,
 )
 from loadbalancer.observe.telemetry import TrafficStats
+from loadbalancer.workers.deadly_requests import DeadlyRequests
 from loadbalancer.workers.shared_counts import SharedCounts
 from servekit.errors.tree import (
     ModelUnknown,
@@ -31,7 +32,7 @@ from servekit.errors.tree import (
 )
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.routing.decision import Decision
-from servekit.routing.load_tracker import InFlight, LoadTracker, ReplicaLoad
+from servekit.routing.load_tracker import InFlight, LoadTracker, Pool, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
 from servekit.secrets.secret import Secret
@@ -100,6 +101,10 @@ class Balancer:
         for name in filter(None, (rules.policy, rules.shadow)):
             policy_named(name, rng)
         self._requested_policies: dict[tuple[str, str], Policy] = {}
+        # Requests that engines died of, by all workers.
+        self.deadly = DeadlyRequests() if shared is None else shared.deadly
+        # Closes idle clients where descriptors have run out; the server knows how.
+        self.make_room: Callable[[], int] = lambda: 0
         self._changing = False
 
     # Membership.
@@ -123,14 +128,17 @@ class Balancer:
         if name in self.replicas:
             raise SettingInvalid(f"duplicate endpoint {name!r}; give each replica once")
         upstream = UpstreamPool(
-            read_address(url), self.rules.connect_timeout_s, key=self.engine_key.reveal()
+            read_address(url),
+            self.rules.connect_timeout_s,
+            key=self.engine_key.reveal(),
+            make_room=lambda: self.make_room(),
         )
         replica = ReplicaState(
             name, upstream, self.tracker.load_of(name), Health(self.rules.health)
         )
         self.replicas[name] = replica
         if models:
-            self.serves(replica, models)
+            self.declare(replica, models)
         return replica
 
     def remove(self, name: str) -> None:
@@ -147,6 +155,21 @@ class Balancer:
             replica.models = models
             self._arrange()
 
+    def declare(self, replica: ReplicaState, models: tuple[str, ...]) -> None:
+        """Say which models a replica is meant to serve; it does until it says otherwise itself."""
+        if models != replica.declared:
+            replica.declared = models
+            self.serves(replica, models)
+
+    def listed(self, replica: ReplicaState, models: tuple[str, ...]) -> None:
+        """*replica* has said which models it serves."""
+        missing = [model for model in replica.declared if model not in models]
+        if missing and replica.models:
+            log.warning(
+                "replica serves another model", replica=replica.name, missing=missing, serves=models
+            )
+        self.serves(replica, () if missing else models)
+
     def set_policy(self, model: str, name: str) -> None:
         """Give *model* a policy of its own."""
         service = self.services.get(model)
@@ -158,7 +181,7 @@ class Balancer:
         now_s = self.now()
         for service in self.services.values():
             service.refresh(now_s)
-            service.admission.let_in(len(service.pool), now_s)
+            service.admission.let_in(now_s)
 
     def sweep(self) -> None:
         """Let time pass: who has rested is asked again, who has waited too long is turned away."""
@@ -175,6 +198,7 @@ class Balancer:
         """What policies learnt of a replica is no longer so."""
         for service in self.services.values():
             service.policy.forget(name)
+            service.answers.forget(name)
             if service.shadow is not None:
                 service.shadow.forget(name)
         for policy in self._requested_policies.values():
@@ -204,21 +228,29 @@ class Balancer:
             model,
             policy_named(rules.policy, self._rng),
             Admission(
-                rules.max_in_flight,
                 rules.most_waiting,
                 rules.wait_s,
-                lambda: self._other_workers(model),
+                (lambda: self._has_room(model)) if rules.max_in_flight else None,
             ),
             policy_named(rules.shadow, self._rng) if rules.shadow else None,
         )
 
-    def _other_workers(self, model: str) -> int:
-        """Return how many requests other workers have at the replicas of *model*."""
+    def _has_room(self, model: str) -> bool:
+        """Whether a replica of *model* may get another request."""
         service = self.services.get(model)
-        if self._shared is None or service is None:
-            return 0
-        self._shared.refresh(service.pool)
-        return sum(load.other_workers for load in service.pool)
+        if service is None or not service.pool:
+            return True
+        return bool(self._with_room(service.pool))
+
+    def _with_room(self, pool: Pool) -> Pool:
+        """Return the replicas of *pool* that are not at their limit, by all workers' counts."""
+        limit = self.rules.max_in_flight
+        if not limit:
+            return pool
+        if self._shared is not None:
+            self._shared.refresh(pool)
+        full = [load.name for load in pool if load.ours >= limit]
+        return pool.without(full) if full else pool
 
     # Requests.
 
@@ -268,7 +300,20 @@ class Balancer:
             raise service.missing(now_s)
         if self._shared is not None:
             self._shared.refresh(pool)
+        if self.rules.max_in_flight:
+            pool = self._with_room(pool)
+            if not pool:
+                raise ReplicaMissing(
+                    f"every replica of model {service.model!r} is at its limit; retry later"
+                )
         return routable.policy.choose(routable.route, pool, now_s)
+
+    def others(self, service: ModelService, tried: Collection[str]) -> bool:
+        """Whether a replica that was not *tried* may get a request of *service*."""
+        limit = self.rules.max_in_flight
+        return any(
+            load.name not in tried and (not limit or load.ours < limit) for load in service.pool
+        )
 
     def sent(
         self, routable: RoutableRequest, decision: Decision, load: ReplicaLoad, now_s: float
@@ -292,9 +337,19 @@ class Balancer:
         if self._shared is not None:
             self._shared.publish(request.replica)
 
-    def answered(self, routable: RoutableRequest, request: InFlight, ttft_s: float) -> None:
+    def left(self, service: ModelService, now_s: float) -> None:
+        """A request of *service* is over: its place may be taken, by any model's request."""
+        service.admission.let_in(now_s)
+        for other in list(self.services.values()):
+            other.admission.let_in(now_s)
+
+    def answered(
+        self, routable: RoutableRequest, request: InFlight, sent_s: float, ttft_s: float
+    ) -> None:
         """The first byte of an answer came."""
         self.tracker.first_byte(request)
+        service, route = routable.service, routable.route
+        service.first_bytes.came(request.replica.name, sent_s, ttft_s, route.prompt_tokens)
         routable.policy.answered(routable.route, request.replica, ttft_s)
         if routable.service.shadow is not None:
             routable.service.shadow.answered(routable.route, request.replica, ttft_s)
@@ -322,6 +377,7 @@ class Balancer:
             retries=dict(seen.retries),
             refusals=dict(seen.refusals),
             ejections=dict(seen.ejections),
+            faults=dict(seen.faults),
             waiting={model: s.admission.waiting for model, s in self.services.items()},
             replicas={r.name: _seen(r, now_s) for r in self.replicas.values()},
             lately=tuple(PastDecision(*decided) for decided in self.decisions),
@@ -349,9 +405,55 @@ class Balancer:
     def failed(self, replica: ReplicaState) -> None:
         """A request failed through the fault of *replica*."""
         if replica.health.failed(self.now()):
-            log.warning("replica ejected", replica=replica.name)
+            log.warning("replica ejected", replica=replica.name, fault=CONNECTION)
             self.telemetry.ejections[replica.name] += 1
             self.refresh()
+
+    def good_answer(self, service: ModelService, replica: ReplicaState) -> None:
+        """*replica* gave an answer as it should be."""
+        service.answers.good(replica.name)
+
+    def bad_answer(self, service: ModelService, replica: ReplicaState, fault: str) -> None:
+        """*replica* gave an answer that is not the caller's fault: compare it with its siblings."""
+        self.telemetry.faults[replica.name, fault] += 1
+        if service.answers.bad(replica.name) or replica.health.on_probation:
+            self.take_out(service, replica, fault)
+
+    def take_out(self, service: ModelService, replica: ReplicaState, fault: str) -> None:
+        """Send nothing more to *replica* for a while; say what it was compared with."""
+        if not replica.health.take_out(self.now(), fault):
+            return
+        own, siblings = (
+            service.answers.counts_of(replica.name),
+            service.answers.siblings_of(replica.name),
+        )
+        log.warning(
+            "replica ejected",
+            replica=replica.name,
+            model=service.model,
+            fault=fault,
+            bad_answers=own.bad,
+            answers=own.total,
+            siblings_bad_answers=siblings.bad,
+            siblings_answers=siblings.total,
+        )
+        self.telemetry.ejections[replica.name] += 1
+        service.answers.forget(replica.name)
+        self.refresh()
+
+    def poll_failed(self, replica: ReplicaState) -> None:
+        """A poll of *replica* failed."""
+        replica.health.poll_failed()
+        now_s = self.now()
+        if self.deadly.watchful(now_s) and self.deadly.gone(replica.number, now_s):
+            log.warning("replica gone while it had a request", replica=replica.name)
+
+    def poll_succeeded(self, replica: ReplicaState, begun_s: float) -> None:
+        """A poll of *replica* that was begun at *begun_s* found it well."""
+        if replica.health.poll_succeeded():
+            self.came_back(replica)
+        if self.deadly.watchful(begun_s):
+            self.deadly.alive(replica.number, begun_s)
 
     def refused(self, replica: ReplicaState, fields: Mapping[bytes, bytes]) -> None:
         """*replica* had no room; its answer's header *fields* may say for how long."""
@@ -379,6 +481,7 @@ def _seen(replica: ReplicaState, now_s: float) -> ReplicaSeen:
         models=replica.models,
         healthy=replica.health.available(now_s),
         breaker=replica.health.state(now_s),
+        ejected_for=replica.health.ejected_for,
         in_flight=replica.load.in_flight,
         load=replica.load.engine_load(now_s),
     )

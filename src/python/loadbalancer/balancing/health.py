@@ -1,17 +1,19 @@
 """Whether a replica may be chosen.  Pure: time is an argument.
 
-Two witnesses: polls, which ask it on purpose, and requests, which notice first.  What the caller
-did wrong (4xx) says nothing about the replica; what it refused for want of room (429, 503) makes it
-rest for as long as it asked, and is no fault either.
+Two witnesses: polls, which ask it on purpose, and requests, which notice first.  What it refused
+for want of room (429, 503) makes it rest for as long as it asked, and is no fault.
 
-Requests that fail open its circuit breaker.  When the time of an ejection is over the breaker is
-half open: one request is let through on trial, and what becomes of it closes the breaker or opens
-it again.
+Connections that fail, and answers that are worse than its siblings' (siblings.py), open its circuit
+breaker.  When the time of an ejection is over the breaker is half open: one request is let through
+on trial, and what becomes of it closes the breaker or opens it again.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+
+# What a replica is ejected for whose connections fail.
+CONNECTION = "connection"
 
 # A refusal without Retry-After: long enough for a few requests of a full batch to end.
 DEFAULT_REST_S = 0.25
@@ -42,6 +44,7 @@ class Health:
     Attributes:
         troubled: whether a success would change anything; the data path asks before it reports.
         ejections: how often requests took it out (count).
+        ejected_for: what it was taken out for; empty once it is well again.
     """
 
     __slots__ = (
@@ -52,6 +55,7 @@ class Health:
         "_rest_until_s",
         "_rules",
         "_trial",
+        "ejected_for",
         "ejections",
         "troubled",
     )
@@ -65,6 +69,7 @@ class Health:
         self._rest_until_s = float("-inf")
         self._trial = False
         self.ejections = 0
+        self.ejected_for = ""
         self.troubled = False
 
     def available(self, now_s: float) -> bool:
@@ -85,6 +90,11 @@ class Health:
     def ejected(self, now_s: float) -> bool:
         """Whether failed requests took it out, or its one request on trial has not ended."""
         return now_s < self._out_until_s or self._trial
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether it was taken out, and has not shown yet that it is well again."""
+        return self._out_for_s > 0.0
 
     def resting(self, now_s: float) -> bool:
         """Whether it asked to be left alone."""
@@ -108,6 +118,7 @@ class Health:
         self._faults = 0
         self._out_for_s = 0.0
         self._trial = False
+        self.ejected_for = ""
         self.troubled = False
 
     def on_trial(self, now_s: float) -> bool:
@@ -132,12 +143,25 @@ class Health:
         # While it is on probation after an ejection, one more fault is enough.
         if self._faults < self._rules.faults_to_eject and not self._out_for_s:
             return False
+        self._take_out(now_s, CONNECTION)
+        return True
+
+    def take_out(self, now_s: float, why: str) -> bool:
+        """Its answers are bad, as *why* says; return whether it was not out already."""
+        if now_s < self._out_until_s:
+            return False
+        self._take_out(now_s, why)
+        return True
+
+    def _take_out(self, now_s: float, why: str) -> None:
+        self.troubled = True
+        self._trial = False
+        self.ejected_for = why
         longer = min(self._out_for_s * 2, self._rules.eject_at_most_s)
         self._out_for_s = longer or self._rules.eject_s
         self._out_until_s = now_s + self._out_for_s
         self._faults = 0
         self.ejections += 1
-        return True
 
     def refused(self, now_s: float, retry_after_s: float) -> None:
         """It has no room, and asks to be left alone for a while."""

@@ -8,7 +8,7 @@ import structlog
 
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.balancing.replicas import ReplicaState
-from servekit.errors.tree import ServeError
+from servekit.errors.tree import ServeError, ShortOfResources
 from servekit.metrics.engine_load import read_engine_load
 from servekit.timing.clock import Clock
 from servekit.wire import routes
@@ -38,34 +38,39 @@ class Poller:
         self._clock = clock
         self._rng = rng
         self._up: bool | None = None
-        # A fleet says what its replicas serve; others are asked.
-        self._asks = not replica.models
         self._asked_at_s = float("-inf")
         self._models_status = 200
         self.polled = asyncio.Event()
 
     async def run(self) -> None:
         while True:
-            period_s = self._balancer.rules.poll_s if await self.once() else AWAY_S
+            await self.once()
+            # One that has just failed is asked again soon: requests may be waiting there.
+            away = not self._replica.health.reachable
+            period_s = AWAY_S if away else self._balancer.rules.poll_s
             spread = 1.0 + JITTER * (2.0 * self._rng.random() - 1.0)
             await self._clock.sleep(period_s * spread)
 
     async def once(self) -> bool:
         """Poll; return whether the replica is up."""
-        replica = self._replica
+        replica, begun_s = self._replica, self._balancer.now()
         try:
-            if self._asks and self._is_time_to_ask():
+            if self._is_time_to_ask():
                 await self._learn_models()
             up = await self._poll()
             why = "" if up else "/health does not answer 200"
+        except ShortOfResources as error:
+            # It says nothing about the replica.
+            log.warning("replica not polled", replica=replica.name, why=str(error))
+            self.polled.set()
+            return replica.health.reachable
         except ServeError as error:
             up, why = False, str(error)
         if up:
-            if replica.health.poll_succeeded():
-                self._balancer.came_back(replica)
+            self._balancer.poll_succeeded(replica, begun_s)
             self._note(up, "")
         else:
-            replica.health.poll_failed()
+            self._balancer.poll_failed(replica)
             if not replica.health.reachable:
                 self._note(up, why)
         self._balancer.refresh()
@@ -87,7 +92,7 @@ class Poller:
         if status == 200:
             self._asked_at_s = self._clock.now()
             cards = read_models(body).data
-            self._balancer.serves(replica, tuple(card.id for card in cards))
+            self._balancer.listed(replica, tuple(card.id for card in cards))
 
     async def _poll(self) -> bool:
         """Read the load.  A replica without metrics is asked whether it is healthy."""

@@ -94,7 +94,7 @@ def _follow(balancer: Balancer, fleet: Fleet) -> None:
         if standing is None:
             balancer.add(name, planned.url, (planned.model,))
         else:
-            balancer.serves(standing, (planned.model,))
+            balancer.declare(standing, (planned.model,))
 
 
 async def watch_all(files: list[WatchedFile], clock: Clock) -> None:

@@ -81,6 +81,12 @@ class _Collected:
             ("status",),
             refusals,
         )
+        yield _counter(
+            "faults",
+            "Bad answers of a replica that were not the caller's fault, by kind.",
+            ("replica", "fault"),
+            seen.faults,
+        )
         yield from self._replicas()
 
     def _replicas(self) -> Iterable[Metric]:

@@ -31,6 +31,7 @@ class ReplicaSeen(msgspec.Struct, frozen=True):
     Attributes:
         in_flight: requests sent and not ended.
         breaker: what the circuit breaker does: `closed`, `half-open` or `open`.
+        ejected_for: the fault that it was ejected for; empty once it is well again.
         load: the last poll; None where it is stale or never came.
     """
 
@@ -38,6 +39,7 @@ class ReplicaSeen(msgspec.Struct, frozen=True):
     models: tuple[str, ...]
     healthy: bool
     breaker: str
+    ejected_for: str
     in_flight: int
     load: EngineLoad | None
 
@@ -68,6 +70,7 @@ class StatsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     retries: dict[str, int]
     refusals: dict[int, int]
     ejections: dict[str, int]
+    faults: dict[tuple[str, str], int]
     waiting: dict[str, int]
     replicas: dict[str, ReplicaSeen]
     lately: tuple[PastDecision, ...]
@@ -91,6 +94,7 @@ def merged(snapshots: Sequence[StatsSnapshot]) -> StatsSnapshot:
         retries=_sums([s.retries for s in snapshots]),
         refusals=_sums([s.refusals for s in snapshots]),
         ejections=_sums([s.ejections for s in snapshots]),
+        faults=_sums([s.faults for s in snapshots]),
         waiting=_sums([s.waiting for s in snapshots]),
         replicas=_replicas(snapshots),
         lately=tuple(lately[-DECISIONS_KEPT:]),
@@ -113,6 +117,7 @@ def resume(telemetry: TrafficStats, before: StatsSnapshot) -> None:
     telemetry.retries.update(before.retries)
     telemetry.refusals.update(before.refusals)
     telemetry.ejections.update(before.ejections)
+    telemetry.faults.update(before.faults)
 
 
 def observed(histogram: BucketCounts) -> HistogramTotals:
@@ -146,6 +151,7 @@ def _one_replica(views: Sequence[ReplicaSeen]) -> ReplicaSeen:
         models=views[0].models,
         healthy=all(view.healthy for view in views),
         breaker=max((view.breaker for view in views), key=_BREAKERS.index),
+        ejected_for=next((view.ejected_for for view in views if view.ejected_for), ""),
         in_flight=sum(view.in_flight for view in views),
         load=next((view.load for view in views if view.load is not None), None),
     )

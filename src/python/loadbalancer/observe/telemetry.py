@@ -46,3 +46,5 @@ class TrafficStats:
         self.retries: Counter[str] = Counter()
         self.refusals: Counter[int] = Counter()
         self.ejections: Counter[str] = Counter()
+        # (replica, what was wrong with its answer)
+        self.faults: Counter[tuple[str, str]] = Counter()

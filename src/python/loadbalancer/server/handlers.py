@@ -1,5 +1,6 @@
 """What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
 
+import resource
 import time
 from collections.abc import Callable
 from importlib import resources
@@ -33,6 +34,9 @@ ADMIN = frozenset(
 # The rest of what vLLM answers outside /v1 changes or shows how one engine works.
 RELAYED = frozenset(path.encode() for path in routes.MODEL_ROUTES)
 _API = routes.API_PREFIX.encode()
+
+# Files that are kept for polls, logs and listening sockets.
+RESERVED_FILES = 64
 
 # The header that carries a client's key.
 CLIENTS_KEY = frozenset([b"authorization"])
@@ -87,7 +91,8 @@ class RequestHandlers:
         route = self._routes.get(head.path)
         if route is not None:
             return route()
-        if self._balancer.engine_key and self.keys:
+        engine_key = bool(self.keys) and bool(self._balancer.engine_key)
+        if engine_key:
             # Only for clients with a valid key: otherwise the engines' key would be public.
             key = bearer(self._balancer.engine_key.reveal())
             head = with_lines(head, key, instead_of=CLIENTS_KEY)
@@ -101,7 +106,9 @@ class RequestHandlers:
                 traced.end(self.now(), status=status, error=type(error).__name__)
             raise
         sent = head if traced is None else traced.head
-        return ProxiedRequest(self._balancer, client, sent, routable, body, traced)
+        return ProxiedRequest(
+            self._balancer, client, sent, routable, body, traced, engine_key=engine_key
+        )
 
     def _refusal(self, head: HttpRequestHead) -> LocalResponse | None:
         path = head.path
@@ -174,6 +181,14 @@ def _is_relayed(path: bytes) -> bool:
     if path.startswith(_API):
         return b"." not in path and b"%" not in path
     return path in RELAYED
+
+
+def _max_clients() -> int:
+    """Return how many clients there may be, so that each can have a connection to an engine."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 62
+    return max(1, (soft - RESERVED_FILES) // 2)
 
 
 class AdminHandlers:

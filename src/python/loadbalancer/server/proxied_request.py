@@ -1,18 +1,48 @@
-"""One request: sent where the policy says, its answer relayed; sent again if nothing came yet."""
+"""One request: sent where the policy says, its answer relayed; sent again if nothing came yet.
+
+An answer is passed on once its head and its first bytes are what they should be.  Until then a
+request whose replica fails, refuses, or answers badly is sent to another one; what that one answers
+tells whose fault it was.
+"""
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
+import structlog
+import xxhash
+
 from loadbalancer.balancing.balancer import Balancer
-from loadbalancer.balancing.replicas import ReplicaState, RoutableRequest
+from loadbalancer.balancing.health import CONNECTION
+from loadbalancer.balancing.progress import OpenRequest
+from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.observe.decision_log import DecisionLog, LoggedDecision
-from servekit.errors.tree import EngineError, EngineTimeout, ReplicaMissing, ServeError
+from loadbalancer.server.answer_faults import (
+    CALLERS,
+    NO_TOKENS,
+    SERVER_ERROR,
+    UNAUTHORIZED,
+    fault_of_body,
+    fault_of_status,
+    has_no_tokens,
+)
+from loadbalancer.workers.deadly_requests import MOST_KILLED
+from servekit.errors.tree import (
+    EngineError,
+    EngineRefused,
+    EngineTimeout,
+    ReplicaMissing,
+    RequestInvalid,
+    ServeError,
+    ShortOfResources,
+)
 from servekit.relay.client_connection import Responder
 from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.exchange import RelayExchange
 from servekit.relay.framing import ChunkedFraming, Framing
 from servekit.relay.heads import HttpRequestHead, HttpResponseHead, request_head
 from servekit.relay.responses import last_chunks, refusal, status_of
+from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import InFlight
 
 if TYPE_CHECKING:
@@ -25,19 +55,34 @@ MAX_HELD_BYTES = 64 * 1024
 # One replica may have died and a second be full; after three, waiting is better than trying.
 MOST_ATTEMPTS = 3
 
+# The first pieces of an answer are kept, to see at its end whether it had a token.
+PIECES_KEPT = 6
+
+
+_JSON_STARTS = b"{["
+_STREAMS = re.compile(rb'"stream"\s*:\s*true')
+
+log = structlog.get_logger()
+
 
 class ProxiedRequest(RelayExchange):
     """A sink for the engine's answer.  It lives until the client has it, or is gone."""
 
     __slots__ = (
         "_answer_bytes",
+        "_answer_head",
         "_balancer",
         "_begun_s",
         "_decided_s",
         "_decision",
-        "_faulty",
+        "_early",
+        "_early_pieces",
+        "_engine_key",
+        "_fault",
+        "_hash",
         "_held",
         "_in_flight",
+        "_killed",
         "_over",
         "_pending",
         "_raw",
@@ -47,6 +92,7 @@ class ProxiedRequest(RelayExchange):
         "_shadow",
         "_spoken",
         "_status",
+        "_suspected",
         "_traced",
         "_trial",
         "_tried",
@@ -62,22 +108,36 @@ class ProxiedRequest(RelayExchange):
         routable: RoutableRequest,
         body: bytes,
         traced: "Traced | None" = None,
+        *,
+        engine_key: bool = False,
     ) -> None:
+        """*engine_key*: whether *head* has the engines' key in place of the client's."""
         super().__init__(client, head, body)
         self._traced = traced
         self._balancer = balancer
         self._routable = routable
         self._begun_s = balancer.now()
         self._tried: tuple[str, ...] = ()
+        self._replica: ReplicaState
         self._waited_s: float | None = None
         self._over = False
-        # Whether the engine answered with a fault of its own.
-        self._faulty = False
+        self._engine_key = engine_key
+        # What is wrong with the answer under way, if anything.
+        self._fault: str | None = None
+        # Replicas that answered badly, and how; whose fault that was, the next answer tells.
+        self._suspected: tuple[tuple[ReplicaState, str], ...] = ()
+        # What engines may have died of is known by its hash, which is computed when needed.
+        self._hash = 0
+        self._killed: tuple[str, ...] = ()
         self._in_flight: InFlight | None = None
         self._pending: HttpResponseHead | None = None
+        self._answer_head: HttpResponseHead | None = None
         self._held = b""
         self._raw = True
         self._spoken = False
+        # Whether the pieces that come are kept.
+        self._early = True
+        self._early_pieces: tuple[bytes, ...] = ()
         self._ttft_s: float | None = None
         self._status: int | None = None
         self._answer_bytes: int | None = None
@@ -86,9 +146,36 @@ class ProxiedRequest(RelayExchange):
 
     def start(self) -> None:
         """Send the request to the replica that the policy chooses."""
-        self._balancer.budget.earn()
-        service = self._routable.service
-        service.admission.enter(self, len(service.pool) or 1, self._begun_s)
+        balancer = self._balancer
+        balancer.budget.earn()
+        # As `watchful` has it, without a call.
+        if self._begun_s < balancer.deadly.until_s[0] and self._is_deadly():
+            return
+        self._routable.service.admission.enter(self, self._begun_s)
+
+    @property
+    def sent_to(self) -> str | None:
+        """The replica that has the request; None where none has."""
+        return None if self._in_flight is None else self._in_flight.replica.name
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the answer has come."""
+        return self._spoken
+
+    @property
+    def waiting(self) -> OpenRequest:
+        """What the replica has of it, and since when."""
+        return OpenRequest(self._decided_s, self._routable.route.prompt_tokens)
+
+    @property
+    def service(self) -> ModelService:
+        return self._routable.service
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client wants a stream, as far as a glance at the body tells."""
+        return _STREAMS.search(self._body) is not None
 
     def admitted(self, waited_s: float) -> None:
         """There is room for the request."""
@@ -129,8 +216,14 @@ class ProxiedRequest(RelayExchange):
         except ServeError as error:
             self._fail(error)
             return
+        self._try(decision, now_s)
+
+    def _try(self, decision: Decision, now_s: float) -> None:
+        balancer = self._balancer
         self._decision = decision
-        replica = self._replica = balancer.replicas[decision.replica]
+        # One that was removed meanwhile is still there for a request that it has broken off.
+        replica = balancer.replicas.get(decision.replica) or self._replica
+        self._replica = replica
         connection = self._idle(replica.upstream)
         # The request is sent first and counted after it: no other decision comes in between.
         if connection is not None:
@@ -165,88 +258,249 @@ class ProxiedRequest(RelayExchange):
     def started(self, head: HttpResponseHead, piece: bytes, framing: Framing) -> None:
         self.chunks_received += 1
         self._status, self._answer_bytes = head.status, head.length
-        if head.status >= 429 and self._refused(head):
+        if head.status >= 400:
+            if self._sent_elsewhere(head):
+                return
+            self._pass_on_head(head, piece)
+            if piece:
+                self._first_byte()
             return
         if head.is_event_stream:
             self._raw = not isinstance(framing, ChunkedFraming)
-            self._pending = head
-            if piece:
-                self.more(piece, framing)
-            return
-        self._pass_on_head(head, piece)
-        if piece:
+        elif piece and not head.chunked and piece[0] in _JSON_STARTS:
+            # What nearly all other answers are.
+            self._early_pieces = (piece,)
+            self._pass_on_head(head, piece)
             self._first_byte()
+            return
+        # A head alone says little: it waits for the first bytes of the body.
+        self._pending = head
+        if piece:
+            self._receive_early(piece, framing)
 
     def more(self, piece: bytes, framing: Framing) -> None:
         self.chunks_received += 1
+        if self._early:
+            self._receive_early(piece, framing)
+            return
         if not self._raw and (framing.unfinished or self._held):
             piece = self._whole_chunks(piece, framing)
-        if self._pending is not None:
-            self._pass_on_head(self._pending, piece)
-        elif self._decoder is not None:
+        if self._decoder is not None:
             self._write_decoded(piece)
         elif piece:
+            self._write(piece)
+
+    def _receive_early(self, piece: bytes, framing: Framing) -> None:
+        """Take one of the first pieces, which show whether the answer is good."""
+        if not self._raw and (framing.unfinished or self._held):
+            piece = self._whole_chunks(piece, framing)
+        if not piece:
+            return
+        pending = self._pending
+        if pending is not None and self._judge_beginning(pending, piece):
+            return
+        self._early_pieces = (*self._early_pieces, piece)
+        self._early = len(self._early_pieces) < PIECES_KEPT
+        if pending is not None:
+            self._pass_on_head(pending, piece)
+        elif self._decoder is not None:
+            self._write_decoded(piece)
+        else:
             self._write(piece)
         if not self._spoken:
             self._first_byte()
 
     def ended(self) -> None:
+        # It has gone back to its pool already.
+        self._connection = None
         if self._pending is not None:
+            if self._judge_beginning(self._pending, b""):
+                return
             self._pass_on_head(self._pending, b"")
         balancer = self._balancer
-        if self._replica.health.troubled and not self._faulty:
+        self._judge_whole()
+        if self._replica.health.troubled and not self._fault:
             balancer.recovered(self._replica)
         now_s = balancer.now()
         balancer.telemetry.duration_s.observe(now_s - self._begun_s)
-        self._connection = None
         self._release("done")
         self._leave(now_s)
         self._client.relayed(keep_alive=self._stays_open)
 
     def broke(self, error: EngineError) -> None:
         """The engine failed: try another where nothing is out yet, else say so and end."""
+        if isinstance(error, ShortOfResources):
+            # Ours, and no fault of the replica.
+            self._release("failed")
+            self._fail(error)
+            return
+        sent = self._connection is not None
         stale, fresh = self._was_idle_too_long(), not self._out
         self._release("failed")
         if stale:
-            # No fault, and no attempt either.
-            self._try_next()
+            # No fault, and no attempt either.  The same replica tells whether it is still there.
+            self._try(self._decision, self._balancer.now())
             return
         self._balancer.failed(self._replica)
-        if fresh and self._may_retry():
+        if sent or self._resent:
+            self._suspect_deadly()
+        if fresh and len(self._killed) < MOST_KILLED and self._may_retry():
             self._retry("failed")
         else:
             self._fail(error)
 
-    # Refusals and retries.
+    # Requests that engines die of.
 
-    def _refused(self, head: HttpResponseHead) -> bool:
-        """Whether another replica was asked instead, because this one has no room."""
-        if head.status >= 500 and head.status != 503:
-            self._faulty = True
-            self._balancer.failed(self._replica)
+    def _is_deadly(self) -> bool:
+        """Whether the request was refused, because engines died of one like it."""
+        balancer = self._balancer
+        refused_s = balancer.deadly.refused_for_s(self._request_hash(), self._begun_s)
+        if refused_s:
+            log.warning("deadly request refused", model=self.service.model, for_s=refused_s)
+            self._fail(
+                RequestInvalid(
+                    f"{MOST_KILLED} engines died while they had this request; it is refused for "
+                    f"{refused_s:.0f} s"
+                )
+            )
+        return bool(refused_s)
+
+    def _request_hash(self) -> int:
+        if not self._hash:
+            self._hash = xxhash.xxh3_64_intdigest(self._body) or 1
+        return self._hash
+
+    def _suspect_deadly(self) -> None:
+        """The connection broke, or the engine answered with an error: it may have died of this."""
+        balancer = self._balancer
+        if self._replica.name not in self._killed:
+            self._killed = (*self._killed, self._replica.name)
+        balancer.deadly.suspect(self._request_hash(), self._replica.number, balancer.now())
+
+    def _drop_body(self) -> None:
+        self._request_hash()
+        super()._drop_body()
+
+    # Bad answers.
+
+    def _sent_elsewhere(self, head: HttpResponseHead) -> bool:
+        """Whether another replica was asked instead of passing on an error."""
+        if head.status in (429, 503):
+            self._balancer.refused(self._replica, head.fields)
+            return self._abandoned_for("refused") if self._may_retry() else False
+        fault = fault_of_status(head.status)
+        if fault is None:
             return False
-        if head.status not in (429, 503):
+        if fault == SERVER_ERROR:
+            self._suspect_deadly()
+        return self._answered_badly(fault)
+
+    def _judge_beginning(self, head: HttpResponseHead, piece: bytes) -> bool:
+        """Look at the head and the first bytes of an answer; return whether it was left."""
+        fault = fault_of_body(head, piece, self._head.path)
+        return fault is not None and self._answered_badly(fault)
+
+    def _answered_badly(self, fault: str) -> bool:
+        """The answer has a *fault*: return whether another replica was asked instead."""
+        self._fault = fault
+        service, key = self._routable.service, self._caller_key(fault)
+        if self._engine_key and fault == UNAUTHORIZED:
+            # Not the client's key: whatever the siblings say, this is between us and the engine.
+            key = None
+        elif self._suspected and self._suspected[-1][1] == fault:
+            # A sibling says the same: it is the request, or all engines; no replica is to blame.
+            self._suspected = ()
+            service.agreed.add(key, self._balancer.now())
             return False
-        self._balancer.refused(self._replica, head.fields)
-        if not self._may_retry():
+        elif service.agreed.holds(key, self._balancer.now()):
             return False
+        may_retry = fault != SERVER_ERROR or len(self._killed) < MOST_KILLED
+        if may_retry and self._may_retry():
+            self._suspected = (*self._suspected, (self._replica, fault))
+            return self._abandoned_for(fault)
+        self._unresolved(fault)
+        return self._engine_key and fault == UNAUTHORIZED
+
+    def _unresolved(self, fault: str) -> None:
+        """No sibling can be asked about an answer with a *fault*."""
+        if self._engine_key and fault == UNAUTHORIZED:
+            self._balancer.bad_answer(self.service, self._replica, fault)
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.discard()
+            self._release("done")
+            self._fail(EngineRefused("the replica rejects VLLM_API_KEY", status=502))
+        elif fault not in CALLERS:
+            self._balancer.bad_answer(self.service, self._replica, fault)
+
+    def _caller_key(self, fault: str) -> tuple[str, bytes, bytes] | None:
+        """Return what an answer with this *fault* may be about; None where it is the engine."""
+        if fault not in CALLERS:
+            return None
+        return fault, self._head.target, self._head.fields.get(b"authorization", b"")
+
+    def _judge_whole(self) -> None:
+        """Count the answer, now that it is whole."""
+        status, replica, service = self._status or 0, self._replica, self._routable.service
+        if self._fault is not None or status >= 400:
+            return
+        pieces = self._early_pieces
+        if (
+            self._early
+            and status == 200
+            and self._answer_head is not None
+            and has_no_tokens(self._answer_head, pieces)
+        ):
+            self._fault = NO_TOKENS
+            self._balancer.bad_answer(service, replica, NO_TOKENS)
+        else:
+            service.answers.good(replica.name)
+
+    def _settle(self) -> None:
+        """The request was answered as it should be: those who answered it badly are to blame."""
+        for replica, fault in self._suspected:
+            self._balancer.bad_answer(self._routable.service, replica, fault)
+        self._suspected = ()
+        if self._hash:
+            self._balancer.deadly.answered(self._hash)
+
+    # Other replicas.
+
+    def leave_replica(self) -> bool:
+        """The replica that has the request is gone or stuck: ask another, if there is one."""
+        if self._out or not self._may_move():
+            return False
+        self._release("failed")
+        self._retry("given up")
+        return True
+
+    def cut_off(self, why: str) -> None:
+        """The replica that has begun the answer is gone or stuck: end it with an error."""
+        self._release("failed")
+        self._fail(EngineTimeout(why))
+
+    def _abandoned_for(self, why: str) -> bool:
+        """Leave the answer under way and ask another replica, because of *why*."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.discard()
-        self._release("refused")
-        self._retry("refused")
+        self._release("refused" if why == "refused" else "failed")
+        self._retry(why)
         return True
 
-    def _may_retry(self) -> bool:
+    def _may_move(self) -> bool:
         tried = {*self._tried, self._replica.name}
-        others = any(load.name not in tried for load in self._routable.service.pool)
-        return others and len(tried) < MOST_ATTEMPTS and self._balancer.budget.spend()
+        return len(tried) < MOST_ATTEMPTS and self._balancer.others(self._routable.service, tried)
+
+    def _may_retry(self) -> bool:
+        return self._may_move() and self._balancer.budget.spend()
 
     def _retry(self, why: str) -> None:
         self._balancer.telemetry.retries[why] += 1
         self._client.wait_anew()
         self._tried = (*self._tried, self._replica.name)
         self._pending, self._held, self._spoken, self._raw = None, b"", False, True
+        self._fault, self._early, self._early_pieces = None, True, ()
         self._ttft_s, self._status, self._answer_bytes = None, None, None
         self._try_next()
 
@@ -273,13 +527,17 @@ class ProxiedRequest(RelayExchange):
         self._ttft_s = now_s - self._sent_s
         # An error comes quickly, and says nothing about how long a prompt takes.
         if self._in_flight is not None and (self._status or 0) < 400:
-            balancer.answered(self._routable, self._in_flight, self._ttft_s)
-        if self._trial and not self._faulty:
+            balancer.answered(self._routable, self._in_flight, self._sent_s, self._ttft_s)
+        health = self._replica.health
+        if self._trial and not self._fault and health.ejected_for == CONNECTION:
             self._trial = False
             balancer.recovered(self._replica)
 
     def _pass_on_head(self, head: HttpResponseHead, piece: bytes) -> None:
         self._pending = None
+        self._answer_head = head
+        if head.status < 400 and (self._suspected or self._hash):
+            self._settle()
         own = b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n" % (
             self._decision.replica.encode(),
             self._decision.policy.encode(),
@@ -308,9 +566,9 @@ class ProxiedRequest(RelayExchange):
         if self._waited_s is None:
             service.admission.give_up(self)
         else:
-            if now_s is None:
-                now_s = self._balancer.now()
-            service.admission.leave(len(service.pool) or 1, now_s)
+            balancer = self._balancer
+            if balancer.rules.max_in_flight:
+                balancer.left(service, balancer.now() if now_s is None else now_s)
         if self._traced is not None:
             self._end_trace(self._traced, error, client_gone=client_gone)
 

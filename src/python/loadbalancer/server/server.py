@@ -10,6 +10,7 @@ from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.membership.polling import Pollers
 from loadbalancer.server.handlers import AdminHandlers, RequestHandlers
 from loadbalancer.server.keys import KeyRing
+from loadbalancer.server.replica_watch import ReplicaWatch
 from loadbalancer.workers.shared_stats import WorkerStats
 from servekit.relay.listening import Listener
 from servekit.timing.clock import Clock
@@ -41,6 +42,8 @@ class Server:
         self._admin_socket = admin
         self._handlers = RequestHandlers(balancer, self._stats, admin=admin is None)
         self._listener = Listener(self._handlers, clock, also=self._sweep)
+        self._watch = ReplicaWatch(balancer, self._listener.clients.exchanges)
+        balancer.make_room = self._listener.clients.shed_idle
         self._admin_handlers = RequestHandlers(balancer, self._stats)
         self._admin = Listener(AdminHandlers(self._admin_handlers), clock)
         self.pollers = Pollers(balancer, clock, rng)
@@ -78,4 +81,5 @@ class Server:
 
     def _sweep(self) -> None:
         self._balancer.sweep()
+        self._watch.sweep()
         self._stats.post()

@@ -8,6 +8,7 @@ import mmap
 
 import xxhash
 
+from loadbalancer.workers.deadly_requests import SIZE_BYTES, DeadlyRequests
 from servekit.routing.load_tracker import Pool, ReplicaLoad
 
 # Replicas find their slot by the hash of their name: workers read a changed fleet file at slightly
@@ -21,6 +22,7 @@ class SharedCounts:
 
     Attributes:
         worker: which of them this process is.
+        deadly: requests that engines died of, whichever worker had sent them.
     """
 
     def __init__(self, workers: int) -> None:
@@ -31,6 +33,7 @@ class SharedCounts:
             memoryview(self._memory)[n * SLOTS * _BYTES : (n + 1) * SLOTS * _BYTES].cast("i")
             for n in range(workers)
         ]
+        self.deadly = DeadlyRequests(mmap.mmap(-1, SIZE_BYTES))
         self.worker = 0
         self._slots: dict[str, int] = {}
 

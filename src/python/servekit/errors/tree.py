@@ -27,6 +27,7 @@
         EngineExited        the process is gone
         EngineNotReady      not serving in the time it was given
         ReplicaMissing      no healthy replica of the model, or none with room
+        ShortOfResources    this process is out of file descriptors, ports or memory
         MetricsInvalid      /metrics is not a Prometheus exposition
 
 A message has the fact, the value and the remedy, in one line.
@@ -155,6 +156,10 @@ class ReplicaMissing(EngineError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ShortOfResources(EngineError):
+    """The engine could not be asked: this process is out of file descriptors, ports or memory."""
 
 
 class MetricsInvalid(EngineError):

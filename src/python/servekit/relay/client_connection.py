@@ -12,7 +12,10 @@ from servekit.relay.responses import LocalResponse, refusal, refuse
 
 # A request line and its headers are one packet; a slow client on a bad line still makes it in time.
 HEAD_TIMEOUT_S = 10.0
+# A body may be silent for so long, and after as long must have come at this rate: a slow upload of
+# many megabytes is let through, a client that sends a byte now and then is not.
 BODY_TIMEOUT_S = 60.0
+LEAST_BODY_BYTES_PER_S = 1024
 # A request that was sent before its client could know that we leave has arrived by then.
 IN_TRANSIT_S = 0.25
 # After a refusal the rest of the request is read and dropped: closing at once would reset the
@@ -23,6 +26,9 @@ LINGER_AT_MOST_S = 30.0
 
 # Requests that a client sends before it has the answer to the last one.
 MAX_AHEAD_BYTES = 64 * 1024
+
+# Of the idle connections one in so many is closed where connections run out.
+SHED_SHARE = 8
 
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
@@ -35,11 +41,15 @@ class ConnectionLimits:
         idle_timeout_s: for how long a connection is kept that carries nothing.  The default is
             longer than the 60 s for which most clients and cloud load balancers keep one.
         answer_timeout_s: the longest silence of an engine, before and within an answer.
+        max_body_memory_bytes: for the bodies of all requests under way.
+        max_clients: connections at one time; each may need another one, to an engine.
     """
 
     max_body_bytes: int = 32 * 1024 * 1024
     idle_timeout_s: float = 75.0
     answer_timeout_s: float = 300.0
+    max_body_memory_bytes: int = 1 << 62
+    max_clients: int = 1 << 62
 
 
 class RelayedRequest(Protocol):
@@ -92,6 +102,9 @@ class Responder(Protocol):
     def wait_anew(self) -> None:
         """Only now does the engine have the request: its silence begins."""
 
+    def release_body(self) -> None:
+        """The request's body is not needed any more."""
+
 
 class Handler(Protocol):
     """Who decides what becomes of a request."""
@@ -118,29 +131,59 @@ class Handler(Protocol):
         """
 
 
+class ClientSet(set["ClientConnection"]):
+    """The connections of all clients, and what they hold together.
+
+    Attributes:
+        body_bytes: memory of request bodies.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body_bytes = 0
+
+    def exchanges(self) -> list[RelayedRequest]:
+        """Return the requests that are being relayed."""
+        return [client.exchange for client in self if client.exchange is not None]
+
+    def shed_idle(self) -> int:
+        """Close some of the connections that carry nothing, the longest idle first.
+
+        Returns how many.  Clients expect it: HTTP/1.1 has them send a request again whose kept
+        connection was closed before any answer (RFC 9112, section 9.3.1).
+        """
+        idle = sorted((c for c in self if not c.busy), key=lambda client: client.idle_since_s)
+        shed = idle[: max(1, len(idle) // SHED_SHARE)]
+        for client in shed:
+            client.transport.close()
+        return len(shed)
+
+
 class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
         "_body",
+        "_body_bytes",
+        "_body_since_s",
         "_buffer",
         "_chunks_received",
         "_clients",
         "_deadline_s",
-        "_exchange",
         "_handler",
         "_head",
-        "_idle_since_s",
         "_limits",
         "_linger_until_s",
         "_now",
         "_paused",
         "_received",
         "_unread",
+        "exchange",
+        "idle_since_s",
         "transport",
     )
 
-    def __init__(self, handler: Handler, clients: "set[ClientConnection]") -> None:
+    def __init__(self, handler: Handler, clients: ClientSet) -> None:
         """*clients*: where it is found for as long as it is connected."""
         self._handler = handler
         self._limits = handler.limits
@@ -150,48 +193,55 @@ class ClientConnection(asyncio.Protocol):
         self._head: HttpRequestHead | None = None
         self._body: ChunkedBody | list[bytes] = []
         self._received = 0
-        self._exchange: RelayedRequest | None = None
+        # This client's part of `clients.body_bytes`.
+        self._body_bytes = 0
+        self._body_since_s = 0.0
+        self.exchange: RelayedRequest | None = None
         self._chunks_received = 0
         self._linger_until_s: float | None = None
         self._paused = False
         # Whether the client leaves unread what is written to it.
         self._unread = False
-        self._idle_since_s = self._now()
-        self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
+        self.idle_since_s = self._now()
+        self._deadline_s = self.idle_since_s + self._limits.idle_timeout_s
 
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._exchange is not None or self._head is not None or bool(self._buffer)
+        return self.exchange is not None or self._head is not None or bool(self._buffer)
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._clients.add(self)
+        clients = self._clients
+        clients.add(self)
+        if len(clients) > self._limits.max_clients and not clients.shed_idle():
+            self._refuse(refuse(503, "too many connections; retry later"))
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._clients.discard(self)
-        if self._exchange is not None:
-            self._exchange.abandon()
-            self._exchange = None
+        self.release_body()
+        if self.exchange is not None:
+            self.exchange.abandon()
+            self.exchange = None
 
     def pause_writing(self) -> None:
         self._unread = True
-        if self._exchange is not None:
-            self._exchange.pause()
+        if self.exchange is not None:
+            self.exchange.pause()
 
     def resume_writing(self) -> None:
         self._unread = False
-        if self._exchange is not None:
-            self._exchange.resume()
+        if self.exchange is not None:
+            self.exchange.resume()
 
     def data_received(self, data: bytes) -> None:
         if self._linger_until_s is not None:
             self._deadline_s = min(self._now() + LINGER_S, self._linger_until_s)
             return
-        if self._exchange is not None:
+        if self.exchange is not None:
             self._take_ahead(data)
         elif self._head is not None:
             self._take_body(data)
@@ -202,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Act on what has taken too long."""
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is None:
             if now_s > self._deadline_s:
                 self._expire()
@@ -214,7 +264,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self, now_s: float) -> None:
         """Close a connection on which nothing is under way, nor likely to be on its way."""
-        if not self.busy and now_s - self._idle_since_s > IN_TRANSIT_S:
+        if not self.busy and now_s - self.idle_since_s > IN_TRANSIT_S:
             self.transport.close()
 
     def _give_up(self, exchange: RelayedRequest) -> None:
@@ -274,7 +324,8 @@ class ClientConnection(asyncio.Protocol):
             self._serve(head, data[:length], data[length:])
             return
         self._head = head
-        self._deadline_s = self._now() + BODY_TIMEOUT_S
+        self._body_since_s = self._now()
+        self._deadline_s = self._body_since_s + BODY_TIMEOUT_S
         self._body = ChunkedBody(limit) if length is None else []
         self._received = 0
         waits = head.fields.get(b"expect", b"").lower() == b"100-continue"
@@ -286,6 +337,12 @@ class ClientConnection(asyncio.Protocol):
     def _take_body(self, data: bytes) -> None:
         head, body = self._head, self._body
         assert head is not None
+        if not self._hold_body(len(data)):
+            self._refuse(refuse(503, "no memory for another request body; retry later"))
+            return
+        now_s = self._now()
+        allowed_s = BODY_TIMEOUT_S + self._body_bytes / LEAST_BODY_BYTES_PER_S
+        self._deadline_s = min(now_s + BODY_TIMEOUT_S, self._body_since_s + allowed_s)
         if isinstance(body, ChunkedBody):
             try:
                 rest = body.feed(data)
@@ -308,8 +365,22 @@ class ClientConnection(asyncio.Protocol):
             self._paused = True
             self.transport.pause_reading()
 
+    def _hold_body(self, size: int) -> bool:
+        """Count *size* more bytes of the body; return whether there is memory for them."""
+        clients = self._clients
+        if clients.body_bytes + size > self._limits.max_body_memory_bytes:
+            return False
+        clients.body_bytes += size
+        self._body_bytes += size
+        return True
+
     def _serve(self, head: HttpRequestHead, body: bytes, rest: bytes) -> None:
-        self._head = None
+        if self._head is not None:
+            # It came in pieces, which were counted.
+            self._head, self._body = None, []
+        elif body and not self._hold_body(len(body)):
+            self._refuse(refuse(503, "no memory for another request body; retry later"))
+            return
         self._buffer = rest
         try:
             served = self._handler.serve(self, head, body)
@@ -318,7 +389,7 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(served, LocalResponse):
             self._reply(served, keep_alive=head.keep_alive, bodiless=head.method == "HEAD")
             return
-        self._exchange = served
+        self.exchange = served
         self._chunks_received = 0
         self._deadline_s = self._now() + self._limits.answer_timeout_s
         served.start()
@@ -326,20 +397,24 @@ class ClientConnection(asyncio.Protocol):
     # What an exchange calls.
 
     def answer(self, answer: LocalResponse) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         assert exchange is not None
         self._reply(answer, keep_alive=exchange.keep_alive, bodiless=exchange.bodiless)
 
     def relayed(self, *, keep_alive: bool) -> None:
-        self._exchange = None
+        self.exchange = None
         self._next(keep_alive=keep_alive)
 
     def cut(self) -> None:
-        self._exchange = None
+        self.exchange = None
         self.transport.abort()
 
     def wait_anew(self) -> None:
         self._deadline_s = self._now() + self._limits.answer_timeout_s
+
+    def release_body(self) -> None:
+        self._clients.body_bytes -= self._body_bytes
+        self._body_bytes = 0
 
     # Answers.
 
@@ -349,11 +424,13 @@ class ClientConnection(asyncio.Protocol):
         self._next(keep_alive=keep_alive)
 
     def _next(self, *, keep_alive: bool) -> None:
+        if self._body_bytes:
+            self.release_body()
         if not keep_alive or self._handler.draining:
             self.transport.close()
             return
-        self._idle_since_s = self._now()
-        self._deadline_s = self._idle_since_s + self._limits.idle_timeout_s
+        self.idle_since_s = self._now()
+        self._deadline_s = self.idle_since_s + self._limits.idle_timeout_s
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -362,7 +439,7 @@ class ClientConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._take_ahead_up)
 
     def _take_ahead_up(self) -> None:
-        if self._exchange is None and self._head is None and self._linger_until_s is None:
+        if self.exchange is None and self._head is None and self._linger_until_s is None:
             data, self._buffer = self._buffer, b""
             if data and not self.transport.is_closing():
                 self._take_head(data)
@@ -370,7 +447,9 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, answer: LocalResponse, *, bodiless: bool = False) -> None:
         """Answer a request that cannot be read to its end, and close."""
         self._head = None
+        self._body = []
         self._buffer = b""
+        self.release_body()
         now_s = self._now()
         self._linger_until_s = now_s + LINGER_AT_MOST_S
         self._deadline_s = now_s + LINGER_S

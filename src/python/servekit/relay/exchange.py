@@ -10,6 +10,9 @@ from servekit.relay.heads import HttpRequestHead, HttpResponseHead, answer_head,
 from servekit.relay.responses import refusal
 from servekit.relay.upstream_pool import UpstreamPool
 
+# A long answer to a large request keeps no more than this of it in memory.
+LARGE_BODY_BYTES = 64 * 1024
+
 
 class RelayExchange:
     """The client's side of an exchange, and its hold on a connection to an engine.
@@ -89,6 +92,9 @@ class RelayExchange:
     ) -> None:
         """Write *head*, with *own* lines, and the first *piece* of the body."""
         self._out = True
+        # Nothing is sent again from here on.  A small body is not worth the trouble.
+        if len(self._body) > LARGE_BODY_BYTES:
+            self._drop_body()
         closing = draining or not self._stays_open
         whole, closing = answer_head(head, old=self._head.old, closing=closing, own=own)
         self._stays_open = not closing
@@ -98,6 +104,10 @@ class RelayExchange:
             self._write_decoded(piece)
         else:
             self._write(whole + piece)
+
+    def _drop_body(self) -> None:
+        self._body = b""
+        self._client.release_body()
 
     def _write_decoded(self, piece: bytes) -> None:
         """Write what *piece* holds, without its chunks.

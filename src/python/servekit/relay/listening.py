@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 
 from servekit.errors.tree import SettingInvalid
-from servekit.relay.client_connection import IN_TRANSIT_S, ClientConnection, Handler
+from servekit.relay.client_connection import IN_TRANSIT_S, ClientConnection, ClientSet, Handler
 from servekit.relay.keepalive import enable_keepalive
 from servekit.timing.clock import Clock
 
@@ -30,20 +30,20 @@ class Listener:
         self._handler = handler
         self._clock = clock
         self._also = also
-        self._clients: set[ClientConnection] = set()
+        self.clients = ClientSet()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
     def in_flight(self) -> int:
         """Requests under way (count)."""
-        return sum(client.busy for client in self._clients)
+        return sum(client.busy for client in self.clients)
 
     async def start(self, listening: socket.socket) -> None:
         """Serve the clients of *listening*."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: ClientConnection(self._handler, self._clients), sock=listening, backlog=BACKLOG
+            lambda: ClientConnection(self._handler, self.clients), sock=listening, backlog=BACKLOG
         )
         self._sweeper = loop.create_task(self._sweep())
 
@@ -58,8 +58,8 @@ class Listener:
         await self._clock.sleep(min(linger_s, timeout_s))
         if self._server is not None:
             self._server.close()
-        while self._clients and self._clock.now() < deadline_s:
-            for client in list(self._clients):
+        while self.clients and self._clock.now() < deadline_s:
+            for client in list(self.clients):
                 client.close_if_idle(self._clock.now())
             await self._clock.sleep(_DRAIN_LOOK_S)
         return self.in_flight
@@ -70,14 +70,14 @@ class Listener:
             self._server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for client in list(self._clients):
+        for client in list(self.clients):
             client.transport.abort()
 
     async def _sweep(self) -> None:
         while True:
             await self._clock.sleep(SWEEP_S)
             now_s = self._handler.now()
-            for client in list(self._clients):
+            for client in list(self.clients):
                 client.check(now_s)
             self._also()
 

@@ -14,6 +14,7 @@ from servekit.errors.tree import (
     RequestInvalid,
     RequestTooLarge,
     ServeError,
+    ShortOfResources,
     StreamCut,
 )
 from servekit.wire.openai import error_envelope
@@ -27,6 +28,7 @@ _STATUSES: dict[type[ServeError], int] = {
     StreamCut: 502,
     EngineRefused: 502,
     ReplicaMissing: 503,
+    ShortOfResources: 503,
     EngineTimeout: 504,
 }
 

@@ -1,10 +1,18 @@
 """The connections to one engine: a pool of those that are idle, and requests of our own."""
 
 import asyncio
+import errno
+import os
 import ssl
 from collections import deque
+from collections.abc import Callable
 
-from servekit.errors.tree import EngineError, EngineTimeout, EngineUnreachable
+from servekit.errors.tree import (
+    EngineError,
+    EngineTimeout,
+    EngineUnreachable,
+    ShortOfResources,
+)
 from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.framing import ChunkedBody, Framing
 from servekit.relay.heads import HttpResponseHead, bearer
@@ -18,6 +26,11 @@ IDLE_LIMIT_S = 4.0
 # A request that the engine's machine has not taken by then counts as lost.
 UNREAD_S = 25.0
 
+# What a connection fails of through no fault of the engine.
+_OWN_SHORTAGE = frozenset(
+    [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM]
+)
+
 
 class UpstreamPool:
     """The connections to one engine."""
@@ -29,9 +42,12 @@ class UpstreamPool:
         *,
         idle_limit_s: float = IDLE_LIMIT_S,
         key: str = "",
+        make_room: Callable[[], int] = lambda: 0,
     ) -> None:
-        """*idle_limit_s*: for how long an idle connection may be reused; *key*: what
-        the engine asks for, if anything."""
+        """*idle_limit_s*: for how long an idle connection may be reused; *key*: the engine's API
+        key, if any; *make_room*: closes what it can where descriptors have run out, and says how
+        much that was."""
+        self._make_room = make_room
         self.address = address
         self._authorization = bearer(key).decode("latin-1") if key else ""
         self._idle_limit_s = idle_limit_s
@@ -58,7 +74,19 @@ class UpstreamPool:
         Raises:
             EngineUnreachable: the connection was refused or cannot be made.
             EngineTimeout: it was not connected in time.
+            ShortOfResources: this process cannot open another connection.
         """
+        try:
+            return await self._connect()
+        except ShortOfResources:
+            if not self._make_room():
+                raise
+        # What was closed is gone after a turn of the loop.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return await self._connect()
+
+    async def _connect(self) -> EngineConnection:
         where = self.address
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -71,6 +99,10 @@ class UpstreamPool:
                 f"{where.url} was not connected within {self._connect_timeout_s:g} s"
             ) from error
         except (OSError, UnicodeError) as error:
+            if _is_own_shortage(error):
+                raise ShortOfResources(
+                    f"no connection to {where.url}: {error}; raise the limit of open files"
+                ) from error
             raise EngineUnreachable(f"{where.url} cannot be connected: {error}") from error
         return connection
 
@@ -115,6 +147,13 @@ class UpstreamPool:
         # What a burst has left behind would otherwise be kept for the next one.
         while idle and now_s - idle[0].idle_since_s >= self._idle_limit_s:
             idle.popleft().abandon()
+
+
+def _is_own_shortage(error: OSError | UnicodeError) -> bool:
+    # Where a name has several addresses, the numbers of their errors are lost.
+    return getattr(error, "errno", None) in _OWN_SHORTAGE or any(
+        os.strerror(number) in str(error) for number in _OWN_SHORTAGE
+    )
 
 
 class _Collected:

@@ -1,0 +1,78 @@
+"""Whether a replica that says it is well makes any progress.  Pure.
+
+An engine may answer /health, count a request as running and never produce a token.  Its siblings
+show how long a first byte takes: a replica is stuck when nothing at all came of it for much longer
+than the slowest of several answers that siblings gave to requests sent in the meantime, a longer
+prompt being allowed proportionally more.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# Shorter waits are no trouble, whatever the siblings do.
+STUCK_S = 3.0
+# How much slower than its siblings' slowest answer a replica may be: caches differ, so do machines.
+SLOWER = 5.0
+# Answers of siblings without which a wait proves nothing.
+LEAST_ANSWERS = 5
+# Below this many tokens reading the prompt is not what takes the time.
+SHORT_PROMPT = 100
+
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """A request that a replica has, without a first byte yet."""
+
+    sent_s: float
+    prompt_tokens: int
+
+
+class FirstBytes:
+    """The latest first bytes of a model's replicas."""
+
+    __slots__ = ("_latest",)
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[str, float, float, int]] = deque(maxlen=_REMEMBERED)
+
+    def came(self, replica: str, sent_s: float, ttft_s: float, prompt_tokens: int) -> None:
+        """A first byte came from *replica*, *ttft_s* after the request was sent."""
+        self._latest.append((replica, sent_s, ttft_s, prompt_tokens))
+
+    def is_stuck(
+        self, replica: str, waiting: OpenRequest, still_since_s: float, now_s: float
+    ) -> bool:
+        """Whether *replica*, of which nothing came since *still_since_s*, will never answer."""
+        begun_s = max(waiting.sent_s, still_since_s)
+        if now_s - begun_s < STUCK_S:
+            return False
+        allowed_s = [
+            ttft_s * max(1.0, waiting.prompt_tokens / max(tokens, SHORT_PROMPT))
+            for name, sent_s, ttft_s, tokens in self._latest
+            if name != replica and sent_s >= begun_s
+        ]
+        return len(allowed_s) >= LEAST_ANSWERS and now_s - begun_s > SLOWER * max(allowed_s)
+
+
+class Progress:
+    """What was last seen to come from one replica.
+
+    Attributes:
+        still_since_s: when it changed for the last time.
+    """
+
+    __slots__ = ("_seen", "still_since_s")
+
+    def __init__(self) -> None:
+        self._seen: tuple[float | None, ...] = ()
+        self.still_since_s = float("-inf")
+
+    def look(self, seen: Iterable[float | None], now_s: float) -> None:
+        """Take the counts that grow with its work; any that changed is progress."""
+        counts = tuple(seen)
+        if counts != self._seen:
+            self._seen = counts
+            self.still_since_s = now_s

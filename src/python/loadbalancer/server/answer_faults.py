@@ -1,0 +1,78 @@
+"""What is wrong with an engine's answer, told from its head and its first bytes.  Pure.
+
+What the caller did wrong (400, 413, 422 and their like) is no fault, nor is a lack of room (429,
+503).
+"""
+
+import re
+
+from servekit.relay.heads import HttpResponseHead
+from servekit.wire import routes
+
+UNAUTHORIZED = "unauthorized"
+NOT_FOUND = "not_found"
+SERVER_ERROR = "server_error"
+NOT_JSON = "not_json"
+EMPTY = "empty"
+ERROR_EVENT = "error_event"
+NO_TOKENS = "no_tokens"
+NO_PROGRESS = "no_progress"
+
+# They may be the caller's doing: only a sibling that answers the same request tells.
+CALLERS = frozenset([UNAUTHORIZED, NOT_FOUND])
+
+_OF_STATUS = {401: UNAUTHORIZED, 403: UNAUTHORIZED, 404: NOT_FOUND}
+# Their answers are JSON objects, or streams of events.
+_JSON_ROUTES = frozenset(
+    path.encode() for path in (routes.CHAT, routes.COMPLETIONS, routes.EMBEDDINGS)
+)
+_ERROR_EVENT = re.compile(rb'(?:[0-9a-fA-F]+\r\n)?(?:event: error\n)?data: ?\{"error"')
+_COMPLETION_TOKENS = b'"completion_tokens":'
+# Something that was generated: text, a part of it, a tool call, or what a model thinks.
+_TOKEN = re.compile(
+    rb'"(?:content|text|reasoning|reasoning_content|refusal|delta|arguments)": ?"(?:[^"])'
+    rb'|"tool_calls": ?\[\{'
+)
+_MOST_LOOKED_AT = 16 * 1024
+
+
+def fault_of_status(status: int) -> str | None:
+    """Return what is wrong with an answer of this *status*, as far as that says."""
+    if status >= 500 and status != 503:
+        return SERVER_ERROR
+    return _OF_STATUS.get(status)
+
+
+def fault_of_body(head: HttpResponseHead, piece: bytes, path: bytes) -> str | None:
+    """Return what is wrong with a body that begins with *piece*, in answer to *path*."""
+    if head.status != 200:
+        return None
+    if not piece:
+        return EMPTY
+    if head.is_event_stream:
+        return ERROR_EVENT if _ERROR_EVENT.match(piece) else None
+    if b"content-encoding" in head.fields:
+        return None
+    first = _first_byte(piece, chunked=head.chunked)
+    if first in b"{[":
+        return None
+    kind = head.fields.get(b"content-type", b"")
+    markup = first == b"<" or kind.startswith(b"text/html")
+    declared = kind.startswith(b"application/json")
+    return NOT_JSON if markup or declared or path in _JSON_ROUTES else None
+
+
+def has_no_tokens(head: HttpResponseHead, pieces: tuple[bytes, ...]) -> bool:
+    """Whether an answer of 200, of which *pieces* are all or the first, generated nothing."""
+    if head.is_event_stream:
+        return not any(_TOKEN.search(piece) for piece in pieces)
+    # The usage stands at the end.
+    end = pieces[-1]
+    found = end.rfind(_COMPLETION_TOKENS, max(0, len(end) - _MOST_LOOKED_AT))
+    count = end[found + len(_COMPLETION_TOKENS) :][:2].strip() if found >= 0 else b""
+    return count[:1] == b"0"
+
+
+def _first_byte(piece: bytes, *, chunked: bool) -> bytes:
+    start = piece.find(b"\r\n") + 2 if chunked else 0
+    return piece[start : start + 64].lstrip()[:1]
