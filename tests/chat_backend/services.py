@@ -12,7 +12,7 @@ import uvicorn
 from chat_backend.api import ChatApi
 from chat_backend.chat_settings import ChatSettings
 from servekit.fleet.fleet import load_fleet
-from simulator.servers import ReplicaServer, replica_servers
+from simulator.servers import ReplicaServer, SimulationSettings, replica_servers
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
@@ -26,8 +26,7 @@ async def simulated_engine(**options: Any) -> AsyncIterator[ReplicaServer]:
         host="127.0.0.1",
         fixed_ports=False,
         only=MODEL,
-        seed=0,
-        **(defaults | options),
+        settings=SimulationSettings(**(defaults | options)),
     )[0]
     await engine.start()
     try:

@@ -88,11 +88,11 @@ _BOTH: tuple[dict[str, Any], ...] = (
     {"structured_outputs": {"choice": ["a"], "regex": "a"}},
 )
 
+_PROMPTS: tuple[Any, ...] = ("", [], [[]], ["a", "b"], [1, 2, 3], [[1], [2, 3]], None)
 _ODD_PROMPTS: tuple[Any, ...] = (7, {"a": 1}, ["a", 1], [1.5], [-1], [10**9], [[1], "a"])
 
 _ONLY_COMPLETIONS: tuple[dict[str, Any], ...] = (
-    *({"prompt": value} for value in ("", [], [[]], ["a", "b"], [1, 2, 3], [[1], [2, 3]], None)),
-    *({"prompt": value} for value in _ODD_PROMPTS),
+    *({"prompt": value} for value in (*_PROMPTS, *_ODD_PROMPTS)),
     {"prompt": "x" * 20000},
     *({"logprobs": value} for value in (0, 1, 5, 21, -1, True, "x")),
     {"logprobs": 2, "stream": True},

@@ -85,6 +85,7 @@ def test_bad_options_are_usage_errors() -> None:
         ("--speed", "0"): "must be from 0.001 to 1000",
         ("--seed", str(2**63)): "must fit in 62 bits",
         ("--max-num-queued-reqs", "0"): "must be at least 1",
+        ("--vllm-version", "new"): "vLLM version 'new' is invalid",
     }
     for arguments, words in cases.items():
         assert words in _refused(*arguments), arguments

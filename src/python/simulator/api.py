@@ -35,9 +35,6 @@ from simulator.replica import SimulatedReplica, TokenSink
 from simulator.sleep import SLEEP_S, WAKE_S
 from simulator.templates import DONE, AnswerKind, usage_event, whole_answer
 
-# The release whose interface this follows.
-VLLM_VERSION = "0.32.0"
-
 # A token of the largest prompts (1M tokens of up to 6 digits) with room to spare.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -272,7 +269,7 @@ class EngineApi:
         return web.Response(status=503 if draining else 200)
 
     async def _version(self, _: web.Request) -> web.Response:
-        return _json({"version": VLLM_VERSION})
+        return _json({"version": str(self._replica.spec.vllm_version)})
 
     async def _models(self, _: web.Request) -> web.Response:
         spec = self._replica.spec

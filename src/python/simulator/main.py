@@ -16,7 +16,14 @@ from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
-from simulator.servers import ReplicaServer, replica_servers, serve_fleet, stop_all
+from simulator.servers import (
+    ReplicaServer,
+    SimulationSettings,
+    replica_servers,
+    serve_fleet,
+    stop_all,
+)
+from simulator.vllm_version import VLLM_VERSION, read_vllm_version
 
 log = structlog.get_logger()
 
@@ -74,6 +81,9 @@ class SimulationOptions:
         int | None,
         typer.Option(help="Max requests in one engine; further ones are answered with 503"),
     ] = None
+    vllm_version: Annotated[
+        str, typer.Option(help="vLLM release to stand for, in /version and in what /metrics counts")
+    ] = str(VLLM_VERSION)
 
 
 @app.command()
@@ -94,9 +104,12 @@ def simulate(where: FleetOptions, listen: ListenOptions, how: SimulationOptions)
         host=listen.host,
         fixed_ports=listen.ports is Ports.fleet,
         only=where.only,
-        speed=how.speed,
-        seed=how.seed,
-        max_in_flight=how.max_num_queued_reqs,
+        settings=SimulationSettings(
+            speed=how.speed,
+            seed=how.seed,
+            max_in_flight=how.max_num_queued_reqs,
+            vllm_version=read_vllm_version(how.vllm_version),
+        ),
     )
     run_until_stopped(lambda stop: _serve(servers, stop))
 

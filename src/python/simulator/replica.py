@@ -12,6 +12,7 @@ from servekit.enginesim.setup import engine_config
 from servekit.enginesim.step import EngineStep
 from simulator.exposition import EngineMetrics, sleep_lines
 from simulator.faults import ActiveFaults, InjectedFault
+from simulator.vllm_version import VLLM_VERSION, VllmVersion
 
 # Beyond this, steps that are late are not caught up with: the engine simply was slower.
 MAX_LAG_S = 0.25
@@ -28,6 +29,7 @@ class ReplicaSpec:
         speed: how many times faster than its calibration it runs.
         max_in_flight: requests in the engine before others are refused; None for no limit.
         options: the arguments of `vllm serve` that it was started with.
+        vllm_version: the release that it stands for.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ReplicaSpec:
     seed: int = 0
     max_in_flight: int | None = None
     options: EngineOptions = DEFAULT_OPTIONS
+    vllm_version: VllmVersion = VLLM_VERSION
 
 
 class TokenSink(Protocol):
@@ -69,6 +72,7 @@ class SimulatedReplica:
             spec.options,
             spec.max_model_len,
             max_in_flight=spec.max_in_flight,
+            counts_failed_lookups=spec.vllm_version.counts_failed_lookups,
         )
         self._start()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -10,6 +11,20 @@ from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import Fleet, FleetReplica
 from simulator.api import EngineApi
 from simulator.replica import ReplicaSpec, SimulatedReplica
+from simulator.vllm_version import VLLM_VERSION, VllmVersion
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """How every replica of a fleet is simulated; the attributes are those of `ReplicaSpec`."""
+
+    speed: float = 1.0
+    seed: int = 0
+    max_in_flight: int | None = None
+    vllm_version: VllmVersion = VLLM_VERSION
+
+
+DEFAULT_SETTINGS = SimulationSettings()
 
 
 class ReplicaServer:
@@ -93,9 +108,7 @@ def replica_servers(
     host: str | None,
     fixed_ports: bool,
     only: str | None = None,
-    speed: float = 1.0,
-    seed: int = 0,
-    max_in_flight: int | None = None,
+    settings: SimulationSettings = DEFAULT_SETTINGS,
 ) -> list[ReplicaServer]:
     """Return a server, not started yet, for each replica of *fleet*.
 
@@ -112,7 +125,7 @@ def replica_servers(
         )
     return [
         ReplicaServer(
-            _spec(fleet, replica, speed, seed + number, max_in_flight),
+            _spec(fleet, replica, settings, number),
             host or replica.host,
             replica.port if fixed_ports else 0,
         )
@@ -125,7 +138,7 @@ def _names(fleet: Fleet, replica: FleetReplica) -> tuple[str, ...]:
 
 
 def _spec(
-    fleet: Fleet, replica: FleetReplica, speed: float, seed: int, max_in_flight: int | None
+    fleet: Fleet, replica: FleetReplica, settings: SimulationSettings, number: int
 ) -> ReplicaSpec:
     model = fleet.model(replica.model)
     engine = engine_setup(model, replica.gpu)
@@ -135,7 +148,8 @@ def _spec(
         max_model_len=engine.max_model_len,
         calibration=engine.calibration,
         options=engine.options,
-        speed=speed,
-        seed=seed,
-        max_in_flight=max_in_flight,
+        speed=settings.speed,
+        seed=settings.seed + number,
+        max_in_flight=settings.max_in_flight,
+        vllm_version=settings.vllm_version,
     )

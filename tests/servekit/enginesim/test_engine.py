@@ -341,3 +341,20 @@ def test_steps_take_longer_the_more_they_hold(prefill: int, sequences: int, kv: 
     assert PROFILE.step_s(prefill + 100, 0.0, sequences, kv) >= base
     assert PROFILE.step_s(prefill, 0.0, sequences + 10, kv) > base
     assert PROFILE.step_s(prefill, 0.0, sequences, kv + 1000) > base
+
+
+@pytest.mark.parametrize(("each", "looked_up"), [(False, 2 * 512), (True, 8 * 512)])
+def test_failed_lookups_are_counted_as_by_the_release(each: bool, looked_up: int) -> None:
+    """A prompt that waits for blocks is looked up at each step: up to 0.26 that counts."""
+    engine = small_engine(counts_failed_lookups=each, max_num_batched_tokens=1024)
+    # The first holds 33 of 64 blocks for six more steps; the second needs as many.
+    drive(engine, [(0.0, EngineRequest(1, 512, 7)), (0.0, EngineRequest(2, 512, 1))])
+
+    assert engine.counters.prefix_queries == looked_up
+
+
+def test_prompts_are_not_looked_up_without_prefix_caching() -> None:
+    engine = small_engine(counts_failed_lookups=True, prefix_caching=False)
+    drive(engine, [(0.0, EngineRequest(1, 512, 7)), (0.0, EngineRequest(2, 512, 1))])
+
+    assert engine.counters.prefix_queries == 0

@@ -16,6 +16,8 @@ class EngineConfig:
             (`max_cudagraph_capture_size`).
         max_in_flight: requests waiting or running before others are refused
             (`--max-num-queued-reqs`); None for no limit.
+        counts_failed_lookups: whether a waiting request's prompt counts as looked up in the prefix
+            cache at each step that has no room for it, as up to vLLM 0.26, not once (0.32).
     """
 
     num_blocks: int
@@ -28,6 +30,7 @@ class EngineConfig:
     async_scheduling: bool = True
     captured_tokens: int = 512
     max_in_flight: int | None = None
+    counts_failed_lookups: bool = False
 
     def __post_init__(self) -> None:
         if self.segment_tokens % self.block_size:

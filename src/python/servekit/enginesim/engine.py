@@ -246,6 +246,8 @@ class SimulatedEngine:
             sequence = waiting[0]
             hits, idle = self._matched(sequence)
             if not self._fits(sequence, hits, idle):
+                if self.config.counts_failed_lookups:
+                    self._count_lookup(sequence, hits * self.config.segment_tokens)
                 return
             waiting.popleft()
             if sequence.admitted_s < 0:
@@ -275,9 +277,13 @@ class SimulatedEngine:
         sequence.computed = hits * self.config.segment_tokens
         if not sequence.preemptions:
             sequence.cached_tokens = sequence.computed
-            if self.config.prefix_caching:
-                self.counters.prefix_queries += sequence.target
-                self.counters.prefix_hits += sequence.computed
+        self._count_lookup(sequence, sequence.computed)
+
+    def _count_lookup(self, sequence: Sequence, hit_tokens: int) -> None:
+        """Count a look into the prefix cache; vLLM counts those of preempted requests apart."""
+        if self.config.prefix_caching and not sequence.preemptions:
+            self.counters.prefix_queries += sequence.target
+            self.counters.prefix_hits += hit_tokens
 
     def _new_blocks(self, sequence: Sequence, chunk: int) -> int:
         size = self.config.block_size

@@ -73,6 +73,7 @@ def engine_config(
     *,
     segment_tokens: int | None = None,
     max_in_flight: int | None = None,
+    counts_failed_lookups: bool = False,
 ) -> EngineConfig:
     """Return what shapes the schedule of an engine.
 
@@ -97,6 +98,7 @@ def engine_config(
         async_scheduling=options.async_scheduling,
         captured_tokens=options.captured_tokens(seqs),
         max_in_flight=options.max_num_queued_reqs if max_in_flight is None else max_in_flight,
+        counts_failed_lookups=counts_failed_lookups,
     )
 
 
