@@ -1,8 +1,9 @@
 """An engine that answers word by word, and does what its prompt says.
 
 A prompt is as many tokens as it has words, without the `<s>` that begins it.  Words with a
-meaning: `slow` waits before every token, `die` ends the engine, `refuse` is refused.  What happens
-is noted in `engine.log`, line by line, since a test looks from another process.
+meaning: `slow` waits before every token, `die` ends the engine, `refuse` is refused, `stumble`
+meets a mistake.  What happens is noted in `engine.log`, line by line, since a test looks from
+another process.
 """
 
 import asyncio
@@ -45,7 +46,9 @@ class FakeEngine:
         self._dead = False
         self._log = log
         self.args = dict(args)
-        self.max_model_len = int(str(args.get("max_model_len", 64)))
+        given = int(str(args.get("max_model_len", -1)))
+        self.own_length = 64
+        self.max_model_len = self.own_length if given < 0 else given
         self.chat_template = template.read_text() if template.exists() else None
         self.special_tokens = {"bos_token": "<s>"}
 
@@ -61,6 +64,8 @@ class FakeEngine:
         self._note(f"start {sampling.max_tokens} {sampling.seed} {' '.join(words)}")
         if "refuse" in words:
             raise RequestInvalid("vLLM refuses the request: it was told to")
+        if "stumble" in words:
+            raise KeyError("stumbled")
         self._running.add(request_id)
         for number in range(sampling.max_tokens):
             if "slow" in words:

@@ -42,8 +42,9 @@ def test_the_inputs_are_those_of_cog_vllm(monkeypatch: pytest.MonkeyPatch) -> No
         "stop_sequences": "",
         "prompt_template": "",
         "seed": None,
+        "json_schema": "",
     }
-    assert [field["x-order"] for field in inputs.values()] == list(range(12))
+    assert [field["x-order"] for field in inputs.values()] == list(range(13))
     assert inputs["seed"]["nullable"]
 
 
@@ -69,7 +70,7 @@ def test_both_faces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old name and the new one take the same inputs and give the same output."""
     new = _schema("run.py:Runner", monkeypatch)
 
-    assert _schema("predict.py:TextPredictor", monkeypatch) == new
+    assert _schema("predict.py:Predictor", monkeypatch) == new
 
 
 def test_training_takes_what_cog_vllm_took(monkeypatch: pytest.MonkeyPatch) -> None:

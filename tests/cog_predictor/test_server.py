@@ -98,6 +98,10 @@ async def test_an_input_out_of_bounds_is_answered_422(
         ({"prompt": "hi", "prompt_template": "{prompt} {x}"}, "E1004 PromptTemplateError"),
         ({"prompt": "hi", "prompt_template": "{prompt} {"}, "E1004 PromptTemplateError"),
         ({"prompt": "hi", "min_tokens": 9, "max_tokens": 3}, "E1101 InvalidArgumentMinTokens"),
+        ({"prompt": "hi", "seed": 2**63}, "seed is 9.22337e+18; it is between 0 and"),
+        ({"prompt": "hi", "top_k": 2**31}, "E1000 GenericError: top_k is 2.14748e+09"),
+        ({"prompt": "hi", "json_schema": "{"}, "json_schema is not JSON"),
+        ({"prompt": "hi", "json_schema": "[]"}, "json_schema is []; it is a JSON object"),
     ],
 )
 async def test_a_bad_request_fails_with_its_code_before_the_engine_sees_it(
@@ -111,6 +115,23 @@ async def test_a_bad_request_fails_with_its_code_before_the_engine_sees_it(
     assert (status, body["status"]) == (200, "failed")
     assert error in body["error"]
     assert server.engine_log() == before
+
+
+async def test_an_integer_may_be_written_with_a_point(server: CogServer) -> None:
+    """JSON has one kind of number: 3.0 is 3, and reaches the engine as that."""
+    inputs = {"prompt": "point", "max_tokens": 3.0, "seed": 7.0, "top_k": 5.0, "min_tokens": 1.0}
+
+    _, body = await server.predict(inputs)
+
+    assert body["status"] == "succeeded", body["error"]
+    assert "start 3 7 point" in server.engine_log()
+
+
+async def test_a_mistake_inside_has_a_code_too(server: CogServer) -> None:
+    """Nothing leaves without one."""
+    _, body = await server.predict({"prompt": "stumble"})
+
+    assert "E1000 GenericError: KeyError: 'stumbled'" in body["error"]
 
 
 async def test_what_the_engine_refuses_is_told(server: CogServer) -> None:

@@ -91,7 +91,12 @@ def _input(function: Callable[..., Any], title: str) -> dict[str, object]:
         properties[parameter.name] = _property(parameter.name, order, kind, field, optional)
         if field.default is None and not optional:
             required.append(parameter.name)
-    return {"title": title, "type": "object", "properties": properties, "required": required}
+    return {
+        "title": title,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+    }
 
 
 def _property(

@@ -64,7 +64,9 @@ def test_a_coded_error_keeps_the_message_and_its_cause() -> None:
     assert isinstance(info.value.__cause__, tree.PromptBlank)
 
 
-def test_what_is_not_ours_is_not_coded() -> None:
-    """A bug is shown as what it is."""
-    with pytest.raises(KeyError), coded():
+def test_a_mistake_of_ours_has_a_code_too() -> None:
+    """A bug is shown as what it is, behind E1000; the traceback keeps the original."""
+    with pytest.raises(CodedError, match="E1000 GenericError: KeyError: 'bug'") as info, coded():
         raise KeyError("bug")
+
+    assert isinstance(info.value.__cause__, KeyError)

@@ -1,7 +1,9 @@
 """From the caller's inputs to what the engine is told."""
 
+import math
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,9 +11,15 @@ from hypothesis import strategies as st
 
 from cog_predictor.engine.engine import Sampling
 from cog_predictor.reporting.error_codes import MinTokensInvalid
-from cog_predictor.service.inputs import PredictionInputs, choose_sampling, stop_texts
+from cog_predictor.service.inputs import PredictionInputs, checked, choose_sampling, stop_texts
 from cog_predictor.service.startup import WARM_UP
-from servekit.errors.tree import PromptTooLong
+from servekit.errors.tree import PromptTooLong, RequestInvalid
+
+NUMBERS = st.one_of(st.integers(-4, 4), st.integers(), st.floats(), st.floats(0, 2), st.booleans())
+NUMBER_NAMES = (
+    *("min_tokens", "max_tokens", "temperature", "top_p", "top_k"),
+    *("presence_penalty", "frequency_penalty", "seed"),
+)
 
 
 def _sampling(
@@ -85,3 +93,42 @@ def test_stop_sequences_stand_between_commas(text: str, expected: tuple[str, ...
 def test_no_stop_sequence_is_empty(text: str) -> None:
     """An empty one would end every answer before it began."""
     assert all(stop_texts(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("max_tokens", 3.5, "max_tokens is 3.5; it is a whole number"),
+        ("max_tokens", True, "max_tokens is True; it is a number"),
+        ("max_tokens", "3", "max_tokens is '3'; it is a number"),
+        ("max_tokens", None, "max_tokens is None; it is a number"),
+        ("seed", 2**64, "seed is 1.84467e[+]19; it is between 0 and 9223372036854775807"),
+        ("seed", -1, "seed is -1; it is between 0"),
+        ("top_k", 10**12, "top_k is 1e[+]12; it is between -1 and 2147483647"),
+        ("temperature", math.nan, "temperature is nan; it is between 0.0 and 2.0"),
+        ("top_p", math.inf, "top_p is inf; it is between"),
+        ("prompt", "half \ud800", "prompt is not Unicode"),
+        ("stop_sequences", ["a"], "stop_sequences is .*; it is text"),
+        ("json_schema", "nonsense", "json_schema is not JSON"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(name: str, value: Any, says: str) -> None:
+    """It would end the input thread of vLLM's core, and with it every later request."""
+    with pytest.raises(RequestInvalid, match=says):
+        checked(replace(WARM_UP, **{name: value}))
+
+
+@given(values=st.fixed_dictionaries(dict.fromkeys(NUMBER_NAMES, NUMBERS)))
+def test_what_passes_is_of_the_types_that_vllm_packs(values: dict[str, Any]) -> None:
+    """Whatever numbers come in: refused, or integers of 64 bits and finite floats."""
+    try:
+        found = checked(replace(WARM_UP, **values))
+    except RequestInvalid:
+        return
+
+    for name in ("min_tokens", "top_k", "seed"):
+        assert type(getattr(found, name)) is int
+        assert -(2**63) <= getattr(found, name) < 2**63
+    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
+        assert type(getattr(found, name)) is float
+        assert math.isfinite(getattr(found, name))

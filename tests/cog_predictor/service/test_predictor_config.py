@@ -54,13 +54,20 @@ def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path: Path, text
         load_config([tmp_path])
 
 
+def test_a_context_that_is_given_is_kept() -> None:
+    """Else it is vLLM's -1: the model's own, or what fits into memory."""
+    args, _ = engine_args({"max_model_len": 512}, known_args(), gpu_count=1)
+
+    assert args["max_model_len"] == 512
+
+
 @pytest.mark.parametrize(("gpu_count", "expected"), [(0, 1), (1, 1), (4, 4)])
 def test_every_gpu_is_used_unless_told_otherwise(gpu_count: int, expected: int) -> None:
     """The default spans the GPUs that are there; a CPU counts as one."""
     args, _ = engine_args({}, known_args(), gpu_count=gpu_count)
     told, _ = engine_args({"tensor_parallel_size": 2}, known_args(), gpu_count=gpu_count)
 
-    assert args == {"dtype": "auto", "tensor_parallel_size": expected}
+    assert args == {"dtype": "auto", "tensor_parallel_size": expected, "max_model_len": -1}
     assert told["tensor_parallel_size"] == 2
 
 

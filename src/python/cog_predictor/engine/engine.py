@@ -13,6 +13,7 @@ class Sampling:
     Attributes:
         top_k: tokens to choose among; 0 for all.
         stop: texts that end the answer; they are not part of it.
+        json_schema: the answer is JSON that fits this schema; empty for any text.
     """
 
     max_tokens: int
@@ -24,6 +25,7 @@ class Sampling:
     frequency_penalty: float
     stop: tuple[str, ...]
     seed: int
+    json_schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ class GenerationEngine(Protocol):
     @property
     def max_model_len(self) -> int:
         """Tokens of prompt and answer, together."""
+
+    @property
+    def own_length(self) -> int:
+        """What the model itself could take; more than `max_model_len` where memory is short."""
 
     @property
     def chat_template(self) -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cog_predictor.engine.engine import EngineFactory, Sampling, TextDelta
-from cog_predictor.reporting.error_codes import EngineArgUnknown
+from cog_predictor.engine.start_failure import explained, read_error_log
+from cog_predictor.reporting.error_codes import EngineArgUnknown, EngineFailed
 from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
 
 
@@ -28,27 +29,58 @@ def vllm_kind() -> EngineFactory:
     )
 
 
-async def start_vllm(model: Path, args: Mapping[str, object]) -> "VllmGenerator":
+async def start_vllm(
+    model: Path, args: Mapping[str, object], error_log: Path | None = None
+) -> "VllmGenerator":
     """Load the model in a folder.  Blocks the event loop while it loads: nobody else runs yet.
+
+    Args:
+        error_log: what vLLM's own processes write their errors to; see `keep_error_log`.
 
     Raises:
         EngineArgUnknown: vLLM takes no such argument.
-        EngineNotReady: it did not start; the message is vLLM's.
+        EngineNotReady: it did not start; the message names the cause and the remedy.
     """
     arg_utils = import_module("vllm.engine.arg_utils")
     async_llm = import_module("vllm.v1.engine.async_llm")
     try:
-        engine_args = arg_utils.AsyncEngineArgs(model=str(model), **args)
+        engine_args = arg_utils.AsyncEngineArgs(model=model_path(model), **args)
     except TypeError as error:
         raise EngineArgUnknown(f"vLLM refuses the engine_args: {error}") from error
     try:
-        llm = async_llm.AsyncLLM.from_engine_args(engine_args)
-    # Whatever goes wrong in there, from a driver to a shape, is told as it is.
+        usage = import_module("vllm.usage.usage_lib").UsageContext.ENGINE_CONTEXT
+        config = engine_args.create_engine_config(usage)
+        # Before vLLM has looked at the memory this is the model's own; it may only get less.
+        own_length = int(config.model_config.max_model_len)
+        if config.model_config.runner_type != "generate":
+            raise EngineNotReady(
+                f"the model is no text generator ({config.model_config.runner_type}); name one "
+                "that generates text in COG_WEIGHTS, or serve this one with modal_embedding"
+            )
+        llm = async_llm.AsyncLLM.from_vllm_config(
+            config,
+            disable_log_stats=engine_args.disable_log_stats,
+            enable_log_requests=engine_args.enable_log_requests,
+        )
+    except EngineNotReady:
+        raise
+    # Whatever goes wrong in there, from a driver to a shape.
     except Exception as error:
+        cause = explained(error, read_error_log(error_log))
+        raise EngineNotReady(f"vLLM did not start: {cause}") from error
+    return VllmGenerator(llm, own_length)
+
+
+def model_path(folder: Path) -> str:
+    """Return what vLLM is to load: the folder, or the one GGUF file that it holds."""
+    files = sorted(folder.glob("*.gguf"))
+    if (folder / "config.json").exists() or not files:
+        return str(folder)
+    if len(files) > 1:
         raise EngineNotReady(
-            f"vLLM did not start: {_one_line(error)}; the log above says more"
-        ) from error
-    return VllmGenerator(llm)
+            f"the weights hold {len(files)} GGUF files ({files[0].name} and others); leave one"
+        )
+    return str(files[0])
 
 
 class Tokenizer(Protocol):
@@ -72,8 +104,9 @@ def encode_once_begun(tokenizer: Tokenizer, text: str, *, begin: str, complete: 
 class VllmGenerator:
     """One AsyncLLM."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, llm: Any, own_length: int) -> None:
         self._llm = llm
+        self._own_length = own_length
         self._tokenizer = llm.get_tokenizer()
         self._sampling_params = import_module("vllm.sampling_params")
         self._dead = import_module("vllm.v1.engine.exceptions").EngineDeadError
@@ -81,6 +114,15 @@ class VllmGenerator:
     @property
     def max_model_len(self) -> int:
         return int(self._llm.model_config.max_model_len)
+
+    @property
+    def llm(self) -> Any:
+        """The AsyncLLM itself, for vLLM's own routes."""
+        return self._llm
+
+    @property
+    def own_length(self) -> int:
+        return self._own_length
 
     @property
     def chat_template(self) -> str | None:
@@ -116,9 +158,12 @@ class VllmGenerator:
 
     def _params(self, sampling: Sampling) -> Any:
         fields = {field.name: getattr(sampling, field.name) for field in _SAMPLING_FIELDS}
+        structured = self._sampling_params.StructuredOutputsParams
+        schema = fields.pop("json_schema")
         return self._sampling_params.SamplingParams(
             **{**fields, "stop": list(sampling.stop)},
             n=1,
+            structured_outputs=structured(json=schema) if schema else None,
             output_kind=self._sampling_params.RequestOutputKind.DELTA,
         )
 
@@ -131,6 +176,11 @@ class VllmGenerator:
         # VLLMValidationError is a ValueError.
         except ValueError as error:
             raise RequestInvalid(f"vLLM refuses the request: {_one_line(error)}") from error
+        # Nothing of vLLM's leaves without a code.
+        except Exception as error:
+            if "grammar" in str(error).lower():
+                raise RequestInvalid(f"json_schema cannot be used: {_one_line(error)}") from error
+            raise EngineFailed(f"vLLM failed: {_one_line(error)}; try again") from error
 
 
 _SAMPLING_FIELDS = dataclasses.fields(Sampling)

@@ -90,6 +90,10 @@ class Predictor(BasePredictor):
         seed: Optional[int] = Input(
             description="Random seed. Leave blank to randomize the seed.", default=None, ge=0
         ),
+        json_schema: str = Input(
+            description="A JSON schema that the answer is made to fit. If not provided, any text.",
+            default="",
+        ),
     ) -> AsyncConcatenateIterator[str]:
         """Continue the prompt."""
         request = PredictionInputs(
@@ -105,6 +109,7 @@ class Predictor(BasePredictor):
             stop_sequences=stop_sequences,
             prompt_template=prompt_template,
             seed=seed,
+            json_schema=json_schema,
         )
         async for piece in self.service.run(request, self.record_metric):
             yield piece

@@ -28,6 +28,10 @@ class PredictorConfigInvalid(ConfigError):
     """predictor_config.json cannot be used."""
 
 
+class EngineFailed(EngineError):
+    """The engine failed at a request, and lives."""
+
+
 class EngineArgUnknown(ConfigError):
     """predictor_config.json has an argument that vLLM does not take."""
 
@@ -72,6 +76,11 @@ def coded() -> Iterator[None]:
     except ServeError as error:
         row = code_of(type(error))
         raise CodedError(f"{row.code} {row.name}: {error}") from error
+    # A mistake of ours is an error with a code too; the traceback stays in the log.
+    except Exception as error:
+        row = code_of(ServeError)
+        words = " ".join(str(error).split())[:500]
+        raise CodedError(f"{row.code} {row.name}: {type(error).__name__}: {words}") from error
 
 
 def code_of(kind: type[ServeError]) -> ErrorCode:

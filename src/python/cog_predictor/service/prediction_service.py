@@ -1,6 +1,7 @@
 """What the runner file calls: a predictor with error codes, logs and an end."""
 
 import os
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -8,8 +9,10 @@ from pathlib import Path
 
 from cog_predictor.engine.engine import EngineFactory, GenerationEngine
 from cog_predictor.engine.library_path import preload_libraries
+from cog_predictor.engine.openai_routes import openai_port, serve_openai
 from cog_predictor.engine.process import end_at_once_at_exit, end_server_soon
-from cog_predictor.engine.vllm_engine import vllm_kind
+from cog_predictor.engine.start_failure import keep_error_log
+from cog_predictor.engine.vllm_engine import start_vllm, vllm_kind
 from cog_predictor.reporting.error_codes import coded
 from cog_predictor.reporting.logs import report
 from cog_predictor.service.given_weights import weights_text
@@ -57,10 +60,13 @@ class PredictionService:
 def import_vllm(environ: MutableMapping[str, str]) -> EngineFactory:
     """Return vLLM, imported where it finds its libraries."""
     preload_libraries(environ)
+    error_log = keep_error_log(environ, Path(tempfile.mkdtemp(prefix="vllm-log-")))
     kind = vllm_kind()
 
     async def start(model: Path, args: Mapping[str, object]) -> GenerationEngine:
-        engine = await kind.start(model, args)
+        openai_port(environ)
+        engine = await start_vllm(model, args, error_log)
+        await serve_openai(engine.llm, str(model), environ)
         end_at_once_at_exit()
         return engine
 

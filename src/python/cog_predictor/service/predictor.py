@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cog_predictor.engine.engine import GenerationEngine, Sampling, TextDelta
 from cog_predictor.prompts.choice import Prompts
-from cog_predictor.service.inputs import PredictionInputs, choose_sampling
+from cog_predictor.service.inputs import PredictionInputs, checked, choose_sampling
 from servekit.timing.clock import Clock
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -47,7 +47,7 @@ class TextPredictor:
             EngineExited: the engine is gone.
         """
         start = self.clock.now()
-        token_ids, sampling = self._prepare(request)
+        token_ids, sampling = self._prepare(checked(request))
         record("input_token_count", len(token_ids))
         tokens = 0
         async with aclosing(self._generate(token_ids, sampling)) as pieces:

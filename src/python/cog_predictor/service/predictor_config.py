@@ -53,10 +53,15 @@ def engine_args(
 ) -> tuple[dict[str, object], list[str]]:
     """Return the arguments for vLLM, and a warning for each that was dropped.
 
+    The context is the model's own, or what fits into memory, unless it is given.
+
     Raises:
         EngineArgUnknown: vLLM takes no argument of this name; the message names the nearest.
     """
     args: dict[str, object] = {"dtype": "auto", "tensor_parallel_size": max(gpu_count, 1)}
+    if "max_model_len" in known:
+        # vLLM's word for "the longest that fits".
+        args["max_model_len"] = -1
     warnings = []
     for name, value in given.items():
         if name in known and name != "model":

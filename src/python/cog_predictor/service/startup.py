@@ -80,6 +80,7 @@ class PredictorStart:
             self.report(warning)
         with timeline.stage("engine"):
             engine = await kind.start(model, args)
+        self.report("context length", tokens=engine.max_model_len, **_why_less(engine))
         prompts = self._choose_prompts(config, engine)
         self.report("prompt template chosen", origin=prompts.origin)
         predictor = TextPredictor(engine, prompts, self.clock, Random())
@@ -123,6 +124,16 @@ class PredictorStart:
             if not config.prompt_template:
                 raise
             raise PredictorConfigInvalid(f"prompt_template: {error}") from error
+
+
+def _why_less(engine: GenerationEngine) -> dict[str, object]:
+    if engine.max_model_len >= engine.own_length:
+        return {}
+    return {
+        "of_the_model": engine.own_length,
+        "reason": "engine_args.max_model_len, or the memory left for the KV cache: a larger GPU "
+        "or a higher gpu_memory_utilization gives more",
+    }
 
 
 async def _warm_up(predictor: TextPredictor) -> None:
