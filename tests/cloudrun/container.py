@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.container_program import ENGINE, MODEL, Container, running_program
+from tests.support.container_program import ENGINE, EXTRA_ROUTES, MODEL, Container, running_program
 
 
 def container_environment(folder: Path, **environ: str) -> dict[str, str]:
@@ -21,6 +21,7 @@ def container_environment(folder: Path, **environ: str) -> dict[str, str]:
         "ENGINE_PYTHON": sys.executable,
         "VLLM_CACHE_ROOT": str(folder / "cache"),
         "COMPILE_CACHE": str(folder / "kept"),
+        "EXTRA_ROUTES": EXTRA_ROUTES,
         "TIMELINE_FILE": str(folder / "startup.json"),
         **environ,
     }

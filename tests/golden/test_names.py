@@ -57,6 +57,8 @@ def test_every_route_in_the_code_is_declared() -> None:
     declared = {
         *routes.GENERATE,
         *routes.MODEL_ROUTES,
+        *routes.API_ROUTES,
+        *(routes.PING, routes.INVOCATIONS, routes.LOAD),
         *routes.POOLING,
         *routes.DEVELOPMENT,
         *routes.OURS,

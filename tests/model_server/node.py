@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.container_program import ENGINE, MODEL, Container, running_program
+from tests.support.container_program import ENGINE, EXTRA_ROUTES, MODEL, Container, running_program
 
 T4 = "0, GPU-aaaa, Tesla T4, 15360, 7.5"
 H200 = "0, GPU-bbbb, NVIDIA H200, 143771, 9.0"
@@ -46,6 +46,7 @@ def node_environment(
         "ENGINE_COMMAND": f"{sys.executable} {ENGINE}",
         "ENGINE_PYTHON": str(programs / "engine-python"),
         "SHUTDOWN_LINGER_S": "0",
+        "EXTRA_ROUTES": EXTRA_ROUTES,
         "TIMELINE_FILE": str(folder / "startup.json"),
         **environ,
     }

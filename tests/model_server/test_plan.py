@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+import msgspec
 import pytest
 
 from model_server.device import Device
 from model_server.gpus import NvidiaGpu
 from model_server.plan import plan_engine
-from model_server.settings import read_model_server_settings
+from model_server.settings import ModelServerSettings, read_model_server_settings
 from servekit.container.engine_command import EngineCommand
 from servekit.container.local_model import LocalModel, ModelFacts
 from servekit.engine.dtype import GpuArch
@@ -132,3 +133,15 @@ def test_names_can_be_chosen() -> None:
     plan = _plan({"MODEL_NAME": "acme/tiny-1b", "SERVED_MODEL_NAME": "small, tiny-1b"}, T4)
 
     assert plan.arguments.served_model_names == ("small", "tiny-1b", "acme/tiny-1b")
+
+
+def test_engine_sees_no_variable_that_is_only_ours() -> None:
+    """Every setting is ours, or is named as one that vLLM and its libraries read too."""
+    names = {field.encode_name for field in msgspec.structs.fields(ModelServerSettings)}
+    environ = dict.fromkeys(names | ModelServerSettings.retired.keys(), "1")
+    environ |= {"MODELS_FOLDER": "/models", "DEVICE": "auto", "SHUTDOWN_LINGER_S": "0"}
+
+    plan = _plan(environ, T4)
+
+    assert names & plan.environ.keys() <= ModelServerSettings.shared
+    assert ModelServerSettings.shared <= names | {"TORCH_CUDA_ARCH_LIST"}

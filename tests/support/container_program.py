@@ -20,6 +20,9 @@ ENGINE = Path(str(fake_vllm.__file__))
 MODEL = "acme/tiny-1b"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
+# The fake engine's own pages, which no front passes on by itself.
+EXTRA_ROUTES = "GET /environment, GET /arguments, GET /prompts, POST /die"
+
 STREAM = {"model": MODEL, "prompt": "hi", "stream": True, "max_tokens": 30}
 
 # Far more than any start of the fake engine takes, on a machine that is busy with other tests.

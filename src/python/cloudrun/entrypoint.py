@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -51,7 +50,7 @@ def download_command() -> None:
     """Bring MODEL_NAME into HF_HOME, whole or not at all; for the building of an image."""
     settings = _settings()
     model = fetch_model(
-        settings.model_name, settings.model_revision, Path(settings.hf_home), open_hub(settings)
+        settings.model_name, settings.model_revision, settings.hf_home, open_hub(settings)
     )
     announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))
 
@@ -86,7 +85,7 @@ def manifest_command(
 @cache_app.command("capture")
 def capture_command(to: StoreName) -> None:
     """Keep the compile cache of the engine that runs here, or ran."""
-    manifest = capture(Path(_settings().vllm_cache_root), open_store(to, os.environ))
+    manifest = capture(_settings().vllm_cache_root, open_store(to, os.environ))
     announce(
         "captured", digest=manifest.key.digest, files=manifest.files, bytes_unpacked=manifest.size
     )
@@ -95,7 +94,7 @@ def capture_command(to: StoreName) -> None:
 @cache_app.command("restore")
 def restore_command(source: StoreName) -> None:
     """Put back the compile cache for the engine that ran here last; `serve` does so by itself."""
-    root = Path(_settings().vllm_cache_root)
+    root = _settings().vllm_cache_root
     key = read_compile_key(root)
     manifest = restore(root, key, open_store(source, os.environ))
     if manifest is None:

@@ -69,8 +69,7 @@ class CloudRun:
             max_model_len=settings.max_model_len or model.facts.max_model_len,
             max_num_seqs=settings.max_num_seqs,
             vocab_size=model.facts.vocab_size,
-            prewarms=settings.prewarms,
-            api_key=settings.vllm_api_key,
+            prewarms=not settings.skip_prewarm,
         )
 
     def on_engine_line(self, line: str) -> None:
@@ -83,7 +82,7 @@ class CloudRun:
             return
         try:
             store = open_store(where, self.environ)
-            root = Path(self.settings.vllm_cache_root)
+            root = self.settings.vllm_cache_root
             manifest = await asyncio.to_thread(capture, root, store)
         except ServeError as error:
             log.warning("compile cache not captured", reason=str(error))
@@ -91,8 +90,8 @@ class CloudRun:
         log.info("compile cache captured", digest=self.key.digest, files=manifest.files, to=where)
 
     def _find_model(self) -> LocalModel:
-        settings, hf_home = self.settings, Path(self.settings.hf_home)
-        if settings.offline:
+        settings, hf_home = self.settings, self.settings.hf_home
+        if settings.hf_hub_offline:
             return find_model(settings.model_name, settings.model_revision, hf_home)
         return fetch_model(settings.model_name, settings.model_revision, hf_home, self.fetch)
 
@@ -116,7 +115,7 @@ class CloudRun:
             flags=plan.arguments.compile_flags(),
             variables=compile_variables(plan.environ),
         )
-        root = Path(self.settings.vllm_cache_root)
+        root = self.settings.vllm_cache_root
         restored = await asyncio.to_thread(self._restore_from, root, key)
         self.progress.facts["compile_cache"] = "restored" if restored else "none"
         await asyncio.to_thread(write_key, root, key)

@@ -10,25 +10,6 @@ from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import GpuArch, choose_dtype
 from servekit.engine.retired_flags import translate_retired
 
-# Ours; they mean nothing to the engine.
-_OURS = frozenset(
-    {
-        "PORT",
-        "LISTEN_HOST",
-        "MODEL_NAME",
-        "MODEL_REVISION",
-        "COMPILE_CACHE",
-        "COMPILE_CACHE_CAPTURE",
-        "ENGINE_ARGS",
-        "ENGINE_COMMAND",
-        "ENGINE_PYTHON",
-        "OPTIMIZATION_LEVEL",
-        "SKIP_PREWARM",
-        # We have translated it, and said so.
-        "VLLM_TORCH_COMPILE_LEVEL",
-    }
-)
-
 
 def plan_engine(
     settings: CloudRunSettings,
@@ -50,9 +31,7 @@ def plan_engine(
         gpu_memory_utilization=settings.gpu_memory_utilization,
         optimization_level=settings.optimization_level,
         load_format=settings.load_format or None,
-        # In the environment it would be part of the compile cache's key.
-        api_key=settings.vllm_api_key or None,
-        extra=translate_retired(settings.extra_args, warn),
+        extra=translate_retired(settings.engine_args.words, warn),
     )
     cache = PurePosixPath(settings.vllm_cache_root)
-    return build_command(settings, arguments, environ, ours=_OURS, cache=cache, warn=warn)
+    return build_command(settings, arguments, environ, cache=cache, warn=warn)

@@ -1,6 +1,7 @@
 """What the container reads from its environment."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from servekit.container.settings import ContainerSettings, read_container_settings
@@ -19,13 +20,13 @@ class CloudRunSettings(ContainerSettings, frozen=True):
     retired: ClassVar = {"VLLM_TORCH_COMPILE_LEVEL": "OPTIMIZATION_LEVEL"}
 
     model_name: str = "google/gemma-3-1b-it"
-    hf_home: str = "/model-cache"
-    hf_hub_offline: str = "1"
+    hf_home: Path = Path("/model-cache")
+    hf_hub_offline: bool = True
     torch_cuda_arch_list: str = ""
     optimization_level: int = 0
     max_num_seqs: int = 8
     gpu_memory_utilization: float = 0.95
-    vllm_cache_root: str = "/var/cache/vllm"
+    vllm_cache_root: Path = Path("/var/cache/vllm")
     compile_cache: str = "/compile-cache"
     compile_cache_capture: str = ""
     startup_timeout_s: float = STARTUP_TIMEOUT_S

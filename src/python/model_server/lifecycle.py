@@ -70,8 +70,7 @@ class ModelServer:
             max_model_len=max_model_len(settings, model),
             max_num_seqs=settings.max_num_seqs,
             vocab_size=model.facts.vocab_size,
-            prewarms=settings.prewarms,
-            api_key=settings.vllm_api_key,
+            prewarms=not settings.skip_prewarm,
         )
 
     def on_engine_line(self, line: str) -> None:
@@ -111,7 +110,7 @@ def engine_cache(settings: ModelServerSettings, warn: Callable[[str], None]) -> 
 
     Where the volume is read-only, in the container's own temporary folder.
     """
-    folder = Path(settings.vllm_cache_root or settings.store / "cache" / "vllm")
+    folder = settings.vllm_cache_root or settings.models_folder / "cache" / "vllm"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):

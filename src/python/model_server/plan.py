@@ -16,34 +16,6 @@ from servekit.engine.retired_flags import translate_retired
 # 12 GiB leave room for this: four conversations of 4096 tokens with Llama 3.2 3B (112 KiB a token).
 _CPU_KV_CACHE_GIB = "2"
 
-# Ours; they mean nothing to the engine.
-_OURS = frozenset(
-    {
-        "PORT",
-        "LISTEN_HOST",
-        "MODEL_NAME",
-        "MODEL_REVISION",
-        "SERVED_MODEL_NAME",
-        "MODELS_FOLDER",
-        "DEVICE",
-        "DTYPE",
-        "MAX_MODEL_LEN",
-        "MAX_NUM_SEQS",
-        "GPU_MEMORY_UTILIZATION",
-        "TENSOR_PARALLEL_SIZE",
-        "OPTIMIZATION_LEVEL",
-        "LOAD_FORMAT",
-        "SKIP_PREWARM",
-        "ENGINE_ARGS",
-        "ENGINE_COMMAND",
-        "ENGINE_PYTHON",
-        "STARTUP_TIMEOUT_S",
-        "SHUTDOWN_GRACE_S",
-        "SHUTDOWN_LINGER_S",
-        "TIMELINE_FILE",
-    }
-)
-
 
 def plan_engine(
     settings: ModelServerSettings,
@@ -71,14 +43,12 @@ def plan_engine(
         # Compiling for the CPU needs a C++ compiler, which images for serving do not have.
         enforce_eager=not on_gpu,
         load_format=settings.load_format or None,
-        api_key=settings.vllm_api_key or None,
-        extra=translate_retired(settings.extra_args, warn),
+        extra=translate_retired(settings.engine_args.words, warn),
     )
     return build_command(
         settings,
         arguments,
         environ,
-        ours=_OURS,
         cache=cache,
         warn=warn,
         defaults={**ENGINE_DEFAULTS, **({} if on_gpu else _CPU_DEFAULTS)},

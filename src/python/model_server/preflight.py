@@ -74,9 +74,9 @@ def _model(settings: ModelServerSettings, hub: Hub) -> str:
     folder = find_here(settings, source)
     if folder is not None:
         return f"whole in {folder}"
-    if settings.offline:
+    if settings.hf_hub_offline:
         raise WeightsMissing(f"{settings.model_name} is not here, and HF_HUB_OFFLINE is set")
-    require_writable(settings.store)
+    require_writable(settings.models_folder)
     return _on_the_hub(settings, source, hub) if isinstance(source, HubRepo) else "to be fetched"
 
 
@@ -84,11 +84,11 @@ def _on_the_hub(settings: ModelServerSettings, repo: HubRepo, hub: Hub) -> str:
     size = hub.size(repo)
     hub.require_access(repo)
     # A part that came already is as good as room; which part it is, only the download knows.
-    missing = room_missing(size, settings.store, settings.store / ".partial")
+    missing = room_missing(size, settings.models_folder, settings.models_folder / ".partial")
     if missing:
         raise WeightsUnreachable(
-            f"{repo.repo_id} needs {size_text(missing)} more than {settings.store} has free; "
-            "enlarge the volume"
+            f"{repo.repo_id} needs {size_text(missing)} more than {settings.models_folder} has "
+            "free; enlarge the volume"
         )
     return f"to be fetched, {size_text(size)}" if size is not None else "to be fetched"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from servekit.container.settings import ContainerSettings, read_container_settings
 from servekit.errors.tree import SettingInvalid
@@ -24,8 +24,6 @@ SHUTDOWN_GRACE_S = 50.0
 # A Service goes on sending for as long as its endpoints take to reach every node: seconds.
 SHUTDOWN_LINGER_S = 5.0
 
-DEVICES = ("auto", "cuda", "cpu")
-
 
 class ModelServerSettings(ContainerSettings, frozen=True):
     """Every variable of the container.  The README has the table."""
@@ -37,15 +35,15 @@ class ModelServerSettings(ContainerSettings, frozen=True):
 
     model_name: str = MODEL
     served_model_name: tuple[str, ...] = ()
-    models_folder: str = "/models"
-    hf_home: str = "/models/hf"
-    hf_hub_offline: str = "0"
-    device: str = "auto"
+    models_folder: Path = Path("/models")
+    hf_home: Path = Path("/models/hf")
+    hf_hub_offline: bool = False
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     gpu_memory_utilization: float = 0.8
     tensor_parallel_size: int = 1
     max_num_seqs: int = 64
     optimization_level: int | None = None
-    vllm_cache_root: str = ""
+    vllm_cache_root: Path | None = None
     startup_timeout_s: float = STARTUP_TIMEOUT_S
     shutdown_grace_s: float = SHUTDOWN_GRACE_S
     shutdown_linger_s: float = SHUTDOWN_LINGER_S
@@ -56,10 +54,6 @@ class ModelServerSettings(ContainerSettings, frozen=True):
         first = self.served_model_name or ((SERVED_NAME,) if self.model_name == MODEL else ())
         short = self.model_name.rstrip("/").rpartition("/")[2]
         return tuple(dict.fromkeys((*first, self.model_name, short)))
-
-    @property
-    def store(self) -> Path:
-        return Path(self.models_folder)
 
     @property
     def linger_s(self) -> float:
@@ -75,10 +69,8 @@ def read_model_server_settings(
         SettingInvalid: a value cannot be used; said here, and not minutes later by the engine.
     """
     settings = read_container_settings(ModelServerSettings, environ, warn)
-    if settings.device not in DEVICES:
-        raise SettingInvalid(f"DEVICE is {settings.device!r}; use {', '.join(DEVICES)}")
-    if not Path(settings.models_folder).is_absolute():
-        raise SettingInvalid(f"MODELS_FOLDER is {settings.models_folder!r}; begin it with /")
+    if not settings.models_folder.is_absolute():
+        raise SettingInvalid(f"MODELS_FOLDER is '{settings.models_folder}'; begin it with /")
     parallel = settings.tensor_parallel_size
     if parallel < 1:
         raise SettingInvalid(f"TENSOR_PARALLEL_SIZE is {parallel}; use 1 or more")

@@ -74,9 +74,9 @@ def _find_placed(settings: ModelServerSettings, source: Source) -> Path | None:
     """What somebody else put there: the hub's own tool, or a hand, under a name that is served."""
     if not isinstance(source, HubRepo):
         return None
-    places = [settings.store / name for name in settings.names if "/" not in name]
+    places = [settings.models_folder / name for name in settings.names if "/" not in name]
     try:
-        snapshot = find_snapshot(source.repo_id, settings.model_revision, Path(settings.hf_home))
+        snapshot = find_snapshot(source.repo_id, settings.model_revision, settings.hf_home)
     except ServeError:
         snapshot = None
     if snapshot is not None:
@@ -114,7 +114,7 @@ async def bring_model(
 
 
 def _require_online(settings: ModelServerSettings) -> None:
-    if settings.offline:
+    if settings.hf_hub_offline:
         raise WeightsMissing(
             f"{settings.model_name} is neither in {settings.models_folder} nor in "
             f"{settings.hf_home}; put it there, or set HF_HUB_OFFLINE=0 to fetch it at start"
@@ -132,7 +132,7 @@ async def _fetch(
 ) -> Path:
     assert not isinstance(source, LocalFolder)
     cache = _cache(settings)
-    require_writable(settings.store)
+    require_writable(settings.models_folder)
     partial = cache.partial(cache_name(source))
     if isinstance(source, HubRepo):
         await asyncio.to_thread(_require_room, hub, source, cache, partial)
@@ -214,4 +214,4 @@ async def _watched(partial: Path, progress: StartupProgress, clock: Clock) -> As
 
 
 def _cache(settings: ModelServerSettings) -> Cache:
-    return Cache(store=settings.store, checkpoints=settings.store)
+    return Cache(store=settings.models_folder, checkpoints=settings.models_folder)

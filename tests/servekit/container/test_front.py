@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from servekit.container.front import FrontServer
+from servekit.container.gate import Gate
 from servekit.container.startup_progress import StartupProgress
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import SystemClock
@@ -30,7 +31,7 @@ async def fronted(engine: Engine, *, ready: bool = True) -> AsyncIterator[Front]
     progress = StartupProgress(FakeClock())
     progress.ready = ready
     port = int(listening.sockets[0].getsockname()[1])
-    server = FrontServer(progress, SystemClock(), engine_port=port)
+    server = FrontServer(progress, SystemClock(), engine_port=port, gate=Gate((), {}))
     try:
         yield Front(server, progress, await server.start("127.0.0.1", 0))
     finally:
@@ -110,7 +111,7 @@ async def test_while_it_drains_health_says_so_and_work_is_done() -> None:
 async def test_port_that_is_taken_is_said() -> None:
     """One line with the port, not an errno from the depths."""
     async with fronted(Engine()) as front:
-        other = FrontServer(front.progress, SystemClock(), engine_port=9)
+        other = FrontServer(front.progress, SystemClock(), engine_port=9, gate=Gate((), {}))
 
         with pytest.raises(SettingInvalid, match=f"{front.port}.*in use"):
             await other.start("127.0.0.1", front.port)

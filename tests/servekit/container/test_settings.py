@@ -1,20 +1,23 @@
 """What containers share of their environment."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.container.settings import ContainerSettings, read_container_settings
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.secret import Secret
 
 
 class Example(ContainerSettings, frozen=True):
     model_name: str = "acme/tiny-1b"
-    hf_home: str = "/model-cache"
-    hf_hub_offline: str = "1"
+    hf_home: Path = Path("/model-cache")
+    hf_hub_offline: bool = True
     max_num_seqs: int = 8
     gpu_memory_utilization: float = 0.9
-    vllm_cache_root: str = ""
+    vllm_cache_root: Path | None = None
     startup_timeout_s: float = 570.0
     shutdown_grace_s: float = 10.0
 
@@ -31,21 +34,24 @@ def test_switches_are_written_as_people_write_them(said: str, meant: bool) -> No
     """1 or 0, and the seeds' words for them, in whatever case."""
     settings = _read(HF_HUB_OFFLINE=said, SKIP_PREWARM=said)
 
-    assert (settings.offline, settings.prewarms) == (meant, not meant)
+    assert (settings.hf_hub_offline, settings.skip_prewarm) == (meant, meant)
 
 
 def test_engine_is_named_in_words_of_a_shell() -> None:
     """A command may have arguments of its own, and an argument may hold a blank."""
     settings = _read(ENGINE_COMMAND="python3 -m vllm", ENGINE_ARGS="--seed 7 --name 'a b'")
 
-    assert settings.engine_words == ("python3", "-m", "vllm")
-    assert settings.extra_args == ("--seed", "7", "--name", "a b")
+    assert settings.engine_command == ("python3", "-m", "vllm")
+    assert settings.engine_args.words == ("--seed", "7", "--name", "a b")
 
 
 def test_secrets_are_those_that_are_set() -> None:
     """An empty one would mask every letter of the log."""
     assert _read().secrets == ()
-    assert _read(HF_TOKEN="hf_x", VLLM_API_KEY="k-1").secrets == ("hf_x", "k-1")  # noqa: S106
+    assert _read(HF_TOKEN="hf_x", VLLM_API_KEY="k-1").secrets == (  # noqa: S106
+        Secret("hf_x"),
+        Secret("k-1"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_secrets_are_those_that_are_set() -> None:
         ("PORT", "-1", "PORT is -1; use 1 to 65535, or 0 for a free one"),
         ("HF_HUB_OFFLINE", "perhaps", "HF_HUB_OFFLINE is 'perhaps'; use 1 or 0"),
         ("SKIP_PREWARM", "perhaps", "SKIP_PREWARM is 'perhaps'; use 1 or 0"),
-        ("ENGINE_ARGS", "'open", 'ENGINE_ARGS is "\'open": No closing quotation; close'),
+        ("ENGINE_ARGS", "'open", "ENGINE_ARGS: no closing quotation; close the quotes"),
         ("ENGINE_COMMAND", "'open", 'ENGINE_COMMAND is "\'open"'),
         ("SHUTDOWN_GRACE_S", "0", "SHUTDOWN_GRACE_S and STARTUP_TIMEOUT_S are seconds above 0"),
         ("STARTUP_TIMEOUT_S", "-1", "SHUTDOWN_GRACE_S and STARTUP_TIMEOUT_S are seconds above 0"),
@@ -83,5 +89,5 @@ def test_no_environment_raises_anything_else(environ: dict[str, str]) -> None:
     except SettingInvalid:
         return
 
-    assert isinstance(settings.offline, bool)
-    assert isinstance(settings.extra_args, tuple)
+    assert isinstance(settings.hf_hub_offline, bool)
+    assert isinstance(settings.engine_args.words, tuple)

@@ -1,6 +1,7 @@
 """Environment variables as typed settings."""
 
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from servekit.errors.tree import SettingInvalid
 from servekit.secrets.secret import Secret
-from servekit.settings.environment import Settings, read_settings
+from servekit.settings.environment import Settings, ShellWords, read_settings
 
 
 class Example(Settings, frozen=True):
@@ -51,9 +52,50 @@ def test_values_are_typed() -> None:
     )
 
 
+class Typed(Settings, frozen=True):
+    retired: ClassVar = {"OLD_DEVICE": "DEVICE"}
+    shared: ClassVar = frozenset({"FOLDER"})
+
+    command: ShellWords = ("vllm",)
+    folder: Path | None = None
+    device: Literal["auto", "cpu"] = "auto"
+    offline: bool = False
+
+
+def test_types_are_what_a_program_needs_and_not_text() -> None:
+    """A command in words of a shell, a folder as a path, a switch in people's words."""
+    settings = read_settings(
+        Typed,
+        {"COMMAND": "a 'b c'", "FOLDER": "/x", "DEVICE": "cpu", "OFFLINE": "Yes"},
+        pytest.fail,
+    )
+
+    assert settings == Typed(command=("a", "b c"), folder=Path("/x"), device="cpu", offline=True)
+    assert read_settings(Typed, {}, pytest.fail) == Typed()
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "http"), ("INTERVAL_S", "1s"), ("OFFLINE", "maybe")]
+    ("environ", "said"),
+    [
+        ({"OFFLINE": "maybe"}, "OFFLINE is 'maybe'; use 1 or 0"),
+        ({"DEVICE": "tpu"}, "DEVICE is 'tpu'; use auto, cpu"),
+        ({"COMMAND": "'a"}, 'COMMAND is "\'a": No closing quotation; close the quotes'),
+    ],
 )
+def test_choice_is_refused_with_what_there_is(environ: dict[str, str], said: str) -> None:
+    """The values that would do stand in the message."""
+    with pytest.raises(SettingInvalid) as refused:
+        read_settings(Typed, environ, pytest.fail)
+
+    assert str(refused.value) == said
+
+
+def test_private_variables_are_those_that_no_child_reads() -> None:
+    """By the fields, and by the names that were theirs; a list by hand drifts."""
+    assert Typed.private_variables() == {"COMMAND", "DEVICE", "OLD_DEVICE", "OFFLINE"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("INTERVAL_S", "1s")])
 def test_bad_value_names_variable_and_value(name: str, value: str) -> None:
     """The error says which variable, what it holds and what to do."""
     with pytest.raises(SettingInvalid, match=rf"{name} is '{value}': .*; correct or unset it"):

@@ -3,22 +3,23 @@
 import json
 
 from servekit.container.engine_defaults import ENGINE_KEEP_ALIVE_S
+from servekit.container.engine_exchange import EngineExchange
+from servekit.container.engine_work import EngineWork
+from servekit.container.gate import STARTUP, STARTUP_METRICS, Gate, shows_life
 from servekit.container.startup_progress import StartupProgress
 from servekit.relay.client_connection import IN_TRANSIT_S, ConnectionLimits, Responder
-from servekit.relay.exchange import PassThrough
 from servekit.relay.heads import HttpRequestHead
 from servekit.relay.listening import Listener, listen
 from servekit.relay.responses import LocalResponse
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
+from servekit.wire.routes import HEALTH
 
 # Cloud Run's start-up probe looks every 10 s; a client that waits this long meets the next state.
 RETRY_AFTER_S = 5
 
-HEALTH = b"/health"
-STARTUP = b"/startup"
-STARTUP_METRICS = b"/startup/metrics"
+STOPPING = "the server is stopping; retry"
 
 LIMITS = ConnectionLimits(
     # Cloud Run passes on 32 MiB; a chat with several images may bring more to a node.
@@ -38,12 +39,20 @@ class FrontServer:
 
     Attributes:
         engine_port: where the engine listens, on loopback.
+        work: what the engine owes to those who have asked.
+        ill: why the engine is taken for dead; empty while it is not.
     """
 
     limits = LIMITS
 
-    def __init__(self, progress: StartupProgress, clock: Clock, *, engine_port: int) -> None:
+    def __init__(
+        self, progress: StartupProgress, clock: Clock, *, engine_port: int, gate: Gate
+    ) -> None:
         self._progress = progress
+        self._gate = gate
+        self._exchanges: set[EngineExchange] = set()
+        self.work = EngineWork()
+        self.ill = ""
         self._listener = Listener(self, clock)
         self.now = clock.now
         self.engine_port = engine_port
@@ -71,23 +80,48 @@ class FrontServer:
         return int(listening.getsockname()[1])
 
     def admit(self, head: HttpRequestHead) -> LocalResponse | None:
-        del head
-        return None
+        """Before its body is read: a body of 64 MiB is not taken from who may not send it."""
+        return self._gate.refusal(head)
 
     def serve(
         self, client: Responder, head: HttpRequestHead, body: bytes
-    ) -> LocalResponse | PassThrough:
+    ) -> LocalResponse | EngineExchange:
         """What the front answers itself: its own pages, and everything until the engine is warm."""
-        path = head.path
+        path = head.path.decode("ascii")
         if path == STARTUP:
             return LocalResponse(200, self._progress.to_json())
         if path == STARTUP_METRICS:
             return LocalResponse(200, self._progress.to_metrics(), "text/plain; version=0.0.4")
         if not self._progress.ready:
             return LocalResponse(503, self._not_ready(), retry_after_s=RETRY_AFTER_S)
+        if self.ill:
+            return LocalResponse(503, _unavailable(self.ill), retry_after_s=RETRY_AFTER_S)
         if self.draining and path == HEALTH:
             return LocalResponse(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
-        return PassThrough(self, self._upstream, client, head, body)
+        return EngineExchange(
+            self, self._upstream, client, head, body, book=self, is_work=shows_life(head)
+        )
+
+    # What its exchanges say.
+
+    def began(self, exchange: EngineExchange) -> None:
+        if exchange.is_work and exchange not in self._exchanges:
+            self.work.begin(self.now())
+        self._exchanges.add(exchange)
+
+    def heard(self) -> None:
+        self.work.hear(self.now())
+
+    def ended(self, exchange: EngineExchange, *, abandoned: bool) -> None:
+        if exchange in self._exchanges:
+            self._exchanges.discard(exchange)
+            if exchange.is_work:
+                self.work.end(abandoned=abandoned)
+
+    def interrupt(self, message: str) -> None:
+        """Tell everybody who waits that there is no more to come, and why."""
+        for exchange in list(self._exchanges):
+            exchange.interrupt(message)
 
     async def drain(self, timeout_s: float, *, linger_s: float = 0.0) -> int:
         """Let what runs finish; return how many did not in *timeout_s*.
@@ -99,7 +133,8 @@ class FrontServer:
         return await self._listener.drain(timeout_s, linger_s=max(linger_s, IN_TRANSIT_S))
 
     def close(self) -> None:
-        """Cut what is left."""
+        """Tell those who are left, and let go of them."""
+        self.interrupt(self.ill or STOPPING)
         self._listener.close()
         self._upstream.close()
 

@@ -7,7 +7,6 @@ and what is kept once it is up.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -16,16 +15,24 @@ from servekit.cli.logs import announce
 from servekit.cli.server import until_stopped
 from servekit.client.client import Client
 from servekit.container import startup_progress as stages
-from servekit.container.front import FrontServer
+from servekit.container.front import STOPPING, FrontServer
+from servekit.container.gate import Gate, read_extra_routes
+from servekit.container.memory_limit import (
+    MemoryLimit,
+    describe_memory_kill,
+    read_memory_limit,
+)
 from servekit.container.phases import PhaseReader
 from servekit.container.prewarm import plan_shapes, prewarm
 from servekit.container.settings import ContainerSettings
 from servekit.container.startup_progress import StartupProgress
-from servekit.container.system import name_host, raise_open_files
-from servekit.errors.tree import EngineExited
-from servekit.launch.child import Child, describe_exit, start_child
+from servekit.container.system import name_host
+from servekit.container.watchdog import LOOK_TIMEOUT_S, Watchdog
+from servekit.errors.tree import EngineExited, EngineHung
+from servekit.launch.child import Child, start_child
 from servekit.launch.port import free_port
 from servekit.launch.readiness import wait_until_ready
+from servekit.secrets.masking import masked
 from servekit.timing.clock import Clock
 from servekit.timing.timeline import Stage
 
@@ -63,7 +70,6 @@ class PreparedEngine:
     max_num_seqs: int
     vocab_size: int | None
     prewarms: bool
-    api_key: str = field(default="", repr=False)
 
 
 class LifecycleHooks(Protocol):
@@ -91,21 +97,28 @@ async def serve_until_stopped(
     clock: Clock,
     write: Callable[[str], None],
     stop: asyncio.Event,
+    memory: Callable[[], MemoryLimit | None] = read_memory_limit,
 ) -> None:
     """Serve until *stop*, and then drain.  *write* takes the engine's log lines and our summary.
 
     Raises:
         EngineExited: the engine ended by itself; carries its last words.
         EngineNotReady: it did not serve in time.
+        EngineHung: it took requests, and answered none.
         ConfigError: something that was set cannot be used.
     """
-    front = FrontServer(progress, clock, engine_port=free_port())
+    gate = Gate(settings.api_keys, read_extra_routes(settings.extra_routes))
+    front = FrontServer(progress, clock, engine_port=free_port(), gate=gate)
     port = await front.start(settings.listen_host, settings.port)
     url = f"http://{settings.listen_host}:{port}"
     announce("listening", url=url)
     lifecycle = _Lifecycle(hooks, settings, progress, clock, write, front, url)
+    before = memory()
     try:
         await lifecycle.run(stop)
+    except EngineExited as error:
+        why = describe_memory_kill(before, memory())
+        raise (EngineExited(f"{why}; {error}") if why else error) from error
     finally:
         front.close()
 
@@ -127,8 +140,8 @@ class _Lifecycle:
         try:
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
-                await starting
-                await until_stopped(self._watch(), stop)
+                engine = await starting
+                await until_stopped(self._watch(engine), stop)
             await self._drain()
         finally:
             starting.cancel()
@@ -137,9 +150,8 @@ class _Lifecycle:
             if self.child is not None:
                 await self.child.stop(ENGINE_STOP_S)
 
-    async def _start(self) -> None:
+    async def _start(self) -> PreparedEngine:
         with self.progress.during(stages.SYSTEM):
-            raise_open_files(_warn)
             name_host(_warn)
         with self.progress.during(stages.ENVIRONMENT):
             engine = await self.hooks.prepare(self.front.engine_port)
@@ -152,6 +164,7 @@ class _Lifecycle:
             self.progress.ready = True
         self._report()
         await self.hooks.on_ready()
+        return engine
 
     async def _start_engine(self, engine: PreparedEngine) -> None:
         timeline = self.progress.stages
@@ -161,10 +174,10 @@ class _Lifecycle:
         def on_line(line: str) -> None:
             self._take_phase(reader.read(line, timeline.elapsed_s), reader.current)
             self.hooks.on_engine_line(line)
-            self.write(_masked(line, self.settings.secrets))
+            self.write(masked(line, self.settings.secrets))
 
         self.child = await start_child(engine.argv, engine.environ, on_line)
-        probe = self._client(engine, PROBE_TIMEOUT_S)
+        probe = self._client(PROBE_TIMEOUT_S)
 
         async def healthy() -> bool:
             return (await probe.get("/health"))[0] == 200
@@ -185,7 +198,7 @@ class _Lifecycle:
 
     async def _prewarm(self, engine: PreparedEngine) -> None:
         assert self.child is not None
-        client = self._client(engine, PREWARM_TIMEOUT_S)
+        client = self._client(PREWARM_TIMEOUT_S)
         work = prewarm(
             client,
             engine.model,
@@ -214,15 +227,32 @@ class _Lifecycle:
     def _report(self) -> None:
         self.write(self.progress.summary())
         try:
-            Path(self.settings.timeline_file).write_bytes(self.progress.to_json())
+            self.settings.timeline_file.write_bytes(self.progress.to_json())
         except OSError as error:
-            log.warning("timeline not kept", file=self.settings.timeline_file, reason=str(error))
+            log.warning(
+                "timeline not kept", file=str(self.settings.timeline_file), reason=str(error)
+            )
         announce("ready", url=self.url, after_s=round(self.progress.total_s, 3))
 
-    async def _watch(self) -> None:
+    async def _watch(self, engine: PreparedEngine) -> None:
         assert self.child is not None
-        code = await self.child.wait()
-        raise EngineExited(describe_exit(code, self.child.tail))
+        client = self._client(LOOK_TIMEOUT_S)
+        watchdog = Watchdog(
+            self.child,
+            self.front.work,
+            client,
+            model=engine.model,
+            clock=self.clock,
+            silence_timeout_s=self.settings.engine_silence_timeout_s,
+        )
+        try:
+            why = await self.child.while_running(watchdog.verdict())
+        finally:
+            await client.aclose()
+        # From now on /health says so; those who wait are told, and then the process ends.
+        self.front.ill = why
+        self.front.interrupt(f"{why}; retry")
+        raise EngineHung(f"{why}; it is ended, to be started again")
 
     async def _drain(self) -> None:
         settings = self.settings
@@ -234,20 +264,15 @@ class _Lifecycle:
         lost = await self.front.drain(limit_s, linger_s=linger_s)
         tell = log.warning if lost else log.info
         tell("drained", in_flight=in_flight, lost=lost)
+        # Before the engine is stopped: it would break the streams without a word.
+        self.front.interrupt(STOPPING)
 
-    def _client(self, engine: PreparedEngine, timeout_s: float) -> Client:
+    def _client(self, timeout_s: float) -> Client:
         return Client(
             f"http://127.0.0.1:{self.front.engine_port}",
             self.clock,
             timeout_s=timeout_s,
-            api_key=engine.api_key,
         )
-
-
-def _masked(line: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        line = line.replace(secret, "***")
-    return line
 
 
 def _warn(message: str) -> None:

@@ -1,14 +1,13 @@
 """What every container with one engine reads from its environment.  Pure: that is an argument."""
 
-import shlex
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import ClassVar, TypeVar
 
+from servekit.engine.extra_arguments import ExtraArguments
 from servekit.errors.tree import SettingInvalid
-from servekit.settings.environment import Settings, read_settings
-
-_YES = frozenset({"1", "true", "yes", "on"})
-_NO = frozenset({"", "0", "false", "no", "off"})
+from servekit.secrets.secret import Secret
+from servekit.settings.environment import Settings, ShellWords, read_settings
 
 
 class ContainerSettings(Settings, frozen=True, kw_only=True):
@@ -18,13 +17,20 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
         startup_timeout_s: the platform's patience, or less, so that we say why before it ends us.
         shutdown_grace_s: from SIGTERM to the end.
         timeline_file: where the start is kept as JSON.
+        engine_silence_timeout_s: for how long the engine may compute without a sign of progress.
+        extra_routes: `METHOD /path` that clients may use besides those of `container.routes`.
     """
+
+    # vLLM, torch and the hub's library read them too.
+    shared: ClassVar = frozenset(
+        {"HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TORCH_CUDA_ARCH_LIST", "VLLM_CACHE_ROOT"}
+    )
 
     model_name: str
     model_revision: str = ""
-    hf_home: str
-    hf_token: str = ""
-    hf_hub_offline: str
+    hf_home: Path
+    hf_token: Secret = Secret()
+    hf_hub_offline: bool
     hf_endpoint: str = ""
     # A container's port is reached from outside it.
     listen_host: str = "0.0.0.0"  # noqa: S104
@@ -34,15 +40,18 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
     gpu_memory_utilization: float
     dtype: str = ""
     load_format: str = ""
-    skip_prewarm: str = ""
-    engine_args: str = ""
-    engine_command: str = "vllm"
+    skip_prewarm: bool = False
+    engine_args: ExtraArguments = ExtraArguments()
+    engine_command: ShellWords = ("vllm",)
     engine_python: str = "python3"
-    vllm_api_key: str = ""
-    vllm_cache_root: str
+    vllm_api_key: Secret = Secret()
+    vllm_cache_root: Path | None
+    extra_routes: tuple[str, ...] = ()
     startup_timeout_s: float
     shutdown_grace_s: float
-    timeline_file: str = "/tmp/startup.json"  # noqa: S108  (in the container, where only we write)
+    engine_silence_timeout_s: float = 300.0
+    # In the container, where only we write.
+    timeline_file: Path = Path("/tmp/startup.json")  # noqa: S108
 
     @property
     def linger_s(self) -> float:
@@ -51,26 +60,15 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
         return 0.0
 
     @property
-    def offline(self) -> bool:
-        return _switch("HF_HUB_OFFLINE", self.hf_hub_offline)
+    def api_keys(self) -> tuple[Secret, ...]:
+        """What clients must present, any of them; empty lets everybody in."""
+        own = (self.vllm_api_key,) if self.vllm_api_key else ()
+        return (*own, *self.engine_args.api_keys)
 
     @property
-    def prewarms(self) -> bool:
-        """Whether the engine is sent requests before anybody else may send any."""
-        return not _switch("SKIP_PREWARM", self.skip_prewarm)
-
-    @property
-    def extra_args(self) -> tuple[str, ...]:
-        return _words("ENGINE_ARGS", self.engine_args)
-
-    @property
-    def engine_words(self) -> tuple[str, ...]:
-        return _words("ENGINE_COMMAND", self.engine_command)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> tuple[Secret, ...]:
         """What is never to be seen in a log."""
-        return tuple(secret for secret in (self.hf_token, self.vllm_api_key) if secret)
+        return (*((self.hf_token,) if self.hf_token else ()), *self.api_keys)
 
 
 ContainerSettingsT = TypeVar("ContainerSettingsT", bound=ContainerSettings)
@@ -89,21 +87,6 @@ def read_container_settings(
         raise SettingInvalid(f"PORT is {settings.port}; use 1 to 65535, or 0 for a free one")
     if settings.shutdown_grace_s <= 0 or settings.startup_timeout_s <= 0:
         raise SettingInvalid("SHUTDOWN_GRACE_S and STARTUP_TIMEOUT_S are seconds above 0")
-    # Read once here, so that a typo ends the start and not a later stage of it.
-    _ = (settings.offline, settings.prewarms, settings.extra_args, settings.engine_words)
+    if settings.engine_silence_timeout_s <= 0:
+        raise SettingInvalid("ENGINE_SILENCE_TIMEOUT_S is seconds above 0")
     return settings
-
-
-def _switch(name: str, value: str) -> bool:
-    if value.lower() in _YES:
-        return True
-    if value.lower() in _NO:
-        return False
-    raise SettingInvalid(f"{name} is {value!r}; use 1 or 0")
-
-
-def _words(name: str, value: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(value))
-    except ValueError as error:
-        raise SettingInvalid(f"{name} is {value!r}: {error}; close the quotes") from error

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -13,26 +12,7 @@ from servekit.errors.tree import SettingInvalid
 
 Warn = Callable[[str], None]
 
-# The seed's `ulimit -n`.
-OPEN_FILES = 1048576
-
 HOSTS = Path("/etc/hosts")
-
-
-def raise_open_files(warn: Warn, wanted: int = OPEN_FILES) -> int:
-    """Allow *wanted* open files, or as many as the host permits; return how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    for target, ceiling in ((wanted, max(wanted, hard)), (limit, hard)):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (target, ceiling))
-        except (OSError, ValueError):
-            continue
-        soft = target
-        break
-    if soft < wanted:
-        warn(f"{soft} open files are allowed, not {wanted}; the host permits no more")
-    return soft
 
 
 def name_host(warn: Warn, hosts: Path = HOSTS, hostname: str | None = None) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.masking import masked
 
 # Fields that decide nothing about what is compiled: where the engine listens, what it is called,
 # how much it holds.  Measured on vLLM 0.26 (docs/benchmarks/coldstart.md): a compile cache is
@@ -26,13 +27,9 @@ _OUTSIDE_THE_COMPILE_KEY = frozenset(
         "load_format",
         "max_num_queued_reqs",
         "shutdown_timeout",
-        "api_key",
         "extra",
     }
 )
-
-# Values of these never leave us but on the engine's own command line.
-_SECRET = frozenset({"api_key"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +68,6 @@ class EngineArguments:
     convert: str | None = None
     load_format: str | None = None
     shutdown_timeout: int | None = None
-    api_key: str | None = None
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,8 +79,8 @@ class EngineArguments:
 
     def shown(self) -> str:
         """Return the command line for a log, without its secrets."""
-        secret = {getattr(self, name) for name in _SECRET} - {None}
-        return " ".join("***" if word in secret else word for word in ("vllm", *self.argv()))
+        own = ("vllm", "serve", self.model, *self._flags())
+        return " ".join((*own, *_shown(self.extra)))
 
     def compile_flags(self) -> tuple[str, ...]:
         """Return the part that decides what vLLM compiles, in a fixed order."""
@@ -122,7 +118,12 @@ def _flag(name: str, value: Any) -> Iterator[str]:
 
 def _settled(extra: tuple[str, ...]) -> tuple[str, ...]:
     # Nobody has measured what an arbitrary flag changes; to keep it is to be safe.
-    return (f"extra={' '.join(extra)}",) if extra else ()
+    return (f"extra={' '.join(_shown(extra))}",) if extra else ()
+
+
+def _shown(extra: tuple[str, ...]) -> tuple[str, ...]:
+    """What may be seen of arguments that we do not know: a URL among them may hold a password."""
+    return (masked(" ".join(extra)),) if extra else ()
 
 
 def _check(asked: EngineArguments) -> None:

@@ -26,6 +26,7 @@
         StreamCut           the stream broke after its first byte
         EngineExited        the process is gone
         EngineNotReady      not serving in the time it was given
+        EngineHung          it takes requests, and answers none
         ReplicaMissing      no healthy replica of the model, or none with room
         ShortOfResources    this process is out of file descriptors, ports or memory
         MetricsInvalid      /metrics is not a Prometheus exposition
@@ -144,6 +145,10 @@ class EngineExited(EngineError):
 
 class EngineNotReady(EngineError):
     """The engine did not serve in the time it was given."""
+
+
+class EngineHung(EngineError):
+    """The engine takes requests, and answers none."""
 
 
 class ReplicaMissing(EngineError):

@@ -1,19 +1,30 @@
 """Environment variables -> a typed value.  Pure: the environment is an argument."""
 
+import shlex
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar, get_origin
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
 from servekit.errors.tree import SettingInvalid
 from servekit.secrets.secret import Secret
 
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"0", "false", "no", "off"})
+
+# A tuple that is written as a shell's words, so that one of them may hold a blank.
+ShellWords = Annotated[tuple[str, ...], msgspec.Meta(extra={"written": "words of a shell"})]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """What a program reads from its environment: a field is the variable of its name in capitals.
 
-    A tuple is written with commas; a `Secret` is for whatever must not be shown.  `retired` maps a
-    name that is gone to its replacement; both are accepted, and the old one is warned about.
+    A tuple is written with commas, and `ShellWords` as in a shell; a bool is 1 or 0, or a word that
+    people write for them; a `Secret` is for whatever must not be shown.  A type of one's own has
+    `from_setting(text)`.  `retired` maps a name that is gone to its replacement; both are accepted,
+    and the old one is warned about.  `shared` are variables that a child process reads as well.
 
         class BalancerSettings(Settings, frozen=True):
             metrics_poll_interval: float = 0.2
@@ -21,6 +32,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """
 
     retired: ClassVar[Mapping[str, str]] = {}
+    shared: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def private_variables(cls) -> frozenset[str]:
+        """Return every variable that is for this program, and not for a child of it."""
+        names = {field.encode_name for field in msgspec.structs.fields(cls)}
+        return frozenset(names | cls.retired.keys()) - cls.shared
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -41,7 +59,7 @@ def read_settings(
             given.setdefault(new, given[old])
     fields = msgspec.structs.fields(kind)
     raw = {
-        field.encode_name: _split_if_tuple(field.type, given[field.encode_name])
+        field.encode_name: _prepared(field, given[field.encode_name])
         for field in fields
         if field.encode_name in given
     }
@@ -50,15 +68,32 @@ def read_settings(
     return msgspec.convert(raw, kind, strict=False, dec_hook=_decoded)
 
 
-def _split_if_tuple(kind: Any, value: str) -> str | list[str]:
-    if get_origin(kind) is not tuple:
-        return value
-    return [item.strip() for item in value.split(",") if item.strip()]
+def _prepared(field: msgspec.structs.FieldInfo, text: str) -> Any:
+    """Return *text* as msgspec takes it for the type of *field*."""
+    kind, name = field.type, field.encode_name
+    if kind is bool:
+        if text.lower() not in _YES | _NO:
+            raise SettingInvalid(f"{name} is {text!r}; use 1 or 0")
+        return text.lower() in _YES
+    if kind == ShellWords:
+        try:
+            return shlex.split(text)
+        except ValueError as error:
+            raise SettingInvalid(f"{name} is {text!r}: {error}; close the quotes") from error
+    if get_origin(kind) is tuple:
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if get_origin(kind) is Literal and text not in (choices := [str(a) for a in get_args(kind)]):
+        raise SettingInvalid(f"{name} is {text!r}; use {', '.join(choices)}")
+    return text
 
 
-def _decoded(kind: type[Any], value: Any) -> Any:
-    if kind is Secret:
-        return Secret(value)
+def _decoded(kind: Any, value: Any) -> Any:
+    if isinstance(kind, UnionType):
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    if kind in (Secret, Path):
+        return kind(value)
+    if hasattr(kind, "from_setting"):
+        return kind.from_setting(value)
     raise NotImplementedError(f"no setting has the type {kind.__name__}")
 
 

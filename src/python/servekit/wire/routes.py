@@ -39,6 +39,26 @@ MODEL_ROUTES = (
     "/v2/embed",
     "/v2/rerank",
 )
+# What it answers about a model below /v1, by POST.
+API_ROUTES = (
+    COMPLETIONS,
+    CHAT,
+    EMBEDDINGS,
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/chat/completions/batch",
+    "/v1/classify",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/score",
+)
+# For Amazon SageMaker: a ping, and any of the above by what the body looks like.
+PING = "/ping"
+INVOCATIONS = "/invocations"
+# Requests that the server counts, for whoever balances them.
+LOAD = "/load"
 # Every other route about a model stands below it.
 API_PREFIX = "/v1/"
 
