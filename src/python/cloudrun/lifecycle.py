@@ -12,8 +12,7 @@ from cloudrun.fetch import FetchRepo, fetch_model
 from cloudrun.plan import plan_engine
 from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
-from servekit.container.engine_command import EngineCommand
-from servekit.container.engine_defaults import ENGINE_HOME
+from servekit.container.engine_command import ENGINE_HOME, EngineCommand
 from servekit.container.engine_versions import find_versions
 from servekit.container.lifecycle import PreparedEngine
 from servekit.container.local_model import LocalModel, find_model, require_length

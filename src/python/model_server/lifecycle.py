@@ -13,7 +13,7 @@ from model_server.gpus import look_for_gpus
 from model_server.plan import max_model_len, plan_engine
 from model_server.settings import ModelServerSettings
 from model_server.weights import Hub, bring_model
-from servekit.container.engine_defaults import ENGINE_HOME
+from servekit.container.engine_command import ENGINE_HOME
 from servekit.container.engine_versions import find_versions
 from servekit.container.lifecycle import PreparedEngine
 from servekit.container.local_model import LocalModel, require_length

@@ -5,8 +5,7 @@ from pathlib import PurePosixPath
 
 from model_server.device import Device
 from model_server.settings import MAX_MODEL_LEN, ModelServerSettings
-from servekit.container.engine_command import EngineCommand, build_command
-from servekit.container.engine_defaults import ENGINE_DEFAULTS
+from servekit.container.engine_command import ENGINE_DEFAULTS, EngineCommand, build_command
 from servekit.container.local_model import LocalModel
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.dtype import choose_dtype

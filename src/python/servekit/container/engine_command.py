@@ -4,10 +4,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from servekit.container.engine_defaults import ENGINE_DEFAULTS, ENGINE_HOME
 from servekit.container.settings import ContainerSettings
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.environment import EngineFolders, engine_environment
+
+# The same in every container: HOME is part of the compile cache's key.
+ENGINE_HOME = PurePosixPath("/tmp/engine-home")  # noqa: S108  (in the container)
+
+# uvicorn's own limit is 5 s; a request that we relay on an idle connection must not meet its end.
+ENGINE_KEEP_ALIVE_S = 75
+
+ENGINE_DEFAULTS = {
+    # Silence c10d's warning about destroy_process_group() and OpenTelemetry's about trace context.
+    "TORCH_DISTRIBUTED_DEBUG": "OFF",
+    "OTEL_SDK_DISABLED": "true",
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(ENGINE_KEEP_ALIVE_S),
+}
 
 
 @dataclass(frozen=True, slots=True)

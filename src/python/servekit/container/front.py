@@ -2,7 +2,7 @@
 
 import json
 
-from servekit.container.engine_defaults import ENGINE_KEEP_ALIVE_S
+from servekit.container.engine_command import ENGINE_KEEP_ALIVE_S
 from servekit.container.engine_exchange import EngineExchange
 from servekit.container.engine_work import EngineWork
 from servekit.container.gate import STARTUP, STARTUP_METRICS, Gate, shows_life

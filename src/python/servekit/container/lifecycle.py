@@ -17,16 +17,16 @@ from servekit.client.client import Client
 from servekit.container import startup_progress as stages
 from servekit.container.front import STOPPING, FrontServer
 from servekit.container.gate import Gate, read_extra_routes
-from servekit.container.memory_limit import (
-    MemoryLimit,
-    describe_memory_kill,
-    read_memory_limit,
-)
 from servekit.container.phases import PhaseReader
 from servekit.container.prewarm import plan_shapes, prewarm
 from servekit.container.settings import ContainerSettings
 from servekit.container.startup_progress import StartupProgress
-from servekit.container.system import name_host
+from servekit.container.system import (
+    MemoryLimit,
+    describe_memory_kill,
+    name_host,
+    read_memory_limit,
+)
 from servekit.container.watchdog import LOOK_TIMEOUT_S, Watchdog
 from servekit.errors.tree import EngineExited, EngineHung
 from servekit.launch.child import Child, start_child
