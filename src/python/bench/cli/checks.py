@@ -106,7 +106,8 @@ def self_comparison(
     worst = sorted(found.by_metric.items(), key=lambda item: -item[1])[:5]
     console.print(
         "highest false-alarm rates of single metrics: "
-        + ", ".join(f"{k} {v:.1%}" for k, v in worst)
+        + ", ".join(f"{k} {v:.1%}" for k, v in worst),
+        soft_wrap=True,
     )
     if found.share > 0.05:
         raise typer.Exit(1)

@@ -45,11 +45,6 @@ class ArmReplay:
         self._on_record = on_record
         self._under_way: set[asyncio.Task[None]] = set()
 
-    @property
-    def under_way(self) -> int:
-        """Requests that were sent and have not ended."""
-        return len(self._under_way)
-
     async def replay(self, part: Part, start_s: float) -> None:
         """Send the calls of *part* when they are due, the first moment being *start_s*; return
         when the last has been sent.

@@ -74,8 +74,6 @@ _OF: Mapping[Measure, Callable[[Record], float | None]] = {
     DECODE: lambda r: _ms(r.content_s[-1] - r.content_s[0]) if len(r.content_s) > 1 else None,
 }
 
-MEASURES = (*_OF, CHUNK)
-
 
 def _has_second_token(record: Record) -> bool:
     """Where an event holds several tokens, the second came with the first."""

@@ -158,19 +158,29 @@ def read_autoscale(text: str, start_s: float) -> Autoscale:
         ) from error
 
 
-def records_of(calls: Sequence[Call], outcome: FleetOutcome, policy: str) -> list[Record]:
-    """Return *outcome*, which kept every token's time, as a real run would have recorded it."""
+def records_of(
+    calls: Sequence[Call],
+    outcome: FleetOutcome,
+    policy: str,
+    parts: Sequence[tuple[int, float]] | None = None,
+) -> list[Record]:
+    """Return *outcome*, which kept every token's time, as a real run would have recorded it.
+
+    Args:
+        parts: the part of each call, and when in it the call is due; by default one part, 0.
+    """
     records = []
     for place, number in enumerate(outcome.number):
         call = calls[number]
         ok = outcome.status[place] == OK
         end = call.at_s + outcome.e2e_s[place]
         replica = outcome.replica[place]
+        part, part_s = parts[number] if parts else (0, call.at_s)
         records.append(
             Record(
                 arm=policy,
-                part=0,
-                part_s=call.at_s,
+                part=part,
+                part_s=part_s,
                 model=call.model,
                 conversation=call.conversation,
                 asked_prompt_tokens=call.prompt_tokens,

@@ -1,12 +1,12 @@
-"""Does the verdict cry wolf?  An arm is compared with itself, many times, in virtual time.  Pure.
+"""The false-alarm rate of the verdict: an arm is compared with itself in virtual time.  Pure.
 
-Both arms are the same fleet and the same policy, a replica by chance; only their luck differs. A
-comparison that calls one of them better errs.  At 95 % it may err in one run of twenty.
+Both arms are the same simulated fleet with the same policy, a replica at random; only the random
+seeds differ.  A comparison that calls one of them better errs, which at 95 % it may in one run of
+twenty.
 """
 
-import heapq
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -15,20 +15,16 @@ from bench.loadgen.replay import abba
 from bench.stats.comparison import compare
 from bench.stats.intervals import Verdict
 from bench.stats.windowed_metrics import SloLimits, windows_of
-from bench.workload.schedule import BLOCK_TOKENS, Call, Part, Schedule, split
-from servekit.enginesim.calibration import calibration_for
-from servekit.enginesim.config import EngineConfig
-from servekit.enginesim.engine import SimulatedEngine
-from servekit.enginesim.sequence import EngineRequest
-from servekit.enginesim.sequence import Sequence as Running
+from bench.twin.fleet_run import arrivals_of, longest, records_of, setups_of
+from bench.workload.schedule import Part, Schedule, split
 from servekit.fleet.fleet import Fleet
+from servekit.fleetsim.scenario import ReplicaSetup, Scenario
+from servekit.fleetsim.world import World
+from servekit.routing.simple import RandomPolicy
 
-_BLOCK = 16
 # Enough for intervals of 95 %; the main job draws more because its p values are compared closer to
 # zero.
 _RESAMPLES = 800
-# Like decode steps that are taken at a time; an arrival cuts them short.
-_STEPS_AT_ONCE = 4096
 
 
 class ArmTurn(msgspec.Struct, frozen=True):
@@ -81,8 +77,7 @@ def self_test(
         )
         runs += 1
         alarms += found.verdict is not Verdict.NOT_SHOWN
-        # Only the first and the last token are kept: what lies between them is no chunk.
-        for row in (row for row in found.rows if not row.key.startswith("chunk")):
+        for row in found.rows:
             wrong[row.key] = wrong.get(row.key, 0) + (row.verdict is not Verdict.NOT_SHOWN)
     by_metric = {key: n / runs for key, n in wrong.items()} if runs else {}
     return SelfTest(runs=runs, false_alarms=alarms, by_metric=by_metric)
@@ -102,98 +97,18 @@ def virtual_run(
     arm: str, turns: Iterable[ArmTurn], fleet: Fleet, seed: int, slow: float = 1.0
 ) -> list[Record]:
     """Return what a fleet with random routing makes of *turns*, in virtual time."""
-    rng = random.Random(seed)
-    engines = {replica.name: _engine(fleet, replica.model, slow) for replica in fleet.replicas}
-    names = {m.name: [r.name for r in fleet.replicas_of(m.name)] for m in fleet.models}
-    arrivals = [
-        (turn.start_s + call.at_s - turn.part.start_s, turn, call)
-        for turn in turns
-        for call in turn.part.calls
-    ]
-    records: list[Record] = []
-    under_way: dict[int, tuple[float, ArmTurn, Call, Running]] = {}
-    ends: list[tuple[float, str]] = []
-
-    def start(name: str, now_s: float) -> None:
-        until_s = engines[name].begin(now_s, _STEPS_AT_ONCE)
-        if until_s is not None:
-            heapq.heappush(ends, (until_s, name))
-
-    def run_until(limit_s: float) -> None:
-        while ends and ends[0][0] <= limit_s:
-            at_s, name = heapq.heappop(ends)
-            busy_until_s = engines[name].busy_until
-            if busy_until_s is None or busy_until_s > at_s + 1e-12:
-                continue
-            if busy_until_s < at_s - 1e-12:
-                continue
-            step = engines[name].end()
-            start(name, at_s)
-            for ended in step.finished:
-                due_s, turn, call, running = under_way.pop(ended.request.id)
-                came_s = at_s + engines[name].late_s
-                records.append(_record(arm, turn, call, due_s, running, came_s))
-
-    for number, (due_s, turn, call) in enumerate(arrivals):
-        run_until(due_s)
-        name = rng.choice(names[call.model])
-        engine = engines[name]
-        request = EngineRequest(number, call.prompt_tokens, call.output_tokens, _segments(call))
-        under_way[number] = due_s, turn, call, engine.submit(request, due_s)
-        if engine.busy_until is None:
-            start(name, due_s)
-        else:
-            # The arrival may have cut the run of steps short.
-            heapq.heappush(ends, (engine.busy_until, name))
-    run_until(float("inf"))
-    return records
+    placed = [(turn, call) for turn in turns for call in turn.part.calls]
+    calls, parts = [], []
+    for turn, call in placed:
+        part_s = call.at_s - turn.part.start_s
+        calls.append(msgspec.structs.replace(call, at_s=turn.start_s + part_s))
+        parts.append((turn.part.number, part_s))
+    setups = tuple(_slowed(setup, slow) for setup in setups_of(fleet, context=longest(calls)))
+    world = World(Scenario(setups, seed=seed), RandomPolicy, keep_tokens=True)
+    return records_of(calls, world.run(arrivals_of(calls)), arm, parts)
 
 
-def _engine(fleet: Fleet, model_name: str, slow: float) -> SimulatedEngine:
-    model = fleet.model(model_name)
-    calibration = calibration_for(
-        model_name,
-        tensor_parallel_size=model.tensor_parallel_size,
-        utilization=model.gpu_memory_utilization,
-    )
-    config = EngineConfig(
-        num_blocks=calibration.kv_cache_tokens // _BLOCK,
-        max_model_len=model.max_model_len,
-        segment_tokens=BLOCK_TOKENS,
-    )
-    return SimulatedEngine(config, calibration.profile.faster(1.0 / slow))
-
-
-def _segments(call: Call) -> tuple[int, ...]:
-    """A block's hash stands for everything up to its end."""
-    return tuple(_chained(call.blocks[: call.prompt_tokens // BLOCK_TOKENS]))
-
-
-def _chained(blocks: Iterable[int]) -> Iterator[int]:
-    before = 0
-    for block in blocks:
-        before = hash((before, block))
-        yield before
-
-
-def _record(
-    arm: str, turn: ArmTurn, call: Call, due_s: float, running: Running, end_s: float
-) -> Record:
-    """First and last token only: the times between them are not kept, and no ITL is claimed."""
-    several = call.output_tokens > 2
-    return Record(
-        arm=arm,
-        part=turn.part.number,
-        part_s=call.at_s - turn.part.start_s,
-        model=call.model,
-        conversation=call.conversation,
-        asked_prompt_tokens=call.prompt_tokens,
-        asked_output_tokens=call.output_tokens,
-        due_s=due_s,
-        sent_s=due_s,
-        wrote_s=due_s,
-        content_s=(running.first_token_s, end_s) if several else (running.first_token_s,),
-        end_s=end_s,
-        prompt_tokens=call.prompt_tokens,
-        completion_tokens=call.output_tokens,
-    )
+def _slowed(setup: ReplicaSetup, slow: float) -> ReplicaSetup:
+    calibration = setup.calibration
+    profile = calibration.profile.faster(1.0 / slow)
+    return replace(setup, calibration=replace(calibration, profile=profile))

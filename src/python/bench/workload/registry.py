@@ -1,7 +1,7 @@
 """A workload's name or file -> a schedule.  Reads files; all choices are seeded."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -196,9 +196,3 @@ def _is_schedule(workload: str) -> bool:
         return False
     with Path(workload).open("rb") as lines:
         return lines.readline().startswith(b'{"schedule":')
-
-
-def share_text(shares: Mapping[str, float]) -> str:
-    """Return *shares* for people: `a 40 %, b 60 %`."""
-    total = sum(shares.values())
-    return ", ".join(f"{model} {share / total:.0%}" for model, share in shares.items())
