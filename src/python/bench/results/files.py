@@ -56,7 +56,7 @@ def new_scratch_folder(root: Path) -> Path:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write *path* in one step: whoever looks sees the old file or the new one, never half.
+    """Write *path* in one step: a reader sees the old file or the new one, never half.
 
     Raises:
         ResultsNotWritten: the disk is full or the folder read-only; an old file is still there.

@@ -19,7 +19,7 @@ class Validity(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         reasons: why not; empty for a valid run.
-        lag_p50_ms, lag_p99_ms: how late the client's event loop was; None where nobody knows.
+        lag_p50_ms, lag_p99_ms: how late the client's event loop was; None where unknown.
         achieved_share: requests sent per second over requests due per second.
         dispatch_p50_ms, dispatch_p99_ms: how late requests were sent.
     """

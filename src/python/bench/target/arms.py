@@ -120,7 +120,7 @@ async def models_at(url: str, api_key: str = "") -> tuple[str, ...]:
     """Return the names of the models that the upstream at *url* serves.
 
     Raises:
-        EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+        EngineUnreachable: there is no answer, or not one of an OpenAI-compatible server.
         RequestInvalid: what answers is no list of models.
     """
     return tuple(card.id for card in await model_cards(url, api_key))
@@ -130,7 +130,7 @@ async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
     """Return what the upstream at *url* says of the models that it serves.
 
     Raises:
-        EngineUnreachable: nobody answers there, or not as an OpenAI API does.
+        EngineUnreachable: there is no answer, or not one of an OpenAI-compatible server.
         RequestInvalid: what answers is no list of models.
     """
     status, body = await ask(url, "/v1/models", api_key)

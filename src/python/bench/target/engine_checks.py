@@ -48,7 +48,7 @@ def refutation(
 ) -> str | None:
     """Return why the engines are not as *expected*; None where they are.
 
-    *segments* are the KVCached segments of their host; None where nobody could list them.
+    *segments* are the KVCached segments of their host; None where they cannot be listed.
     """
     if not engines and expected != ExpectedEngine():
         return "no engine URLs; set --engines"
@@ -70,7 +70,7 @@ def refutation(
 
 
 def kvcached_arms(which: str | None, arms: int) -> list[bool | None]:
-    """Return for each of so many arms whether it must have KVCached; None where nobody asked.
+    """Return for each of so many arms whether it must have KVCached; None without a check.
 
     The second half of the arms are the candidates: of two the other one, of a 2x2 those of engine
     B.
@@ -99,7 +99,7 @@ class KvcachedSource(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[str, ...] = ()
 
     async def segments(self) -> list[str] | None:
-        """Return the segments; None where nobody can say."""
+        """Return the segments; None where they cannot be listed."""
         if not self.metrics:
             return await kvcached_segments(self.kvctl)
         said = await asyncio.gather(*(_metrics_of(url) for url in self.metrics))
@@ -192,7 +192,7 @@ async def kvcached_segments(kvctl: str) -> list[str] | None:
 def read_segments(listed: bytes) -> list[str] | None:
     """Return the names in what `kvctl list --json` prints: a list of objects with `ipc`.
 
-    None where it is something else: a list that nobody understands proves nothing.
+    None where it is something else: a list that cannot be read proves nothing.
     """
     try:
         said = json.loads(listed)

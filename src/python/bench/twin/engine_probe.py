@@ -47,7 +47,7 @@ async def measure(
     Raises:
         EngineUnreachable, EngineRefused: it is not there, or it failed.
         NotMeasured: it answers, but its steps cannot be told apart, or it knows the prompts.
-        SettingInvalid: nobody knows how large its KV cache is.
+        SettingInvalid: the size of its KV cache is unknown.
     """
     engine = await open_engine(url, seed, model)
     try:

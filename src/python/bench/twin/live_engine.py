@@ -185,7 +185,7 @@ async def open_engine(url: str, seed: int, model: str | None = None) -> LiveEngi
     """Return the engine at *url*, for its only model or the one named.
 
     Raises:
-        EngineUnreachable: nobody answers there, or it names no length.
+        EngineUnreachable: there is no answer, or it reports no length.
         SettingInvalid: it does not serve *model*.
     """
     cards = await model_cards(url)

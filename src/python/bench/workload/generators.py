@@ -86,7 +86,7 @@ def from_trace(
     """Return the rows that *fit* a context of so many tokens, played *speed* times as fast.
 
     A conversation is what shares its second block: the first one is common to all of Mooncake's.
-    Rows without blocks are conversations of their own, of blocks that nobody shares.
+    Rows without blocks are conversations of their own, of blocks that are not shared.
     """
     kept = [row for row in rows if row.prompt_tokens + row.output_tokens <= fit]
     conversations = [_conversation(row, n) for n, row in enumerate(kept)]
