@@ -336,6 +336,11 @@ def _plain() -> list[Behaviour]:
             [ROLE, *[token({"content": ""}, tokens=0) for _ in range(4)], *words(), *TAIL],
         ),
         answered(
+            "data_of_nothing",
+            SSE,
+            [ROLE, Step(b"data:\n\n", TOKEN_S), *words(), STOP, USAGE, Step(b"data: [DONE] \n\n")],
+        ),
+        answered(
             "comments_before_the_first_token",
             SSE,
             [
@@ -855,6 +860,14 @@ def _counts() -> list[Behaviour]:
             "usage_of_nulls",
             PROXY,
             [ROLE, *words(), STOP, Step(data({"choices": [], "usage": half})), DONE],
+        ),
+        answered(
+            "usage_of_another_shape",
+            PROXY,
+            [ROLE, *words(), STOP, Step(data({"choices": [], "usage": "6 tokens"})), DONE],
+            n=None,
+            notices=("no usage",),
+            unknown=(ITL, TOKENS),
         ),
         answered("usage_as_it_grows", VLLM, [ROLE, *each, STOP, DONE]),
         answered(

@@ -134,14 +134,15 @@ class OddServer:
 
 async def _play(behaviour: Behaviour, writer: asyncio.StreamWriter, scale: float) -> list[float]:
     now = asyncio.get_running_loop().time
-    begun_s = due_s = now()
+    begun_s = now()
     written: list[float] = []
     # The headers go with the first step, as from an engine that makes a token before it answers.
     held = behaviour.head
     for step in behaviour.steps:
-        due_s += step.after_s * scale
-        if (ahead_s := due_s - now()) > 0:
-            await asyncio.sleep(ahead_s)
+        # Since the step before was written, not since it was due: a machine that is busy with
+        # something else delays steps, and must not bring them closer together.
+        if step.after_s:
+            await asyncio.sleep(step.after_s * scale)
         raw = step.raw or b"chunked" not in behaviour.head
         held += step.data if raw else b"%x\r\n%s\r\n" % (len(step.data), step.data)
         # Steps without a pause between them leave in one write, and so with one time.

@@ -110,7 +110,8 @@ class _Choice(msgspec.Struct, frozen=True):
 class _Event(msgspec.Struct, frozen=True):
     type: Any = None
     choices: list[_Choice] | msgspec.UnsetType | None = msgspec.UNSET
-    usage: _Usage | None = None
+    # Any: a server that counts in a way of its own has not failed for it.
+    usage: Any = None
     error: Any = None
     # Responses and Messages; `message` and `detail` also hold the words of an error.
     delta: Any = None
@@ -155,10 +156,13 @@ def read_event(event: SseEvent) -> StreamEvent:
         RequestInvalid: its data is no JSON that a server of these dialects sends; the message
             quotes it.
     """
-    if event.data == DONE:
+    if event.data.startswith(DONE):
         return _LAST
     if event.kind == ERROR:
         return StreamEvent(error=words_of(event.data))
+    if not event.data.strip():
+        # A heartbeat: the specification dispatches no event without data.
+        return StreamEvent()
     found = _read(event.data)
     if found.error:
         return StreamEvent(error=_words(found.error), counts=_counts(found.usage))
@@ -325,7 +329,7 @@ def _typed(found: _Event, kind: str) -> StreamEvent:
     if kind == "content_block_start":
         return _tool_name(found.content_block, "tool_use")
     if kind == "message_start" and isinstance(found.message, dict):
-        return StreamEvent(counts=_counts(_usage(found.message.get("usage"))))
+        return StreamEvent(counts=_counts(found.message.get("usage")))
     if kind == "message_delta":
         stop = found.delta.get("stop_reason") if isinstance(found.delta, dict) else None
         return StreamEvent(counts=_counts(found.usage), finish=_finish(stop))
@@ -345,7 +349,7 @@ def _ended(response: dict[str, Any], finish: str) -> StreamEvent:
     if finish == "incomplete" and isinstance(details, dict):
         finish = _finish(details.get("reason")) or finish
     return StreamEvent(
-        counts=_counts(_usage(response.get("usage"))),
+        counts=_counts(response.get("usage")),
         finish=finish,
         error=(_words(response.get("error")) or "failed") if finish == "failed" else None,
         is_last=True,
@@ -359,18 +363,16 @@ def _whole_typed(body: bytes) -> StreamEvent:
     if answer.get("status") == "failed" or (not tokens and answer.get("detail")):
         return StreamEvent(error=_words(answer))
     finish = _finish(answer.get("stop_reason")) or "stop" if tokens else None
-    return StreamEvent(tokens, _counts(_usage(answer.get("usage"))), finish)
+    return StreamEvent(tokens, _counts(answer.get("usage")), finish)
 
 
-def _usage(found: Any) -> _Usage | None:
-    try:
-        return msgspec.convert(found, _Usage | None)
-    except msgspec.ValidationError:
+def _counts(said: Any) -> TokenCounts | None:
+    """Return the counts in a `usage`; None where it is none that can be read."""
+    if said is None:
         return None
-
-
-def _counts(usage: _Usage | None) -> TokenCounts | None:
-    if usage is None:
+    try:
+        usage = msgspec.convert(said, _Usage)
+    except msgspec.ValidationError:
         return None
     cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
     prompt = usage.prompt_tokens
