@@ -358,3 +358,23 @@ def test_prompts_are_not_looked_up_without_prefix_caching() -> None:
     drive(engine, [(0.0, EngineRequest(1, 512, 7)), (0.0, EngineRequest(2, 512, 1))])
 
     assert engine.counters.prefix_queries == 0
+
+
+def test_a_request_that_arrives_as_a_step_is_scheduled_is_in_it() -> None:
+    """One that is a moment later is in the next."""
+    firsts = []
+    for late in (0.0, 1e-6):
+        second = (0.005 + late, EngineRequest(2, 16, 1))
+        outcome = drive(small_engine(), [(0.0, EngineRequest(1, 16, 20)), second])
+        firsts.append(outcome.first_s[2])
+
+    assert firsts[1] - firsts[0] > 0.004
+
+
+def test_a_step_is_one_unless_more_are_asked_for() -> None:
+    engine = small_engine()
+    engine.submit(EngineRequest(1, 16, 20), 0.0)
+    engine.begin(0.0)
+    engine.begin(engine.end().end_s)
+
+    assert engine.end().steps == 1

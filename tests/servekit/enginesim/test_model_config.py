@@ -263,6 +263,17 @@ def test_sliding_windows(config: dict[str, Any], window: int | None, layers: int
         (DENSE | {"model_type": "mamba"}, "'mamba' is not a transformer decoder"),
         (DENSE | {"quantization_config": {"quant_method": "aqlm"}}, "'aqlm' is not simulated"),
         (DENSE | {"quantization_config": "int8"}, "is not an object"),
+        (
+            DENSE
+            | {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {}}},
+            "'compressed-tensors' is not simulated",
+        ),
+        (
+            DENSE | {"quantization_config": {"quant_method": "gptq", "bits": 17}},
+            "'gptq' is not simulated",
+        ),
+        (MIXTRAL | {"first_k_dense_replace": "x"}, "first_k_dense_replace is 'x'"),
+        (MIXTRAL | {"mlp_only_layers": 3}, "mlp_only_layers 3"),
     ],
 )
 def test_what_is_no_shape_is_refused(config: dict[str, Any], message: str) -> None:

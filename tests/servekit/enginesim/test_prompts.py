@@ -30,3 +30,15 @@ def test_text_counts_a_token_per_four_bytes() -> None:
     """The estimate rounds up, and full blocks are 64 bytes."""
     assert text_tokens(b"12345") == 2
     assert len(text_segments(b"x" * 130, 16)) == 2
+    assert [len(text_segments(b"x" * size, 16)) for size in (63, 64, 127, 128)] == [0, 1, 1, 2]
+    assert [text_tokens(b"x" * size) for size in (0, 1, 4, 5)] == [0, 1, 1, 2]
+
+
+def test_a_block_depends_on_all_before_it() -> None:
+    """The same 64 bytes behind others have another hash, and the same in any run."""
+    one, two = (text_segments(first * 64 + b"same" * 16, 16) for first in (b"a", b"b"))
+
+    assert one[1] != two[1]
+    assert text_segments(b"a" * 64, 16) == one[:1]
+    assert len({*one, *two}) == 4
+    assert token_segments([1] * 16, 16) != token_segments([2] * 16, 16)

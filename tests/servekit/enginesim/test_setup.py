@@ -136,7 +136,8 @@ def test_contradictions_are_refused() -> None:
     with pytest.raises(SettingInvalid, match="is quantized already"):
         _setup("-q", "fp8", name="x", config=DEEPSEEK_V3, tensor_parallel_size=8)
     with pytest.raises(SettingInvalid, match="less than a block"):
-        _setup("--kv-cache-memory-bytes", "1k")
+        _setup("--kv-cache-memory-bytes", str(16 * 131_072 - 1))
+    assert _setup("--kv-cache-memory-bytes", str(16 * 131_072)).calibration.kv_cache_tokens == 16
     with pytest.raises(SettingInvalid, match="does not fit"):
         _setup(name="x", config=DEEPSEEK_V3)
 

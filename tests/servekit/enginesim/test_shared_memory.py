@@ -1,5 +1,6 @@
 """Memory that engines of one GPU share."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +67,33 @@ def test_engines_never_hold_more_than_there_is(asks: list[tuple[bool, int]]) -> 
         assert memory.used_bytes <= memory.total_bytes
         assert one.pool.free >= 0
         assert two.pool.free >= 0
+
+
+def test_some_free_blocks_stay_with_an_engine_that_runs() -> None:
+    """As KVCached keeps some warm: 10 of the 24 that it does not hold; none once it is idle."""
+    memory = SharedMemory(128 * 16.0, kept_tokens=160)
+    one, two = small_engine(max_num_batched_tokens=1024), small_engine()
+    for engine in (one, two):
+        memory.join(engine, 1.0)
+    memory.lend(one)
+    one.submit(EngineRequest(1, 640, 1), 0.0)
+    one.begin(0.0)
+
+    memory.lend(two)
+    # What is kept beside one that runs, is kept only while the other runs too.
+    assert one.pool.total == 40
+    two.submit(EngineRequest(2, 16, 5), 0.0)
+    two.begin(0.0)
+    one.pool.resize(64)
+    memory.lend(two)
+    assert one.pool.total == 50
+
+    assert memory.busy == 2
+    assert memory.used_bytes == (one.pool.total + two.pool.total) * 16.0
+
+
+def test_an_engine_that_did_not_join_is_a_mistake() -> None:
+    memory, _, _ = _pair()
+
+    with pytest.raises(AssertionError, match="has not joined"):
+        memory.lend(small_engine())

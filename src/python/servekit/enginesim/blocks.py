@@ -8,7 +8,7 @@ freed last block first, so that the end of a prompt is forgotten before its begi
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice
+from itertools import count, islice
 
 
 class BlockPool:
@@ -28,7 +28,8 @@ class BlockPool:
         self._queue: OrderedDict[int | tuple[int], int] = OrderedDict(
             {(0,): total} if total else {}
         )
-        self._runs = 0
+        # Keys of runs without a hash; the first has 0.
+        self._runs = count(1)
 
     @property
     def usage(self) -> float:
@@ -83,8 +84,7 @@ class BlockPool:
     def release(self, segments: Sequence[int], own: int) -> None:
         """Let go of held *segments* and of *own* further blocks behind them."""
         if own:
-            self._runs += 1
-            self._queue[(self._runs,)] = own
+            self._queue[(next(self._runs),)] = own
             self.free += own
         holders = self._holders
         for segment in reversed(segments):
@@ -100,7 +100,7 @@ class BlockPool:
             self._put_first(total - self.total)
             self.free += total - self.total
             self.total = total
-        elif total < self.total:
+        else:
             gone = min(self.total - total, self.free)
             self.take(gone)
             self.total -= gone
@@ -118,7 +118,6 @@ class BlockPool:
         return True
 
     def _put_first(self, blocks: int) -> None:
-        self._runs += 1
-        key = (self._runs,)
+        key = (next(self._runs),)
         self._queue[key] = blocks
         self._queue.move_to_end(key, last=False)

@@ -173,11 +173,8 @@ def _only(*allowed: str) -> Callable[[str, str], dict[str, Any]]:
 
 
 def _share(flag: str, text: str) -> dict[str, Any]:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
+    share = float(text) if _NUMBER.fullmatch(text) and text[-1].isdigit() else None
+    if share is None or not 0 < share <= 1:
         raise SettingInvalid(
             f"engine argument {flag} is {text!r}; it must be above 0 and at most 1"
         )

@@ -43,7 +43,7 @@ class EngineStep:
         half = first - growth / 2
         root = sqrt(half * half + 2 * growth * passed)
         done = int(2 * passed / (half + root))
-        while done > 0 and run_s(done, first, growth) > passed:
+        while run_s(done, first, growth) > passed:
             done -= 1
         while done < self.steps and run_s(done + 1, first, growth) <= passed:
             done += 1
