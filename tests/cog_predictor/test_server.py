@@ -273,7 +273,7 @@ async def _setup(
     [
         (None, None, "E1000 GenericError: no weights are given; set COG_WEIGHTS"),
         ("/no/such/folder", None, "E1000 GenericError: the weights folder '/no/such/folder'"),
-        ("s3://bucket/m.tar", None, "E1000 GenericError: weights 's3://bucket/m.tar'"),
+        ("ftp://bucket/m.tar", None, "E1000 GenericError: weights 'ftp://bucket/m.tar'"),
         ("model", {"engine_args": {"quantization": "broken"}}, "E1200 VLLMUnknownError: vLLM did"),
         ("model", {"engine_args": {"max_model_length": 9}}, "did you mean 'max_model_len'?"),
         ("model", {"engine_args": {"max_model_length": 9}}, "E1201 UnexpectedEngineArg: engine"),

@@ -70,7 +70,8 @@ async def test_servers_that_start_together_fetch_once(tmp_path: Path, gated: Hub
 
     files = [path for path in gated.asked if path.startswith("GET") and "model.safetensors" in path]
     assert [code for code, _ in codes] == [0, 0]
-    assert len(files) == 1
+    # One look at the file, and one request for its bytes.
+    assert len(files) == 2
     assert len(_copies(tmp_path)) == 1
 
 

@@ -52,6 +52,7 @@ image = (
     .uv_pip_install(
         f"vllm=={settings.vllm_version}",
         "huggingface-hub>=1.31,<2",
+        "zstandard==0.*",
         "structlog==26.*",
         "typer==0.29.*",
     )

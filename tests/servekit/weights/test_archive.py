@@ -1,23 +1,37 @@
 """Unpacking archives from strangers."""
 
 import io
+import os
 import tarfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from servekit.errors.tree import WeightsRefused
-from servekit.weights.archive import Stopped, unpack
+from servekit.weights.archive import Unpacking, unpack
+from servekit.weights.arrivals import Arrivals, Stopped
 from tests.support.model_archive import model_files, tar, tar_of
 
 
-def _unpack(folder: Path, content: bytes, max_bytes: int = 10**9) -> Path:
-    archive = folder / "archive"
-    archive.write_bytes(content)
-    target = folder / "files"
-    unpack(archive, target, max_bytes=max_bytes, stop=threading.Event(), wrote=lambda _count: None)
+def _unpack_file(
+    folder: Path,
+    max_bytes: int = 10**9,
+    stop: threading.Event | None = None,
+    wrote: Callable[[int], None] = lambda _count: None,
+) -> Path:
+    archive, target = folder / "archive", folder / "files"
+    arrivals = Arrivals()
+    arrivals.finish(archive.stat().st_size)
+    unpack(archive, target, arrivals, Unpacking(max_bytes, stop or threading.Event(), wrote))
     return target
+
+
+def _unpack(folder: Path, content: bytes, max_bytes: int = 10**9) -> Path:
+    (folder / "archive").write_bytes(content)
+    return _unpack_file(folder, max_bytes)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -28,6 +42,27 @@ def test_every_compression_is_unpacked(tmp_path: Path, mode: str) -> None:
     target = _unpack(tmp_path, tar(files, mode))
 
     assert {path.name: path.read_bytes() for path in target.iterdir()} == files
+
+
+@pytest.mark.parametrize("level", [1, 19])
+def test_zstd_is_unpacked(tmp_path: Path, level: int) -> None:
+    """Also of several frames, as `pzstd` and `cat a.zst b.zst` make them."""
+    files = {**model_files(), "big.txt": b"abc" * 1_000_000}
+    plain = tar(files)
+    half = len(plain) // 2
+    frames = [zstandard.compress(part, level) for part in (plain[:half], plain[half:])]
+
+    target = _unpack(tmp_path, b"".join(frames))
+
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == files
+
+
+def test_a_cut_zstd_is_refused(tmp_path: Path) -> None:
+    """As every other compression."""
+    content = zstandard.compress(tar({"a": os.urandom(100_000)}))
+
+    with pytest.raises(WeightsRefused):
+        _unpack(tmp_path, content[: len(content) // 2])
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
@@ -42,13 +77,7 @@ def test_progress_adds_up_to_the_content(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(tar({"a": b"x" * 3_000_000, "b": b"y" * 7}))
     told: list[int] = []
 
-    unpack(
-        tmp_path / "archive",
-        tmp_path / "files",
-        max_bytes=10**9,
-        stop=threading.Event(),
-        wrote=told.append,
-    )
+    _unpack_file(tmp_path, wrote=told.append)
 
     assert sum(told) == 3_000_007
 
@@ -167,13 +196,7 @@ def test_unpacking_can_be_stopped(tmp_path: Path) -> None:
     stop.set()
 
     with pytest.raises(Stopped):
-        unpack(
-            tmp_path / "archive",
-            tmp_path / "files",
-            max_bytes=100,
-            stop=stop,
-            wrote=lambda _count: None,
-        )
+        _unpack_file(tmp_path, stop=stop)
 
 
 def test_a_file_has_no_rights_from_the_archive(tmp_path: Path) -> None:

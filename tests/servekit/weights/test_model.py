@@ -27,8 +27,9 @@ from tests.support.waiting import until
 ARCHIVE = tar(model_files())
 
 
-def _no_repo(repo: HubRepo, folder: Path) -> None:
-    raise AssertionError(f"{repo} was fetched into {folder}")
+class _NoHub:
+    async def fetch(self, repo: HubRepo, folder: Path, **_: object) -> None:
+        raise AssertionError(f"{repo} was fetched into {folder}")
 
 
 class Run:
@@ -48,7 +49,7 @@ class Run:
         return await ensure_model(
             parse_source(weights or f"{self.server.url}/m/model.tar"),
             self.cache,
-            Fetchers(download, _no_repo),
+            Fetchers(download, _NoHub()),
             clock=clock,
             report=self.report,
             max_bytes=max_bytes,
@@ -355,16 +356,17 @@ async def test_a_hub_repository_is_fetched_once(run: Run) -> None:
     """A hub id is kept as an archive is: verified, and never fetched twice."""
     fetched: list[HubRepo] = []
 
-    def fetch(repo: HubRepo, folder: Path) -> None:
-        fetched.append(repo)
-        write_model(folder)
-        (folder / ".cache").mkdir()
+    class _Hub:
+        async def fetch(self, repo: HubRepo, folder: Path, **_: object) -> None:
+            fetched.append(repo)
+            write_model(folder)
+            (folder / ".cache").mkdir()
 
     folders = [
         await ensure_model(
             HubRepo("org/name", "v1"),
             run.cache,
-            Fetchers(PgetDownload("never"), fetch),
+            Fetchers(PgetDownload("never"), _Hub()),
             clock=FakeClock(),
             report=run.report,
         )
@@ -412,7 +414,7 @@ async def test_pget_downloads_where_it_is_installed(run: Run, tmp_path: Path) ->
     folder = await ensure_model(
         parse_source(f"{run.server.url}/m/model.tar"),
         run.cache,
-        Fetchers(PgetDownload(program), _no_repo),
+        Fetchers(PgetDownload(program), _NoHub()),
         clock=SystemClock(),
         report=run.report,
     )

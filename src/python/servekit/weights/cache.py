@@ -2,19 +2,21 @@
 
 <store>/<name>/                 a whole model, put there by one rename
 <store>/<name>/.complete.json   what was put there; a copy without it is no copy
-<store>/.partial/<name>/        what is being fetched, and may be resumed
+<store>/.partial/<name>/        what is being fetched, and is resumed by the next process
 <store>/.locks/<name>           held by whoever fetches
 <checkpoints>/<name>            a link to the copy, where the store is a volume
 """
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from servekit.errors.tree import WeightsRefused
+from servekit.weights.lock import try_lock
 from servekit.weights.model_folder import is_model
 
 MARKER = ".complete.json"
@@ -39,10 +41,14 @@ class Cache:
     Attributes:
         store: the folder that holds them.
         checkpoints: the folder where people look for them; often the store itself.
+        read_only: a volume that is looked at, and never written.
+        max_bytes: the most that copies take together; the least recently used go first.
     """
 
     store: Path
     checkpoints: Path
+    read_only: Path | None = None
+    max_bytes: int | None = None
 
     def copy(self, name: str) -> Path:
         return self.store / name
@@ -54,22 +60,90 @@ class Cache:
         return self.store / ".locks" / name
 
 
-def choose_cache(volume: Path, checkpoints: Path) -> Cache:
-    """Return a cache on *volume* where it is mounted and may be written, else in *checkpoints*."""
-    on_volume = volume.is_dir() and os.access(volume, os.W_OK | os.X_OK)
-    return Cache(store=volume if on_volume else checkpoints, checkpoints=checkpoints)
+def choose_cache(volume: Path, checkpoints: Path, max_bytes: int | None = None) -> Cache:
+    """Return a cache on *volume* where it is mounted and may be written, else in *checkpoints*.
+
+    A volume that may only be read is still looked at.
+    """
+    if not volume.is_dir():
+        return Cache(checkpoints, checkpoints, max_bytes=max_bytes)
+    if os.access(volume, os.W_OK | os.X_OK):
+        return Cache(volume, checkpoints, max_bytes=max_bytes)
+    return Cache(checkpoints, checkpoints, read_only=volume, max_bytes=max_bytes)
 
 
 def find_copy(cache: Cache, name: str) -> Path | None:
     """Return the whole copy called *name*, or None.  Asks the disk only, and changes nothing."""
-    for folder in (cache.copy(name), cache.checkpoints / name):
-        if is_complete(folder):
-            return folder
-    return None
+    folders = [cache.copy(name), cache.checkpoints / name]
+    if cache.read_only is not None:
+        folders.append(cache.read_only / name)
+    return next((folder for folder in folders if is_complete(folder)), None)
+
+
+def touch(copy: Path) -> None:
+    """Note that *copy* is used now, where it may be written."""
+    with suppress(OSError):
+        os.utime(copy / MARKER)
+
+
+def remove_dead_partials(cache: Cache, name: str) -> list[str]:
+    """Remove what dead processes left of other models than *name*, and return their names.
+
+    A partial copy whose lock is held is being fetched.
+    """
+    folder = cache.store / ".partial"
+    if not folder.is_dir():
+        return []
+    removed = []
+    for partial in sorted(folder.iterdir()):
+        if partial.name == name:
+            continue
+        with try_lock(cache.lock(partial.name)) as is_free:
+            if is_free:
+                with suppress(OSError):
+                    remove(partial)
+                    removed.append(partial.name)
+    return removed
+
+
+def evict(cache: Cache, name: str, incoming_bytes: int) -> list[str]:
+    """Remove the least recently used copies until *incoming_bytes* fit into the bound.
+
+    Only whole copies that this cache made, that are not *name* and that no process is fetching.
+    Returns their names; without a bound, none.
+    """
+    if cache.max_bytes is None:
+        return []
+    copies = [
+        (copy.stat().st_mtime, copy.parent, size)
+        for copy in sorted(cache.store.glob(f"*/{MARKER}"))
+        if (size := _size_of(copy.parent)) is not None and copy.parent.name != name
+    ]
+    total = incoming_bytes + sum(size for _, _, size in copies)
+    removed = []
+    for _, folder, size in sorted(copies):
+        if total <= cache.max_bytes:
+            break
+        with try_lock(cache.lock(folder.name)) as is_free:
+            if is_free:
+                # Without its marker first, so that a half removed copy is none.
+                (folder / MARKER).unlink(missing_ok=True)
+                remove(folder)
+                removed.append(folder.name)
+                total -= size
+    return removed
+
+
+def _size_of(folder: Path) -> int | None:
+    try:
+        marker = msgspec.json.decode((folder / MARKER).read_bytes(), type=Marker)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return sum(marker.files.values())
 
 
 def find_placed(cache: Cache, readable_name: str) -> Path | None:
-    """Return the model that somebody put into *checkpoints* by hand, or None.
+    """Return the model that was put into *checkpoints* by hand, or None.
 
     A link is none of ours: cog-vllm pointed every name at one folder of the volume, whichever model
     came last.

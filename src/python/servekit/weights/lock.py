@@ -2,8 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from servekit.timing.clock import Clock
@@ -25,6 +25,26 @@ async def locked(path: Path, *, clock: Clock, report: Report) -> AsyncIterator[N
     try:
         await _take(descriptor, path, clock, report)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock file *path* if it is free; yield whether it was.
+
+    A lock file that is not there was never held.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    except OSError:
+        yield False
+        return
+    try:
+        yield _try(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,68 +1,96 @@
 """Bring a model to this machine, at most once.
 
 Three looks come before the first request: a folder that lies ready is used as it is; a whole copy
-in the cache is used without a lock; and whoever waited for the lock looks again, because another
-process may have finished meanwhile.  A copy appears by one rename, after it was verified, so that
-no reader ever sees a part of it.
+in the cache is used without a lock; and a process that waited for the lock looks again, because
+another one may have finished meanwhile.  A copy appears by one rename, after it was verified, so
+that no reader ever sees a part of it.
 """
 
 import asyncio
-import hashlib
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from servekit.errors.tree import WeightsMissing, WeightsRefused, WeightsUnreachable
 from servekit.timing.clock import Clock
-from servekit.weights.archive import unpack
+from servekit.weights.archive import Lost, Unpacking, freed_note, unpack
+from servekit.weights.arrivals import Arrivals, Restarted
+from servekit.weights.buckets import BucketAccess, BucketDownload
 from servekit.weights.cache import (
     Cache,
+    evict,
     find_copy,
     find_placed,
     link_copy,
     put_copy,
     remove,
     remove_dangling_links,
+    remove_dead_partials,
+    touch,
 )
-from servekit.weights.download import Download
+from servekit.weights.digest import digest_behind
+from servekit.weights.download import Download, RangedDownload, journal_of, open_session
 from servekit.weights.lock import locked
-from servekit.weights.model_folder import find_model, require_model
+from servekit.weights.model_folder import find_model, require_model, require_no_pickles
 from servekit.weights.progress import Progress, Report
 from servekit.weights.source import (
+    BucketFolder,
+    Fetched,
     HubRepo,
     LocalArchive,
     LocalFolder,
     Source,
     Tarball,
     cache_name,
+    described,
+    former_cache_name,
     readable_name,
-    shown,
 )
-
-T = TypeVar("T")
+from servekit.weights.threads import in_thread
 
 # Larger than any model that is served today (DeepSeek-V3 in bfloat16: 1.3 TB).
 MAX_MODEL_BYTES = 4 * 1024**4
 
-_HASH_BYTES = 4 * 1024 * 1024
+# Left free on a volume: markers, links, and what others write meanwhile.
+_SPARE_BYTES = 64 * 1024**2
 
 
 class FetchRepo(Protocol):
-    """Bring a repository of the hub into a folder; blocks."""
+    """A hub."""
 
-    def __call__(self, repo: HubRepo, folder: Path) -> None:
-        """As `HubDownload`."""
+    async def fetch(
+        self,
+        repo: HubRepo,
+        folder: Path,
+        *,
+        clock: Clock,
+        report: Report,
+        room: Callable[[int], None] | None = None,
+    ) -> None:
+        """As `HubDownload.fetch`."""
+
+
+class NoRoom(WeightsUnreachable):
+    """The volume has less space free than the model takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetchers:
-    """How each kind of source is brought here."""
+    """How each kind of source is brought here.
+
+    Attributes:
+        buckets: by default, public ones.
+        allow_pickle: whether weights may run code as they are loaded.
+    """
 
     download: Download
     repo: FetchRepo
+    buckets: BucketDownload = field(default_factory=lambda: BucketDownload(BucketAccess()))
+    allow_pickle: bool = False
 
 
 async def ensure_model(
@@ -86,25 +114,50 @@ async def ensure_model(
     if isinstance(source, LocalFolder):
         return _require_folder(source.path)
     _require_archive(source)
-    found = _find(source, cache, report)
+    found = await asyncio.to_thread(_find, source, cache, report)
     if found is not None:
         return found
     name = cache_name(source)
     async with locked(cache.lock(name), clock=clock, report=report):
-        dangling = remove_dangling_links(cache.checkpoints)
-        if dangling:
-            report("dangling links removed", links=dangling)
+        await asyncio.to_thread(_clean, cache, name, report)
         if find_copy(cache, name) is None:
-            await _Fetch(source, cache, fetchers, clock, report, max_bytes).run()
+            cache = await _fetch_where_room_is(
+                _Fetch(source, cache, fetchers, clock, report, max_bytes)
+            )
     return link_copy(cache, name)
 
 
-def _find(source: Tarball | LocalArchive | HubRepo, cache: Cache, report: Report) -> Path | None:
-    name = cache_name(source)
-    copy = find_copy(cache, name)
-    if copy is not None:
+async def _fetch_where_room_is(fetch: "_Fetch") -> Cache:
+    """Run *fetch*, in the other place where its store is too small; return where the copy is."""
+    cache = fetch.cache
+    try:
+        await fetch.run()
+    except NoRoom as error:
+        if cache.store == cache.checkpoints:
+            raise
+        fetch.report("the volume is too small; trying the local disk", reason=str(error))
+        cache = replace(cache, store=cache.checkpoints)
+        await replace(fetch, cache=cache).run()
+    return cache
+
+
+def _clean(cache: Cache, name: str, report: Report) -> None:
+    dangling = remove_dangling_links(cache.checkpoints)
+    if dangling:
+        report("dangling links removed", links=dangling)
+    dead = remove_dead_partials(cache, name)
+    if dead:
+        report("unfinished downloads of other models removed", models=dead)
+
+
+def _find(source: Fetched, cache: Cache, report: Report) -> Path | None:
+    for name in (cache_name(source), former_cache_name(source)):
+        copy = find_copy(cache, name) if name else None
+        if copy is None or name is None:
+            continue
         report("model found in the cache", folder=str(copy))
-        return copy if copy.parent == cache.checkpoints else link_copy(cache, name)
+        touch(copy)
+        return link_copy(cache, name) if copy.parent == cache.store else copy
     placed = find_placed(cache, readable_name(source))
     if placed is not None:
         report("model found, placed by hand; remove it to fetch the weights", folder=str(placed))
@@ -121,7 +174,7 @@ def _require_folder(path: Path) -> Path:
     return path
 
 
-def _require_archive(source: Tarball | LocalArchive | HubRepo) -> None:
+def _require_archive(source: Fetched) -> None:
     if isinstance(source, LocalArchive) and not source.path.is_file():
         raise WeightsMissing(f"the archive {str(source.path)!r} does not exist; correct the path")
 
@@ -130,7 +183,7 @@ def _require_archive(source: Tarball | LocalArchive | HubRepo) -> None:
 class _Fetch:
     """One fetch, by the holder of the lock."""
 
-    source: Tarball | LocalArchive | HubRepo
+    source: Fetched
     cache: Cache
     fetchers: Fetchers
     clock: Clock
@@ -140,87 +193,165 @@ class _Fetch:
     async def run(self) -> None:
         name = cache_name(self.source)
         partial = self.cache.partial(name)
-        partial.mkdir(parents=True, exist_ok=True)
         try:
+            partial.mkdir(parents=True, exist_ok=True)
             folder = await self._bring(partial)
-            model = find_model(folder)
-            require_model(model)
-            put_copy(self.cache, name, model, _described(self.source))
+            await asyncio.to_thread(self._publish, name, folder)
         except WeightsRefused:
             # Whatever was wrong with it will be wrong with it the next time.
             remove(partial)
             raise
         except OSError as error:
             raise WeightsUnreachable(
-                f"{_described(self.source)} could not be kept in {self.cache.store}: {error}; make "
-                "room twice the size of the model, and start again: what came is kept"
+                f"{described(self.source)} could not be kept in {self.cache.store}: {error}; make "
+                "room, and start again: what came is kept"
             ) from error
         remove(partial)
 
-    async def _bring(self, partial: Path) -> Path:
-        if isinstance(self.source, HubRepo):
-            folder = partial / "repo"
-            await _in_thread(lambda _: self.fetchers.repo(self.source, folder))  # type: ignore[arg-type]
-            remove(folder / ".cache")
-            return folder
-        archive = partial / "archive"
-        if isinstance(self.source, LocalArchive):
-            archive = self.source.path
-        else:
-            await self.fetchers.download(self.source.url, archive)
-            await _in_thread(lambda _: _require_checksum(archive, self.source))  # type: ignore[arg-type]
-        return await self._unpack(archive, partial / "files")
+    def _publish(self, name: str, folder: Path) -> None:
+        model = find_model(folder)
+        require_model(model)
+        if not self.fetchers.allow_pickle:
+            require_no_pickles(model)
+        put_copy(self.cache, name, model, described(self.source))
 
-    async def _unpack(self, archive: Path, folder: Path) -> Path:
-        # Left behind by a process that died here.
-        remove(folder)
-        progress = Progress("unpacking", None, report=self.report, clock=self.clock)
-        free_bytes = shutil.disk_usage(folder.parent).free
-        await _in_thread(
-            lambda stop: unpack(
-                archive,
-                folder,
-                max_bytes=min(self.max_bytes, free_bytes),
-                stop=stop,
-                wrote=progress.add,
+    async def _bring(self, partial: Path) -> Path:
+        match self.source:
+            case HubRepo():
+                folder = partial / "repo"
+                await self.fetchers.repo.fetch(
+                    self.source,
+                    folder,
+                    clock=self.clock,
+                    report=self.report,
+                    room=lambda size: self._require_room(size, folder),
+                )
+                remove(folder / ".cache")
+                return folder
+            case BucketFolder():
+                folder = partial / "folder"
+                await self.fetchers.buckets.fetch(
+                    self.source,
+                    folder,
+                    clock=self.clock,
+                    report=self.report,
+                    room=lambda size: self._require_room(size, folder),
+                )
+                return folder
+            case LocalArchive(path):
+                arrivals = Arrivals()
+                arrivals.finish(path.stat().st_size)
+                remove(partial / "files")
+                return await self._unpack(path, partial / "files", arrivals, frees=False)
+            case Tarball():
+                return await self._download(self.source, partial)
+
+    async def _download(self, source: Tarball, partial: Path) -> Path:
+        if not source.url.lower().startswith(("gs://", "s3://")):
+            return await self._download_from(source.url, source, partial, self.fetchers.download)
+        buckets = self.fetchers.buckets
+        scheme, _, rest = source.url.partition("://")
+        bucket, _, key = rest.partition("/")
+        async with open_session() as session:
+            sign = await buckets.sign(scheme.lower(), session)
+            download = RangedDownload(session, clock=self.clock, report=self.report, sign=sign)
+            url = buckets.url(scheme.lower(), bucket.rpartition("@")[2], key)
+            return await self._download_from(url, source, partial, download)
+
+    async def _download_from(
+        self, url: str, source: Tarball, partial: Path, download: Download
+    ) -> Path:
+        """Fetch and unpack at once; from the start where what was unpacked is lost."""
+        archive, files = partial / "archive", partial / "files"
+        # Its hash is made of the whole archive, which therefore stays until it is known.
+        frees = source.sha256 is None
+        while True:
+            arrivals = Arrivals(
+                lambda size, resumed: self._require_room_for(source, partial, size, resumed)
             )
-        )
+            if not freed_note(archive).exists():
+                # What was unpacked of a compressed archive cannot be gone on with.
+                remove(files)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    digest = group.create_task(self._digest(archive, source, arrivals))
+                    group.create_task(self._unpack(archive, files, arrivals, frees=frees))
+                    await download(url, archive, arrivals)
+            except ExceptionGroup as failures:
+                error = failures.exceptions[0]
+                if not isinstance(error, Lost):
+                    raise error from None
+                for stale in (archive, journal_of(archive), freed_note(archive), files):
+                    remove(stale)
+                continue
+            _require_checksum(source, digest.result())
+            return files
+
+    async def _digest(self, archive: Path, source: Tarball, arrivals: Arrivals) -> str:
+        if source.sha256 is None:
+            return ""
+        return await in_thread(lambda stop: digest_behind(archive, "sha256", arrivals, stop))
+
+    async def _unpack(
+        self, archive: Path, folder: Path, arrivals: Arrivals, *, frees: bool
+    ) -> Path:
+        progress = Progress("unpacking", None, report=self.report, clock=self.clock)
+
+        def work(stop: threading.Event) -> None:
+            while True:
+                arrivals.begun(stop)
+                if not arrivals.is_resumed:
+                    remove(folder)
+                    remove(freed_note(archive))
+                free_bytes = shutil.disk_usage(folder.parent).free + (arrivals.size or 0)
+                how = Unpacking(min(self.max_bytes, free_bytes), stop, progress.add, frees)
+                with suppress(Restarted):
+                    unpack(archive, folder, arrivals, how)
+                    return
+
+        await in_thread(work)
         progress.finish()
         return folder
 
+    def _require_room_for(
+        self, source: Tarball, partial: Path, size: int | None, resumed: int
+    ) -> None:
+        """Check for room for the archive, and for what is unpacked beside it where it must stay."""
+        if size is None:
+            return
+        is_plain = source.url.partition("?")[0].endswith(".tar") and source.sha256 is None
+        self._require_room(size if is_plain else 2 * size, partial, resumed)
 
-def _described(source: Tarball | LocalArchive | HubRepo) -> str:
-    if isinstance(source, Tarball):
-        return shown(source.url)
-    if isinstance(source, HubRepo):
-        return f"hf://{source.repo_id}@{source.revision}"
-    return str(source.path)
+    def _require_room(self, size: int, partial: Path, resumed: int | None = None) -> None:
+        """Check that the store has room for *size* bytes, of which *partial* has some.
+
+        Raises:
+            NoRoom: it has not.
+        """
+        evicted = evict(self.cache, cache_name(self.source), size)
+        if evicted:
+            self.report("least recently used models removed", models=evicted)
+        here = _bytes_in(partial) if resumed is None else resumed
+        missing = size - here + _SPARE_BYTES - shutil.disk_usage(self.cache.store).free
+        if missing > 0:
+            raise NoRoom(
+                f"{described(self.source)} needs {_gigabytes(missing)} GB more than "
+                f"{self.cache.store} has free; enlarge the volume, or remove models from it"
+            )
 
 
-def _require_checksum(archive: Path, source: Tarball) -> None:
-    if source.sha256 is None:
-        return
-    digest = hashlib.sha256()
-    with archive.open("rb") as file:
-        while piece := file.read(_HASH_BYTES):
-            digest.update(piece)
-    if digest.hexdigest() != source.sha256:
+def _bytes_in(folder: Path) -> int:
+    # A file that is fetched in parts has its whole size from the start; its blocks tell.
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}"
+
+
+def _require_checksum(source: Tarball, digest: str) -> None:
+    if source.sha256 is not None and digest != f"sha256:{source.sha256}":
         raise WeightsRefused(
-            f"{shown(source.url)} hashes to {digest.hexdigest()}, and not to the sha256 that its "
-            "URL ends in; one of the two is wrong"
+            f"{described(source)} hashes to {digest}, and not to the sha256 that its URL ends in; "
+            "one of the two is wrong"
         )
-
-
-async def _in_thread(work: Callable[[threading.Event], T]) -> T:
-    """Run *work* in a thread; when cancelled, ask it to stop, and wait until it has.
-
-    To leave before it ends would give up the lock while it still writes.
-    """
-    stop = threading.Event()
-    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([task])
-        raise

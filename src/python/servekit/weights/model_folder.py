@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from servekit.errors.tree import WeightsRefused
+from servekit.weights.selection import is_training_file, pickle_message
 
 # Transformers' name, and Mistral's own.
 _CONFIGS = ("config.json", "params.json")
@@ -54,6 +55,24 @@ def _require_all(folder: Path) -> None:
     for path in weights:
         if path.suffix == ".safetensors":
             _require_whole(path)
+
+
+def require_no_pickles(folder: Path) -> None:
+    """Check that the weights that vLLM would load from *folder* are no pickles.
+
+    Raises:
+        WeightsRefused: they are.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    if any(name.endswith((".safetensors", ".gguf")) for name in names):
+        return
+    pickled = [
+        name
+        for name in names
+        if name.endswith((".bin", ".pt", ".pth")) and not is_training_file(name)
+    ]
+    if pickled:
+        raise WeightsRefused(pickle_message(pickled[0]))
 
 
 def is_model(folder: Path) -> bool:

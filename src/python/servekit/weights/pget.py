@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servekit.errors.tree import WeightsUnreachable
-from servekit.weights.source import shown
+from servekit.secrets.urls import public_url
+from servekit.weights.arrivals import Arrivals
 
 # What pget is given to end by itself once it was asked to.
 _STOP_S = 5.0
@@ -20,7 +21,7 @@ class PgetDownload:
 
     program: str
 
-    async def __call__(self, url: str, target: Path) -> None:
+    async def __call__(self, url: str, target: Path, arrivals: Arrivals | None = None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             self.program, "--force", url, str(target), stdin=asyncio.subprocess.DEVNULL
@@ -32,8 +33,10 @@ class PgetDownload:
             raise
         if status != 0:
             raise WeightsUnreachable(
-                f"pget ended with {status} while it fetched {shown(url)}; its own messages say why"
+                f"pget ended with {status} while it fetched {public_url(url)}; its messages say why"
             )
+        if arrivals is not None:
+            arrivals.finish(await asyncio.to_thread(lambda: target.stat().st_size))
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

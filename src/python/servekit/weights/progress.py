@@ -24,12 +24,17 @@ class Progress:
         self._report = report
         self._clock = clock
         self._done = 0
+        self._resumed = 0
         self._since = clock.now()
         self._reported = self._since
 
     @property
     def done(self) -> int:
         return self._done
+
+    def resume(self, count: int) -> None:
+        """Count *count* bytes that an earlier process brought; they say nothing about speed."""
+        self._done = self._resumed = count
 
     def add(self, count: int) -> None:
         """Count *count* bytes more."""
@@ -46,5 +51,5 @@ class Progress:
             f"{self._event}: done",
             total_bytes=self._done,
             after_s=round(seconds, 2),
-            bytes_per_s=round(self._done / seconds),
+            bytes_per_s=round((self._done - self._resumed) / seconds),
         )
