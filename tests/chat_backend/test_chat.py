@@ -155,7 +155,7 @@ async def test_turns_that_the_model_cannot_hold_are_dropped_too(
 ) -> None:
     """Characters are not tokens: the engine counts, and is asked again with half the history."""
     async with backend(engine.url, max_message_chars=10_000_000, max_body_bytes=5_000_000) as url:
-        history = long_talk(16, 20_000)
+        history = long_talk(16, 10_000)
         asked = {"message": "And?", "history": history, "stream": stream, "max_tokens": 5}
         body = io.BytesIO(json.dumps(asked).encode())
         async with http.post(url + "/chat", data=body) as response:

@@ -1,6 +1,7 @@
 """The chat's page in headless Chromium, before the real backend and a simulated engine."""
 
 import asyncio
+import gzip
 import json
 import os
 import shutil
@@ -27,7 +28,10 @@ pytestmark = [
 
 SOURCE = Path("src/typescript/chat")
 
-LOOKS = ("empty", "light", "offline", "dark", "markdown-light", "markdown-dark", "phone")
+LOOKS = ("empty", "light", "offline", "dark", "markdown-light", "markdown-dark", "long", "phone")
+
+# What a page may weigh on its way (bytes, gzip).
+MOST_BYTES = 200_000
 
 
 async def run(*command: str, cwd: Path, **environ: str) -> str:
@@ -116,17 +120,19 @@ async def test_a_person_can_chat(tmp_path: Path) -> None:
     assert len(seen["stopped"]) > 0
     assert "cannot be reached" in seen["offline"]
     assert seen["retried"]
-    assert seen["phoneScrollsSideways"] is False
-    assert seen["violations"] == {
-        name: []
-        for name in (
-            "empty",
-            "light",
-            "offline",
-            "dark",
-            "markdown-light",
-            "markdown-dark",
-            "phone",
-        )
-    }
+    assert seen["sideways"] == dict.fromkeys(LOOKS, False)
+    assert seen["composer"] == dict.fromkeys(LOOKS, True)
+    assert seen["violations"] == {name: [] for name in LOOKS}
+    assert seen["secure"] is False, "plain http was not tried"
+    assert seen["afterABrokenRecord"] == ["From the other tab", "Hello"]
+    assert seen["scrolledWhileReading"] == 0, "a reader who scrolled up was moved"
+    assert seen["atTheEnd"] < 2
+    # Beside 90 exchanges; a busy machine is slow, but never stands still.
+    assert max(seen["blocked"], default=0) < 500, seen["blocked"]
     assert seen["errors"] == []
+    assert weight(page / "dist") < MOST_BYTES
+
+
+def weight(built_page: Path) -> int:
+    """The bytes that a first visit loads."""
+    return sum(len(gzip.compress(it.read_bytes())) for it in built_page.rglob("*") if it.is_file())

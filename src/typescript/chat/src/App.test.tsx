@@ -104,3 +104,71 @@ test("conversations outlive the page", async () => {
   await userEvent.click(screen.getByRole("button", { name: "Delete: Remember me" }));
   expect(screen.queryByText("Yes")).toBeNull();
 });
+
+test("the page opens on plain http, which has no randomUUID and no clipboard", async () => {
+  vi.stubGlobal("crypto", { getRandomValues: crypto.getRandomValues.bind(crypto) });
+  const copied = vi.fn(() => true);
+  document.execCommand = copied;
+  const { write } = answering();
+  await say("Hi");
+  write(`${piece("Hello")}event: done\ndata: {}\n\n`);
+  await screen.findByText("Hello");
+  await userEvent.click(screen.getAllByRole("button", { name: "Copy" })[1]!);
+  await screen.findByRole("button", { name: "Copied" });
+  expect(copied).toHaveBeenCalledWith("copy");
+});
+
+test("an answer that reached its length goes on in the same turn", async () => {
+  const first = answering();
+  await say("Tell me all");
+  first.write(`${piece("Once upon")}event: done\ndata: ${JSON.stringify({ finish_reason: "length" })}\n\n`);
+  await screen.findByText(/Cut off/);
+  const rest = answering();
+  await userEvent.click(screen.getByRole("button", { name: "Continue" }));
+  rest.write(`${piece(" a time")}event: done\ndata: {}\n\n`);
+  await screen.findByText("Once upon a time");
+  expect(screen.queryByText(/Cut off/)).toBeNull();
+  expect(JSON.parse(rest.asked[0]?.body ?? "").history.at(-1)).toEqual({ role: "assistant", content: "Once upon" });
+});
+
+test("a question that is edited replaces what followed", async () => {
+  const first = answering();
+  await say("Who was Adda?");
+  first.write(`${piece("Nobody")}event: done\ndata: {}\n\n`);
+  await screen.findByText("Nobody");
+  const second = answering();
+  await userEvent.click(screen.getByRole("button", { name: "Edit" }));
+  const box = screen.getByLabelText("Message");
+  expect(box).toHaveProperty("value", "Who was Adda?");
+  await userEvent.clear(box);
+  await userEvent.type(box, "Who was Ada?{Enter}");
+  second.write(`${piece("A countess")}event: done\ndata: {}\n\n`);
+  await screen.findByText("A countess");
+  expect(screen.queryByText("Nobody")).toBeNull();
+  expect(JSON.parse(second.asked[0]?.body ?? "")).toMatchObject({ message: "Who was Ada?", history: [] });
+});
+
+test("what the model no longer sees is said", async () => {
+  const { write } = answering();
+  await say("Hi");
+  write(`${piece("Hello")}event: done\ndata: ${JSON.stringify({ dropped_turns: 4 })}\n\n`);
+  await screen.findByText(/no longer sees the first 4 messages/);
+});
+
+test("reasoning is folded, links open beside, pictures are not loaded", async () => {
+  const { write } = answering();
+  await say("Hi");
+  write(piece("<think>Let me see"));
+  expect((await screen.findByText("Let me see")).closest("details")?.open).toBe(false);
+  write(`${piece("</think>[Here](https://a.example) ![it](https://b.example/p.png)")}event: done\ndata: {}\n\n`);
+  const link = await screen.findByRole("link", { name: "Here" });
+  expect([link.getAttribute("target"), link.getAttribute("rel")]).toEqual(["_blank", "noopener noreferrer"]);
+  expect(document.querySelector("img")).toBeNull();
+});
+
+test("an event that cannot be read is an error, and not a hang", async () => {
+  const { write } = answering();
+  await say("Hi");
+  write("data: {broken\n\n");
+  expect((await screen.findByRole("alert")).textContent).toContain("cannot be read");
+});

@@ -1,48 +1,51 @@
-import { type KeyboardEvent, useEffect, useReducer, useRef, useState } from "react";
-import Markdown from "react-markdown";
-import rehypeHighlight from "rehype-highlight";
-import remarkGfm from "remark-gfm";
+import { useCallback, useEffect, useReducer, useRef, useState } from "react";
 import { ask, ChatFailed, type Turn } from "./backend";
-import { type Conversation, currentOf, lastQuestion, load, reduce, save, titleOf } from "./conversations";
+import { download, newId } from "./browser";
+import { Composer } from "./Composer";
+import { Conversations } from "./Conversations";
+import { type Action, asMarkdown, CONTINUE, currentOf, lastQuestion, reduce, type State, titleOf } from "./conversations";
+import { changeOf, load, save } from "./storage";
+import { Turns } from "./Turns";
 
-const newId = () => crypto.randomUUID();
+/** Pieces are shown together at this interval: Markdown is read anew each time, and eyes are slower. */
+const SHOW_EVERY_MS = 60;
+
+/** How much of an answer a reload may lose. */
+const SAVE_EVERY_MS = 1000;
 
 export function App() {
   const [state, dispatch] = useReducer(reduce, null, () => load(localStorage, newId()));
-  const stopping = useRef<AbortController | null>(null);
+  const [editing, setEditing] = useState<{ id: string; index: number } | null>(null);
+  const { answer, stop } = useAnswers(dispatch);
+  useKept(state, dispatch);
+
   const conversation = currentOf(state);
   const busy = state.answering !== null;
+  const edited = editing?.id === conversation.id ? editing.index : null;
+  const { turns } = conversation;
 
-  useEffect(() => save(localStorage, state), [state]);
-  useEffect(() => () => stopping.current?.abort(), []);
+  const askAt = useCallback(
+    (message: string, at: number) => {
+      setEditing(null);
+      dispatch({ kind: "asked", message, at, now: Date.now() });
+      void answer(conversation.id, message, turns.slice(0, at));
+    },
+    [answer, conversation.id, turns],
+  );
 
-  async function answer(id: string, message: string, history: Turn[]) {
-    const controller = new AbortController();
-    stopping.current = controller;
-    try {
-      for await (const text of ask(message, history, controller.signal)) {
-        dispatch({ kind: "piece", id, text });
-      }
-      dispatch({ kind: "ended", id });
-    } catch (error) {
-      if (controller.signal.aborted) return dispatch({ kind: "ended", id });
-      const requestId = error instanceof ChatFailed ? error.requestId : "";
-      const message = error instanceof Error ? error.message : String(error);
-      dispatch({ kind: "failed", id, failure: { message, requestId } });
-    }
-  }
+  /** Ask the last question once more; its answer so far is forgotten. */
+  const regenerate = useCallback(() => {
+    const at = lastQuestion(turns);
+    const question = turns[at];
+    if (question) askAt(question.content, at);
+  }, [askAt, turns]);
 
-  function send(message: string) {
-    dispatch({ kind: "asked", message });
-    void answer(conversation.id, message, conversation.turns);
-  }
+  const goOn = useCallback(() => {
+    dispatch({ kind: "continued" });
+    void answer(conversation.id, CONTINUE, turns);
+  }, [answer, conversation.id, turns]);
 
-  function retry() {
-    const question = lastQuestion(conversation.turns);
-    if (!question) return;
-    dispatch({ kind: "retried" });
-    void answer(conversation.id, question.message, question.history);
-  }
+  const edit = useCallback((index: number) => setEditing({ id: conversation.id, index }), [conversation.id]);
 
   return (
     <div className="app">
@@ -52,140 +55,125 @@ export function App() {
         onNew={() => dispatch({ kind: "new", id: newId() })}
         onOpen={(id) => dispatch({ kind: "open", id })}
         onDelete={(id) => {
-          if (state.answering === id) stopping.current?.abort();
+          if (state.answering === id) stop();
           dispatch({ kind: "delete", id, replacement: newId() });
         }}
+        onExport={() => download(`${titleOf(conversation)}.md`, asMarkdown(conversation))}
       />
       <main>
         <h1 className="visually-hidden">Chat</h1>
-        <Turns conversation={conversation} answering={state.answering === conversation.id} />
+        <Turns
+          key={conversation.id}
+          conversation={conversation}
+          answering={state.answering === conversation.id}
+          busy={busy}
+          onEdit={edit}
+          onRegenerate={regenerate}
+          onContinue={goOn}
+        />
         {conversation.failure && (
           <div role="alert" className="failure">
             <p>{conversation.failure.message}</p>
             {conversation.failure.requestId && <p>Request {conversation.failure.requestId}</p>}
-            <button type="button" onClick={retry} disabled={busy}>
+            <button type="button" onClick={regenerate} disabled={busy}>
               Try again
             </button>
           </div>
         )}
-        <Composer key={conversation.id} busy={busy} onSend={send} onStop={() => stopping.current?.abort()} />
+        <Composer
+          key={`${conversation.id} ${edited}`}
+          initial={edited === null ? "" : (turns[edited]?.content ?? "")}
+          busy={busy}
+          onSend={(text) => askAt(text, edited ?? turns.length)}
+          onStop={stop}
+          onCancel={edited === null ? undefined : () => setEditing(null)}
+        />
       </main>
     </div>
   );
 }
 
-function Conversations(props: {
-  conversations: Conversation[];
-  current: string;
-  onNew: () => void;
-  onOpen: (id: string) => void;
-  onDelete: (id: string) => void;
-}) {
-  return (
-    <nav aria-label="Conversations">
-      <button type="button" onClick={props.onNew}>
-        New conversation
-      </button>
-      <ul>
-        {props.conversations.map((conversation) => (
-          <li key={conversation.id}>
-            <button
-              type="button"
-              className="open"
-              aria-current={conversation.id === props.current ? "page" : undefined}
-              onClick={() => props.onOpen(conversation.id)}
-            >
-              {titleOf(conversation)}
-            </button>
-            <button
-              type="button"
-              className="delete"
-              aria-label={`Delete: ${titleOf(conversation)}`}
-              onClick={() => props.onDelete(conversation.id)}
-            >
-              ×
-            </button>
-          </li>
-        ))}
-      </ul>
-    </nav>
+/** Ask the backend, and turn what comes into actions. */
+function useAnswers(dispatch: (action: Action) => void) {
+  const stopping = useRef<AbortController | null>(null);
+  const stop = useCallback(() => stopping.current?.abort(), []);
+  useEffect(() => stop, [stop]);
+
+  const answer = useCallback(
+    async (id: string, message: string, history: Turn[]) => {
+      const controller = new AbortController();
+      stopping.current = controller;
+      const shown = new Pieces((text) => dispatch({ kind: "piece", id, text }));
+      try {
+        for await (const part of ask(message, history, controller.signal)) {
+          if (part.kind === "piece") shown.add(part.text);
+          else {
+            shown.flush();
+            const cut = part.finishReason === "length" ? "length" : undefined;
+            dispatch({ kind: "ended", id, cut, dropped: part.dropped });
+          }
+        }
+      } catch (error) {
+        shown.flush();
+        if (controller.signal.aborted) return dispatch({ kind: "ended", id, cut: "stopped" });
+        const requestId = error instanceof ChatFailed ? error.requestId : "";
+        const message = error instanceof Error ? error.message : String(error);
+        dispatch({ kind: "failed", id, failure: { message, requestId } });
+      }
+    },
+    [dispatch],
   );
+  return { answer, stop };
 }
 
-function Turns({ conversation, answering }: { conversation: Conversation; answering: boolean }) {
-  const end = useRef<HTMLDivElement>(null);
+/** Collects pieces, and shows the first at once and the others at an interval. */
+class Pieces {
+  private text = "";
+  private timer: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(private readonly show: (text: string) => void) {}
+
+  add(text: string): void {
+    this.text += text;
+    if (this.timer !== null) return;
+    this.showNow();
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.showNow();
+    }, SHOW_EVERY_MS);
+  }
+
+  flush(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+    this.showNow();
+  }
+
+  private showNow(): void {
+    if (this.text) this.show(this.text);
+    this.text = "";
+  }
+}
+
+/** Keep the conversations, and take over what another tab keeps. */
+function useKept(state: State, dispatch: (action: Action) => void) {
+  const saved = useRef<State | null>(null);
+  const savedAt = useRef(0);
   useEffect(() => {
-    // In braces: a browser may return a promise here, and React would call it as a clean-up.
-    end.current?.scrollIntoView?.({ block: "end" });
-  }, [conversation.turns, conversation.failure]);
+    // While an answer is written, now and then: a record of 100 kB is not for every piece.
+    const writing = state.answering !== null && saved.current?.answering === state.answering;
+    if (writing && Date.now() - savedAt.current < SAVE_EVERY_MS) return;
+    save(localStorage, state, saved.current);
+    saved.current = state;
+    savedAt.current = Date.now();
+  }, [state]);
 
-  return (
-    // A screen reader reads an answer when it is whole, not word by word.
-    <div className="turns" role="log" aria-busy={answering} aria-label="Conversation" tabIndex={0}>
-      {conversation.turns.length === 0 && <p className="hint">Ask the model something.</p>}
-      {conversation.turns.map((turn, index) => (
-        <article key={index} className={turn.role} aria-label={turn.role === "user" ? "You" : "Model"}>
-          {turn.role === "user" ? (
-            <p>{turn.content}</p>
-          ) : (
-            // HTML in an answer is shown as text, never run: react-markdown's default.
-            <Markdown remarkPlugins={[remarkGfm]} rehypePlugins={[rehypeHighlight]}>
-              {turn.content}
-            </Markdown>
-          )}
-        </article>
-      ))}
-      {answering && <p className="hint">Writing…</p>}
-      <div ref={end} />
-    </div>
-  );
-}
-
-function Composer({ busy, onSend, onStop }: { busy: boolean; onSend: (text: string) => void; onStop: () => void }) {
-  const [text, setText] = useState("");
-  const ready = text.trim() !== "" && !busy;
-
-  function send() {
-    if (!ready) return;
-    onSend(text.trim());
-    setText("");
-  }
-
-  function onKeyDown(event: KeyboardEvent) {
-    // Enter while composing chooses a character in Chinese, Japanese and Korean.
-    if (event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing) {
-      event.preventDefault();
-      send();
-    }
-    if (event.key === "Escape" && busy) onStop();
-  }
-
-  return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        send();
-      }}
-    >
-      <textarea
-        aria-label="Message"
-        placeholder="Message"
-        rows={2}
-        autoFocus
-        value={text}
-        onChange={(event) => setText(event.target.value)}
-        onKeyDown={onKeyDown}
-      />
-      {busy ? (
-        <button type="button" onClick={onStop}>
-          Stop
-        </button>
-      ) : (
-        <button type="submit" disabled={!ready}>
-          Send
-        </button>
-      )}
-      <p className="hint">Enter sends, Shift+Enter breaks the line, Escape stops.</p>
-    </form>
-  );
+  useEffect(() => {
+    const onStorage = (event: StorageEvent) => {
+      const change = changeOf(event);
+      if (change) dispatch({ kind: "merged", ...change, replacement: newId() });
+    };
+    addEventListener("storage", onStorage);
+    return () => removeEventListener("storage", onStorage);
+  }, [dispatch]);
 }

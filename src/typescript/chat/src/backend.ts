@@ -1,10 +1,20 @@
 /** The chat backend over HTTP: one question, an answer in pieces. */
 import { SseDecoder } from "./sse";
 
+/** Why an answer is not whole: it reached max_tokens, was stopped, or broke off. */
+export type Cut = "length" | "stopped" | "failed";
+
 export interface Turn {
   role: "user" | "assistant";
   content: string;
+  cut?: Cut;
+  /** Oldest turns that the model was not given for this answer. */
+  dropped?: number;
 }
+
+export type Part =
+  | { kind: "piece"; text: string }
+  | { kind: "end"; finishReason: string; dropped: number };
 
 /** Why there is no answer, or not all of it. */
 export class ChatFailed extends Error {
@@ -22,8 +32,12 @@ export class ChatFailed extends Error {
 /** The most that an answer may have; as the page has always asked. */
 const MAX_TOKENS = 1024;
 
+/** What is sent of a conversation; the backend takes a body of 1 MB and fits it to the model. */
+const MAX_TURNS = 1000;
+const MAX_CHARS = 200_000;
+
 /**
- * Give the pieces of an answer as they arrive.
+ * Give the pieces of an answer as they arrive, and how it ended.
  *
  * Throws ChatFailed where the backend says so or cannot be reached, and AbortError when `signal` is
  * aborted.
@@ -32,8 +46,9 @@ export async function* ask(
   message: string,
   history: Turn[],
   signal: AbortSignal,
-): AsyncGenerator<string> {
-  const response = await send(message, history, signal);
+): AsyncGenerator<Part> {
+  const sent = newest(history);
+  const response = await send(message, sent, signal);
   if (!response.ok || !response.body) throw await failureOf(response);
   const decoder = new SseDecoder();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -41,15 +56,43 @@ export async function* ask(
     const { done, value } = await reader.read().catch(brokenOff);
     if (done) throw new ChatFailed("The answer broke off.", "answer_cut");
     for (const event of decoder.feed(value)) {
-      const data = JSON.parse(event.data);
-      if (event.kind === "done") return;
-      if (event.kind === "error") throw told(data);
-      yield data.delta;
+      const part = partOf(event.kind, event.data, history.length - sent.length);
+      yield part;
+      if (part.kind === "end") return;
     }
   }
 }
 
-async function send(message: string, history: Turn[], signal: AbortSignal): Promise<Response> {
+function partOf(kind: string, text: string, unsent: number): Part {
+  const data = parsed(text);
+  if (kind === "error") throw told(data);
+  if (kind !== "done") return { kind: "piece", text: String(data["delta"] ?? "") };
+  const dropped = unsent + Number(data["dropped_turns"] ?? 0);
+  return { kind: "end", finishReason: String(data["finish_reason"] ?? "stop"), dropped };
+}
+
+function parsed(text: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new ChatFailed("The answer cannot be read.", "answer_unreadable");
+  }
+}
+
+/** The newest turns that a request has room for. */
+export function newest(history: Turn[]): Turn[] {
+  let chars = 0;
+  let first = history.length;
+  while (first > 0 && history.length - first < MAX_TURNS) {
+    chars += history[first - 1]?.content.length ?? 0;
+    if (chars > MAX_CHARS) break;
+    first--;
+  }
+  return history.slice(first);
+}
+
+async function send(message: string, turns: Turn[], signal: AbortSignal): Promise<Response> {
+  const history = turns.map(({ role, content }) => ({ role, content }));
   const body = JSON.stringify({ message, history, max_tokens: MAX_TOKENS, stream: true });
   const headers = { "Content-Type": "application/json" };
   try {
@@ -71,6 +114,9 @@ async function failureOf(response: Response): Promise<ChatFailed> {
   return new ChatFailed(`The chat answered with status ${response.status}.`, "unknown");
 }
 
-function told(body: { error: { message: string; code: string; request_id: string } }): ChatFailed {
-  return new ChatFailed(body.error.message, body.error.code, body.error.request_id);
+/** The backend's words for an error: `{"error": {"code", "message", "request_id"}}`. */
+function told(body: Record<string, unknown>): ChatFailed {
+  const error = (body["error"] ?? {}) as Record<string, unknown>;
+  const message = String(error["message"] ?? "The answer broke off.");
+  return new ChatFailed(message, String(error["code"] ?? "unknown"), String(error["request_id"] ?? ""));
 }

@@ -1,12 +1,23 @@
 import { expect, test } from "vitest";
-import { type Action, currentOf, empty, lastQuestion, load, reduce, type State, save, titleOf } from "./conversations";
+import {
+  type Action,
+  asMarkdown,
+  currentOf,
+  empty,
+  lastQuestion,
+  mentions,
+  reduce,
+  type State,
+  titleOf,
+} from "./conversations";
 
 const start: State = { conversations: [empty("a")], current: "a", answering: null };
 const after = (...actions: Action[]) => actions.reduce(reduce, start);
+const asked = (message: string, at = 0): Action => ({ kind: "asked", message, at, now: 1 });
 
 test("pieces make one answer", () => {
   const state = after(
-    { kind: "asked", message: "Hi" },
+    asked("Hi"),
     { kind: "piece", id: "a", text: "Hel" },
     { kind: "piece", id: "a", text: "lo" },
     { kind: "ended", id: "a" },
@@ -19,25 +30,53 @@ test("pieces make one answer", () => {
 });
 
 test("an answer goes to the conversation that asked, whichever is open", () => {
-  const state = after(
-    { kind: "asked", message: "Hi" },
-    { kind: "new", id: "b" },
-    { kind: "piece", id: "a", text: "Hello" },
-  );
+  const state = after(asked("Hi"), { kind: "new", id: "b" }, { kind: "piece", id: "a", text: "Hello" });
   expect(currentOf(state).turns).toEqual([]);
   expect(state.conversations.find(({ id }) => id === "a")?.turns).toHaveLength(2);
 });
 
-test("a retry forgets the half answer and keeps the question", () => {
-  const failure = { message: "cut", requestId: "r" };
+test("a question that is asked again forgets its answer and what followed", () => {
   const state = after(
-    { kind: "asked", message: "Hi" },
-    { kind: "piece", id: "a", text: "Hel" },
-    { kind: "failed", id: "a", failure },
-    { kind: "retried" },
+    asked("One"),
+    { kind: "piece", id: "a", text: "First" },
+    { kind: "ended", id: "a" },
+    asked("Two", 2),
+    { kind: "piece", id: "a", text: "Half" },
+    { kind: "failed", id: "a", failure: { message: "cut", requestId: "r" } },
+    asked("One, in other words", 0),
   );
-  expect(currentOf(state)).toEqual({ id: "a", turns: [{ role: "user", content: "Hi" }], failure: null });
-  expect(lastQuestion(currentOf(state).turns)).toEqual({ message: "Hi", history: [] });
+  expect(currentOf(state).turns).toEqual([{ role: "user", content: "One, in other words" }]);
+  expect(currentOf(state).failure).toBeNull();
+  expect(lastQuestion(currentOf(state).turns)).toBe(0);
+});
+
+test("an answer says how it ended, until it goes on", () => {
+  const cut = after(
+    asked("Hi"),
+    { kind: "piece", id: "a", text: "Long" },
+    { kind: "ended", id: "a", cut: "length", dropped: 2 },
+  );
+  expect(currentOf(cut).turns[1]).toEqual({ role: "assistant", content: "Long", cut: "length", dropped: 2 });
+  const whole = [
+    { kind: "continued" } as const,
+    { kind: "piece", id: "a", text: "er" } as const,
+    { kind: "ended", id: "a" } as const,
+  ].reduce(reduce, cut);
+  expect(currentOf(whole).turns).toEqual([
+    { role: "user", content: "Hi" },
+    { role: "assistant", content: "Longer" },
+  ]);
+});
+
+test("what another tab keeps is taken over, but not over an answer that is written here", () => {
+  const theirs = { ...empty("b"), turns: [{ role: "user" as const, content: "There" }] };
+  const merge = (id: string, conversation: typeof theirs | null): Action => {
+    return { kind: "merged", id, conversation, replacement: "z" };
+  };
+  expect(after(merge("b", theirs)).conversations.map(({ id }) => id)).toEqual(["b", "a"]);
+  expect(after(merge("b", theirs), merge("b", null)).conversations.map(({ id }) => id)).toEqual(["a"]);
+  const writing = after(asked("Hi"), merge("a", { ...theirs, id: "a" }), merge("a", null));
+  expect(currentOf(writing).turns[0]?.content).toBe("Hi");
 });
 
 test("the last conversation that is deleted leaves an empty one", () => {
@@ -51,25 +90,15 @@ test("a piece for a deleted conversation goes nowhere", () => {
   expect(state.conversations).toEqual([empty("b")]);
 });
 
-test("conversations are kept, and what cannot be read is begun anew", () => {
-  const kept = new Map<string, string>();
-  const storage = {
-    getItem: (key: string) => kept.get(key) ?? null,
-    setItem: (key: string, value: string) => void kept.set(key, value),
-  };
-  const state = after({ kind: "asked", message: "Hi" });
-  save(storage, state);
-  expect(load(storage, "z")).toEqual({ ...state, answering: null });
-  expect(load({ getItem: () => "{broken" }, "z").conversations).toEqual([empty("z")]);
-});
-
-test("storage that is full stops nobody", () => {
-  const full = { setItem: () => { throw new DOMException("full", "QuotaExceededError"); } };
-  expect(() => save(full, start)).not.toThrow();
-});
-
 test("a long first question is a short title", () => {
   const turns = [{ role: "user" as const, content: "x".repeat(100) }];
   expect(titleOf({ ...empty("a"), turns })).toHaveLength(40);
   expect(titleOf(empty("a"))).toBe("New conversation");
+});
+
+test("a conversation is found by any of its words, and exported whole", () => {
+  const turns = [{ role: "user" as const, content: "Who was Ada?" }, { role: "assistant" as const, content: "A poet's daughter." }];
+  const conversation = { ...empty("a"), turns };
+  expect([mentions(conversation, " DAUGHTER"), mentions(conversation, "son")]).toEqual([true, false]);
+  expect(asMarkdown(conversation)).toBe("# Who was Ada?\n\n## You\n\nWho was Ada?\n\n## Model\n\nA poet's daughter.\n");
 });

@@ -1,5 +1,5 @@
-/** Conversations as values: what can happen to them, and how they are kept.  Pure. */
-import type { Turn } from "./backend";
+/** Conversations as values: what can happen to them.  Pure. */
+import type { Cut, Turn } from "./backend";
 
 export interface Failure {
   message: string;
@@ -11,6 +11,8 @@ export interface Conversation {
   turns: Turn[];
   /** Why the last question has no whole answer. */
   failure: Failure | null;
+  /** When it last changed, in milliseconds since 1970; the newest is listed first. */
+  changedAt: number;
 }
 
 export interface State {
@@ -24,19 +26,24 @@ export type Action =
   | { kind: "new"; id: string }
   | { kind: "open"; id: string }
   | { kind: "delete"; id: string; replacement: string }
-  | { kind: "asked"; message: string }
-  | { kind: "retried" }
+  /** A question; from the turn `at` on, what was said before is replaced. */
+  | { kind: "asked"; message: string; at: number; now: number }
+  /** The last answer goes on. */
+  | { kind: "continued" }
   | { kind: "piece"; id: string; text: string }
-  | { kind: "ended"; id: string }
-  | { kind: "failed"; id: string; failure: Failure };
-
-const KEY = "servekit-chat";
+  | { kind: "ended"; id: string; cut?: Cut | undefined; dropped?: number }
+  | { kind: "failed"; id: string; failure: Failure }
+  /** Another tab has changed a conversation, or deleted it. */
+  | { kind: "merged"; id: string; conversation: Conversation | null; replacement: string };
 
 /** As many as a browser keeps without trouble: its storage holds 5 MB. */
-const MAX_CONVERSATIONS = 50;
+export const MAX_CONVERSATIONS = 50;
+
+/** What the model is asked for the rest of an answer; the page does not show it. */
+export const CONTINUE = "Continue your last answer from exactly where it stopped. Do not repeat anything.";
 
 export function empty(id: string): Conversation {
-  return { id, turns: [], failure: null };
+  return { id, turns: [], failure: null, changedAt: 0 };
 }
 
 export function titleOf(conversation: Conversation): string {
@@ -49,11 +56,22 @@ export function currentOf(state: State): Conversation {
   return state.conversations.find(({ id }) => id === state.current) ?? empty(state.current);
 }
 
-/** The last question, and what came before it. */
-export function lastQuestion(turns: Turn[]): { message: string; history: Turn[] } | null {
-  const index = turns.findLastIndex(({ role }) => role === "user");
-  const turn = turns[index];
-  return turn ? { message: turn.content, history: turns.slice(0, index) } : null;
+/** Where the last question stands, or -1. */
+export function lastQuestion(turns: Turn[]): number {
+  return turns.findLastIndex(({ role }) => role === "user");
+}
+
+/** Whether a conversation speaks of `text`. */
+export function mentions(conversation: Conversation, text: string): boolean {
+  const wanted = text.trim().toLowerCase();
+  return conversation.turns.some(({ content }) => content.toLowerCase().includes(wanted));
+}
+
+export function asMarkdown(conversation: Conversation): string {
+  const said = conversation.turns.map(({ role, content }) => {
+    return `## ${role === "user" ? "You" : "Model"}\n\n${content}\n`;
+  });
+  return `# ${titleOf(conversation)}\n\n${said.join("\n")}`;
 }
 
 export function reduce(state: State, action: Action): State {
@@ -68,27 +86,36 @@ export function reduce(state: State, action: Action): State {
       const turn: Turn = { role: "user", content: action.message };
       const asked = changed(state, state.current, (it) => ({
         ...it,
-        turns: [...it.turns, turn],
+        turns: [...it.turns.slice(0, action.at), turn],
         failure: null,
+        changedAt: action.now,
       }));
       return { ...asked, answering: state.current };
     }
-    case "retried": {
-      const asked = changed(state, state.current, (it) => {
-        const index = it.turns.findLastIndex(({ role }) => role === "user");
-        return { ...it, turns: it.turns.slice(0, index + 1), failure: null };
-      });
+    case "continued": {
+      const asked = changed(state, state.current, (it) => ({ ...it, failure: null }));
       return { ...asked, answering: state.current };
     }
     case "piece":
       return changed(state, action.id, (it) => ({ ...it, turns: extended(it.turns, action.text) }));
     case "ended":
-      return { ...state, answering: null };
+      return { ...marked(state, action.id, action.cut, action.dropped), answering: null };
     case "failed": {
       const failed = changed(state, action.id, (it) => ({ ...it, failure: action.failure }));
-      return { ...failed, answering: null };
+      return { ...marked(failed, action.id, "failed"), answering: null };
     }
+    case "merged":
+      return merged(state, action.id, action.conversation, action.replacement);
   }
+}
+
+/** A conversation as it is if the page closes now, in the middle of an answer. */
+export function interrupted(conversation: Conversation): Conversation {
+  const last = conversation.turns.at(-1);
+  if (last?.role !== "assistant") {
+    return { ...conversation, failure: { message: "The page was closed before the answer.", requestId: "" } };
+  }
+  return { ...conversation, turns: [...conversation.turns.slice(0, -1), { ...last, cut: "failed" }] };
 }
 
 function opened(state: State, id: string): State {
@@ -103,35 +130,32 @@ function without(state: State, id: string, replacement: string): State {
   return { ...state, conversations, current };
 }
 
+/** Take what another tab has kept, but not over an answer that is being written here. */
+function merged(state: State, id: string, kept: Conversation | null, replacement: string): State {
+  if (state.answering === id) return state;
+  if (kept === null) return without(state, id, replacement);
+  if (state.conversations.some((it) => it.id === id)) return changed(state, id, () => kept);
+  return { ...state, conversations: [kept, ...state.conversations].slice(0, MAX_CONVERSATIONS) };
+}
+
 function changed(state: State, id: string, change: (it: Conversation) => Conversation): State {
   const conversations = state.conversations.map((it) => (it.id === id ? change(it) : it));
   return { ...state, conversations };
+}
+
+/** Say of the last answer how it ended. */
+function marked(state: State, id: string, cut?: Cut, dropped = 0): State {
+  return changed(state, id, (it) => {
+    const last = it.turns.at(-1);
+    if (last?.role !== "assistant") return it;
+    const { cut: _cut, dropped: _dropped, ...answer } = last;
+    const turn = { ...answer, ...(cut && { cut }), ...(dropped > 0 && { dropped }) };
+    return { ...it, turns: [...it.turns.slice(0, -1), turn] };
+  });
 }
 
 function extended(turns: Turn[], text: string): Turn[] {
   const last = turns.at(-1);
   if (last?.role !== "assistant") return [...turns, { role: "assistant", content: text }];
   return [...turns.slice(0, -1), { ...last, content: last.content + text }];
-}
-
-/** Return what was kept, or a first conversation. */
-export function load(storage: Pick<Storage, "getItem">, id: string): State {
-  try {
-    const kept = JSON.parse(storage.getItem(KEY) ?? "null");
-    if (Array.isArray(kept?.conversations) && kept.conversations.length > 0) {
-      return { conversations: kept.conversations, current: kept.current, answering: null };
-    }
-  } catch {
-    // Kept by an older version, or storage is closed to us: begin anew.
-  }
-  return { conversations: [empty(id)], current: id, answering: null };
-}
-
-export function save(storage: Pick<Storage, "setItem">, state: State): void {
-  try {
-    const { conversations, current } = state;
-    storage.setItem(KEY, JSON.stringify({ conversations, current }));
-  } catch {
-    // Full, or a private window: the conversation goes on, and is not kept.
-  }
 }
