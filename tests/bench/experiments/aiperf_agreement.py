@@ -4,8 +4,12 @@
 
 Every behaviour of tests/support/odd_behaviours, or those that are named, is asked by both, slowed
 down so that a client's own delay is small beside what it measures.  Prints a Markdown table: each
-measure of the request that was delayed least, and whether the two agree within 2 %.  Input and
-output.
+measure of the request that was delayed least, and whether the two agree within 2 %.
+
+    python -m tests.bench.experiments.aiperf_agreement --exports OURS THEIRS
+
+Of two folders that `runner run` and `runner aiperf` left, which measured the same schedule on one
+server: the mean of each measure that both have.  Input and output.
 """
 
 import argparse
@@ -174,6 +178,31 @@ async def compare(program: str, behaviours: Sequence[Behaviour]) -> None:
             _write(rows_of(behaviour.name, true_values(behaviour, server), ours, theirs))
 
 
+def export_rows(ours: dict[str, Any], theirs: dict[str, Any]) -> list[list[str]]:
+    """Return a row for each measure that both summaries have."""
+    rows = []
+    for name in sorted(ours.keys() & theirs.keys()):
+        mine, other = _mean(ours[name]), _mean(theirs[name])
+        if mine is not None and other is not None:
+            off = f"{mine / other - 1.0:+.1%}" if other else "-"
+            agree = "agree" if _agree(mine, other) else "differ"
+            rows.append([name, f"{mine:,.2f}", f"{other:,.2f}", off, agree])
+    return rows
+
+
+def _mean(of: Any) -> float | None:
+    return of.get("avg") if isinstance(of, dict) and "unit" in of else None
+
+
+def compare_exports(ours: Path, theirs: Path) -> None:
+    """Compare our summary with aiperf's own, which `runner aiperf` keeps below its folder."""
+    _write([["measure", "ours", "aiperf", "difference", ""], ["---"] * 5])
+    own = json.loads((ours / "profile_export_aiperf.json").read_text())
+    _write(
+        export_rows(own, json.loads((theirs / "aiperf" / "profile_export_aiperf.json").read_text()))
+    )
+
+
 def _write(rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         sys.stdout.write(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |\n")
@@ -183,8 +212,12 @@ def _write(rows: Sequence[Sequence[Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--aiperf", default="aiperf", help="the aiperf 0.13 program")
+    parser.add_argument("--exports", nargs=2, type=Path, help="two folders of results")
     parser.add_argument("names", nargs="*", help="behaviours; all without")
     asked = parser.parse_args()
+    if asked.exports:
+        compare_exports(*asked.exports)
+        return
     chosen = [one for one in BEHAVIOURS if not asked.names or one.name in asked.names]
     asyncio.run(compare(asked.aiperf, chosen))
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench.loadgen.record import Record, merged, read_records, write_records
@@ -217,6 +218,15 @@ def test_no_records_give_empty_tables() -> None:
 def test_records_are_saved_without_loss() -> None:
     """What is read back is what was measured, to the last bit."""
     assert read_records(write_records(RECORDS), "r") == RECORDS
+
+
+def test_records_of_an_older_run_can_be_read() -> None:
+    """What was not recorded then has its default."""
+    new = {"answer_s", "finish", "notices", "hidden_tokens", "first_tokens"}
+    rows = msgspec.msgpack.decode(write_records(RECORDS))
+    older = [{name: row[name] for name in row.keys() - new} for row in rows]
+
+    assert read_records(msgspec.msgpack.encode(older), "r") == RECORDS
 
 
 def test_records_of_workers_merge_into_the_whole() -> None:

@@ -109,7 +109,13 @@ def _record(line: _Line, call: Call, arm: str, zero_s: float, *, timed: bool) ->
         detail=line.error.message[:200] if line.error else "",
         prompt_tokens=_count(line, "usage_prompt_tokens"),
         completion_tokens=_count(line, "usage_completion_tokens"),
+        answer_s=_since(line, "time_to_first_output_token", sent_s),
     )
+
+
+def _since(line: _Line, name: str, sent_s: float) -> float | None:
+    found = line.metrics.get(name)
+    return None if found is None or isinstance(found.value, list) else sent_s + found.value / 1e3
 
 
 def _content_s(line: _Line, sent_s: float) -> tuple[float, ...]:
