@@ -4,7 +4,7 @@ from html import escape
 
 from bench.report import charts, markup, sections
 from bench.report.charts import PlotLine
-from bench.report.sections import Report
+from bench.report.sections import RenderedReport
 from bench.report.tables import number, summary_markdown
 from bench.stats.comparison import ComparedMetric, Comparison
 from bench.stats.intervals import Verdict
@@ -20,7 +20,7 @@ def _lines(compared: ComparedRun) -> tuple[PlotLine, PlotLine]:
     )
 
 
-def comparison_report(compared: ComparedRun) -> Report:
+def comparison_report(compared: ComparedRun) -> RenderedReport:
     """Return the report: verdict first, then why, then how far to trust it."""
     found, lines = compared.comparison, _lines(compared)
     parts = (
@@ -36,7 +36,7 @@ def comparison_report(compared: ComparedRun) -> Report:
         sections.method(compared.goal, compared.run.manifest),
     )
     forest = charts.differences(found)
-    return Report(
+    return RenderedReport(
         html=markup.page(f"{found.candidate} against {found.baseline}", sections.style(), parts),
         markdown=summary_markdown(compared),
         plots=[

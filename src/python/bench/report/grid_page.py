@@ -5,7 +5,7 @@ from html import escape
 
 from bench.report import charts, markup, sections
 from bench.report.charts import PlotLine
-from bench.report.sections import Report
+from bench.report.sections import RenderedReport
 from bench.report.tables import effects_markdown, number
 from bench.stats.factorial import CELLS, EFFECTS, Effect, GridRun
 from bench.stats.intervals import Verdict
@@ -19,7 +19,7 @@ def _lines(grid: GridRun) -> list[PlotLine]:
     ]
 
 
-def grid_report(grid: GridRun) -> Report:
+def grid_report(grid: GridRun) -> RenderedReport:
     """Return the report: the effects first."""
     lines = _lines(grid)
     parts = (
@@ -31,7 +31,7 @@ def grid_report(grid: GridRun) -> Report:
         sections.trust(lines, grid.validity, grid.run.manifest),
         sections.method(grid.goal, grid.run.manifest),
     )
-    return Report(
+    return RenderedReport(
         html=markup.page("Engine and load balancer", sections.style(), parts),
         markdown=effects_markdown(grid.effects),
         plots=charts.distributions(lines),

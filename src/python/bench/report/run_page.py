@@ -8,7 +8,7 @@ from bench.loadgen.run_result import RunResult
 from bench.report import charts, markup, sections
 from bench.report.charts import PlotLine
 from bench.report.remarks import plateau_text
-from bench.report.sections import Report
+from bench.report.sections import RenderedReport
 from bench.report.tables import error_text, number, run_markdown
 from bench.stats.plateau import Rates, rates
 from bench.stats.request_metrics import LATENCY, TTFT, summarize, totals
@@ -27,7 +27,7 @@ def _whole(run: RunResult) -> Part:
     return Part(0, 0.0, max((r.due_s for r in run.records), default=0.0) + 1e-3, ())
 
 
-def run_report(run: RunResult, goal: SloLimits) -> Report:
+def run_report(run: RunResult, goal: SloLimits) -> RenderedReport:
     """Return the report of one target, which has no verdict."""
     lines, whole = [_line(run)], [_whole(run)]
     rate = rates(run.records, map(goal.met_by, run.records))
@@ -41,7 +41,7 @@ def run_report(run: RunResult, goal: SloLimits) -> Report:
         sections.trust(lines, judge(run.records, run.burden), run.manifest),
         sections.method(goal, run.manifest),
     )
-    return Report(
+    return RenderedReport(
         html=markup.page(f"{run.arms[0]}, measured", sections.style(), parts),
         markdown=run_markdown(run, rate),
         plots=[*charts.distributions(lines), *charts.over_time(lines, whole)[:2]],

@@ -23,7 +23,7 @@ from bench.workload.schedule import Part
 PARTIAL = "<p><b>Partial run:</b> it was stopped early.</p>"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class RenderedReport(msgspec.Struct, frozen=True, kw_only=True):
     """A report in all its forms.
 
     Attributes:

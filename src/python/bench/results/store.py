@@ -13,7 +13,7 @@ from bench.report.comparison_page import comparison_report
 from bench.report.grid_page import grid_report
 from bench.report.png import draw
 from bench.report.run_page import run_report
-from bench.report.sections import Report
+from bench.report.sections import RenderedReport
 from bench.results.comparison_json import comparison_json, export_files, grid_json, raw_files
 from bench.results.context import RunContext
 from bench.results.files import make_folder, new_run_folder, write_files
@@ -109,7 +109,7 @@ def report_again(folder: Path, context: RunContext) -> str:
     return keep_verdict(conclude(both, context.goal), [folder], arms, context)
 
 
-def _keep_report(report: Report, folders: Sequence[Path], context: RunContext) -> str:
+def _keep_report(report: RenderedReport, folders: Sequence[Path], context: RunContext) -> str:
     for folder in folders:
         write_files(folder, {"report.html": report.html})
     if context.browser:
