@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cloudrun.service import CloudRunService, read_variables
+from cloudrun.service import CloudRunService, read_secrets, read_variables
 from servekit.errors.tree import SettingInvalid
 from tests.cloudrun.discovery import problems
 
@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[2] / "src/docker/cloudrun"
 WHOLE = CloudRunService(
     image="us-central1-docker.pkg.dev/p/r/i@sha256:0",
     variables={"OPTIMIZATION_LEVEL": "2"},
+    secrets={"VLLM_API_KEY": "vllm-key:latest"},
     compile_cache_bucket="caches",
     service_account="vllm@p.iam.gserviceaccount.com",
 )
@@ -83,11 +84,64 @@ def test_mounted_bucket_is_where_the_container_looks() -> None:
     assert revision["containers"][0]["volumeMounts"][0]["mountPath"] == "/compile-cache"
 
 
-@pytest.mark.parametrize("text", ["HF_TOKEN=x", "VLLM_API_KEY=x", "PORT=1", "A", "=b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("HF_TOKEN=s3cret-x", "VLLM_API_KEY=s3cret-x", "AWS_SECRET_ACCESS_KEY=s3cret-x"),
+        *("DB_PASSWORD=s3cret-x", "GITHUB_TOKEN=s3cret-x", "OTLP=http://u:s3cret-x@host"),
+        "NOTE=hf_s3cretAbCdEfGhIjKlMnOpQrStUvWxYz0123",
+        "ENGINE_ARGS=--seed 7 --api-key s3cret-x",
+        *("PORT=1", "A", "=b", "s3cret-x", "a b=c"),
+    ],
+)
 def test_manifest_takes_no_secret_and_no_nonsense(text: str) -> None:
-    """It lies in logs and in version control."""
-    with pytest.raises(SettingInvalid):
+    """It lies in logs and in version control; and the refusal does not show it either."""
+    with pytest.raises(SettingInvalid) as refused:
         read_variables([text])
+
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["MAX_TOKENS=8", "ENGINE_ARGS=--seed 7", "A=b=c", "B="])
+def test_ordinary_variables_are_taken(text: str) -> None:
+    """A word such as token in a name makes no secret of a number."""
+    name, _, value = text.partition("=")
+
+    assert read_variables([text]) == {name: value}
+
+
+def test_secrets_are_named_and_never_written() -> None:
+    """Cloud Run reads them from Secret Manager, at the version that is named."""
+    assert read_secrets(["A=key", "B=key:7"]) == {"A": "key:latest", "B": "key:7"}
+    (variable,) = [
+        one for one in _revision(WHOLE)["containers"][0]["env"] if one["name"] == "VLLM_API_KEY"
+    ]
+
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "vllm-key", "key": "latest"}}
+    for text in ("A=not a name", "A=k:v1", "A", "A=x.y"):
+        with pytest.raises(SettingInvalid):
+            read_secrets([text])
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "memory", "arch"),
+    [("nvidia-l4", "8", "32Gi", "8.9"), ("nvidia-rtx-pro-6000", "20", "80Gi", "12.0")],
+)
+def test_hardware_follows_from_the_gpu(gpu: str, cpu: str, memory: str, arch: str) -> None:
+    """CPUs, memory, and the architecture that kernels are compiled for."""
+    container = _revision(CloudRunService(image="i", gpu=gpu))["containers"][0]
+
+    assert container["resources"]["limits"] == {"cpu": cpu, "memory": memory, "nvidia.com/gpu": "1"}
+    assert {"name": "TORCH_CUDA_ARCH_LIST", "value": arch} in container["env"]
+
+
+@pytest.mark.parametrize(
+    "said", [{"gpu": "nvidia-h100"}, {"cpu": 2}, {"gpu": "nvidia-rtx-pro-6000", "memory_gib": 32}]
+)
+def test_hardware_that_cloud_run_has_not_is_refused(said: dict[str, Any]) -> None:
+    """With what it has."""
+    with pytest.raises(SettingInvalid, match=r"nvidia-l4|needs \d+ or more"):
+        CloudRunService(image="i", **said)
 
 
 def test_instances_that_contradict_each_other_are_refused() -> None:

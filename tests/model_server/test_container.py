@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from servekit.launch.keeper import descendants
 from tests.model_server.node import FOR_CPU, T4, model_server
 from tests.support.container_program import MODEL, write_snapshot
 from tests.support.gated_hub import hub
@@ -73,6 +74,26 @@ async def test_engine_is_started_for_the_gpu_that_is_there(folder: Path) -> None
     assert environment["VLLM_CACHE_ROOT"] == f"{folder}/models/cache/vllm"
     assert "kv-offloading-size" in warning
     assert not any("hf_s3cret" in said for said in [*running.log, *environment.values()])
+
+
+async def test_no_secret_can_be_read_of_the_process(folder: Path) -> None:
+    """The engine is of the same user: it could read what the kernel shows of its parent."""
+    secrets = {"HF_TOKEN": "hf_s3cret", "VLLM_API_KEY": "key-s3cret"}
+    async with model_server(folder, ENGINE_ARGS="--api-key arg-s3cret", **secrets) as running:
+        await running.url()
+        below = descendants(running.process.pid)
+        shown = [
+            path.read_bytes()
+            for pid in (running.process.pid, *below)
+            for path in (Path(f"/proc/{pid}/environ"), Path(f"/proc/{pid}/cmdline"))
+        ]
+        status, _, _ = await running.get("/v1/models")
+
+    assert len(below) >= 2
+    assert not any(b"s3cret" in text for text in shown)
+    assert any(b"MODEL_NAME" in text for text in shown)
+    assert status == 401
+    assert not any("s3cret" in line for line in running.log)
 
 
 @pytest.mark.parametrize("hidden", [True, False])

@@ -1,4 +1,4 @@
-"""`model_server`: serve one model on this node; bring it; say what a start would meet."""
+"""`model_server`: serve one model on this node; download it; run preflight checks."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ app = ProgramApp("model_server", no_args_is_help=False)
 
 @app.callback(invoke_without_command=True)
 def main(context: typer.Context) -> None:
-    """Start, unless a command says otherwise.  Settings come from the environment."""
+    """Run `start` if no command is given.  Settings come from the environment."""
     configure_logs()
     if context.invoked_subcommand is None:
         start_command()
@@ -32,7 +32,7 @@ def main(context: typer.Context) -> None:
 
 @app.command("start")
 def start_command() -> None:
-    """Serve MODEL_NAME on PORT: 503 until it is up and warm, then every byte."""
+    """Serve MODEL_NAME on PORT; /health is 503 until the engine is up and warm."""
     settings = _settings()
     hub = open_hub(settings)
     run_container(
@@ -42,7 +42,7 @@ def start_command() -> None:
 
 @app.command("download")
 def download_command() -> None:
-    """Bring MODEL_NAME to MODELS_FOLDER, whole or not at all; for a Job or an init container."""
+    """Download MODEL_NAME to MODELS_FOLDER, completely or not at all; for a Job."""
     settings = _settings()
     clock = SystemClock()
     model = asyncio.run(
@@ -55,7 +55,7 @@ def download_command() -> None:
 
 @app.command("check")
 def check_command() -> None:
-    """Say what a start would meet here: engine, device, model and licence, room, caches."""
+    """Run preflight checks: engine, device, model and licence, disk space, caches."""
     settings = _settings()
     raise typer.Exit(0 if asyncio.run(_print_findings(settings)) else 1)
 

@@ -7,7 +7,7 @@ from servekit.cli.server import run_until_stopped
 from servekit.container.lifecycle import LifecycleHooks, serve_until_stopped
 from servekit.container.settings import ContainerSettings
 from servekit.container.startup_progress import INITIALIZATION, StartupProgress
-from servekit.container.system import process_age_s
+from servekit.container.system import hide_variables, process_age_s
 from servekit.timing.clock import Clock, SystemClock
 from servekit.timing.timeline import Stage
 from servekit.weights.hub import HubDownload
@@ -23,6 +23,8 @@ def run_container(
         EngineNotReady: it did not serve in time.
         ConfigError: something that was set, or this machine, cannot be used.
     """
+    # Its --api-key is a secret, and its other words are in the engine's own command line.
+    hide_variables({*type(settings).secret_variables(), "ENGINE_ARGS"})
     clock = SystemClock()
     progress = StartupProgress(clock, started_s=clock.now() - process_age_s())
     hooks = make_hooks(progress, clock)

@@ -1,10 +1,11 @@
 """What the container asks of its host, and what the host has done to it."""
 
 import asyncio
+import ctypes
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from servekit.engine.dtype import GpuArch, read_arch_list
 from servekit.errors.tree import SettingInvalid
 
 Warn = Callable[[str], None]
+
+# Without it no process of the same user may read our memory; an exec gives it back to children.
+_PR_SET_DUMPABLE = 4
 
 HOSTS = Path("/etc/hosts")
 
@@ -64,6 +68,24 @@ async def _ask_driver(command: tuple[str, ...]) -> GpuArch | None:
     except SettingInvalid:
         return None
     return archs[0] if archs and process.returncode == 0 else None
+
+
+def hide_variables(names: Iterable[str]) -> None:
+    """Take variables out of what /proc/PID/environ shows of this process, and out of our memory's
+    reach: the engine runs as the same user, and may read what we may read.
+
+    To be called once they were read, and before anything is started.
+    """
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    libc.strlen.argtypes = (ctypes.c_void_p,)
+    for name in names:
+        # Where the kernel has put it; unsetenv would only forget the place.
+        place = libc.getenv(name.encode())
+        if place:
+            ctypes.memset(place, ord("*"), libc.strlen(place))
+        os.environ.pop(name, None)
+    libc.prctl(_PR_SET_DUMPABLE, 0)
 
 
 def process_age_s() -> float:

@@ -40,6 +40,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         names = {field.encode_name for field in msgspec.structs.fields(cls)}
         return frozenset(names | cls.retired.keys()) - cls.shared
 
+    @classmethod
+    def secret_variables(cls) -> frozenset[str]:
+        """Return every variable that holds a secret."""
+        fields = msgspec.structs.fields(cls)
+        names = {field.encode_name for field in fields if field.type is Secret}
+        return frozenset(names | {old for old, new in cls.retired.items() if new in names})
+
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
