@@ -61,13 +61,18 @@ def command(*options: str) -> list[str]:
 
 @asynccontextmanager
 async def started(
-    *options: str, poll_s: float = 0.05, environ: Mapping[str, str] | None = None
+    *options: str,
+    poll_s: float = 0.05,
+    environ: Mapping[str, str] | None = None,
+    open_files: int | None = None,
 ) -> AsyncIterator[Started]:
     """Give `managed` with *options*, on a free port; it is asked to stop, and has, afterwards.
 
-    *environ* is what is set besides.
+    *environ* is what is set besides; *open_files* is the limit that it gets.
     """
+    limited = [] if open_files is None else ["prlimit", f"--nofile={open_files}:{open_files}"]
     process = await asyncio.create_subprocess_exec(
+        *limited,
         *command(*options),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "METRICS_POLL_INTERVAL": str(poll_s), **(environ or {})},

@@ -31,26 +31,33 @@ class Zone(asyncio.DatagramProtocol):
 
     Attributes:
         records: texts of records by name and type.
-        routable: how many questions came (count).
+        odd: what becomes of a record type: `SERVFAIL`, `NXDOMAIN` or `silence`.
+        questions: how many questions came (count).
     """
 
     records: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     failing: bool = False
-    routable: int = 0
+    odd: dict[str, str] = field(default_factory=dict)
+    questions: int = 0
     transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.routable += 1
+        self.questions += 1
         answer = dns.message.make_response(dns.message.from_wire(data))
         answer.flags |= dns.flags.RA
         question = answer.question[0]
         name = question.name.to_text(omit_final_dot=True)
         kind = question.to_text().split()[-1]
         texts = self.records.get((name, kind), [])
-        if self.failing:
+        odd = self.odd.get(kind)
+        if odd == "silence":
+            return
+        if odd is not None:
+            answer.set_rcode(dns.rcode.from_text(odd))
+        elif self.failing:
             answer.set_rcode(dns.rcode.SERVFAIL)
         elif texts:
             answer.answer.append(dns.rrset.from_text(question.name, 5, "IN", kind, *texts))
@@ -162,12 +169,12 @@ async def test_answer_that_does_not_come_changes_nothing(what: str) -> None:
 
 async def test_name_is_asked_for_again_at_uneven_times() -> None:
     """Every 5 s, give or take a fifth."""
-    routable: list[float] = []
+    questions: list[float] = []
     clock = FakeClock()
 
     async def resolve(source: DnsSource) -> frozenset[Address]:
-        routable.append(clock.now())
-        if len(routable) == 50:
+        questions.append(clock.now())
+        if len(questions) == 50:
             raise asyncio.CancelledError
         raise ReplicaMissing(source.name)
 
@@ -175,7 +182,7 @@ async def test_name_is_asked_for_again_at_uneven_times() -> None:
     with pytest.raises(asyncio.CancelledError):
         await discovery.run(clock, Random(0))
 
-    pauses = [after - before for before, after in pairwise(routable)]
+    pauses = [after - before for before, after in pairwise(questions)]
     assert all(4.0 <= pause <= 6.0 for pause in pauses)
     assert len(set(pauses)) > 40
 
@@ -185,3 +192,35 @@ def test_other_sources_are_refused(text: str) -> None:
     """With what to write instead."""
     with pytest.raises(SettingInvalid, match="dns://name:port"):
         read_source(text)
+
+
+@pytest.mark.parametrize("odd", ["SERVFAIL", "NXDOMAIN", "silence"])
+@pytest.mark.parametrize(("failing", "other"), [("AAAA", "A"), ("A", "AAAA")])
+async def test_a_family_that_fails_keeps_its_last_answer(
+    failing: str, other: str, odd: str
+) -> None:
+    """The other one counts, as it is now: replicas join and leave by it."""
+    addresses = {"A": ["10.0.0.1", "10.0.0.2"], "AAAA": ["fd00::1", "fd00::2"]}
+    zone = Zone({(NAME, kind): texts[:1] for kind, texts in addresses.items()})
+    async with serving(zone) as resolver:
+        resolve = resolver_of(resolver)
+        before = await resolve(DnsSource(NAME, 8000))
+        zone.odd[failing] = odd
+        zone.records[NAME, other] = addresses[other][1:]
+        after = await resolve(DnsSource(NAME, 8000))
+        zone.odd[other] = "SERVFAIL"
+        with pytest.raises(ReplicaMissing):
+            await resolve(DnsSource(NAME, 8000))
+
+    assert before == {Address(texts[0], 8000) for texts in addresses.values()}
+    assert after == {Address(addresses[failing][0], 8000), Address(addresses[other][1], 8000)}
+
+
+@pytest.mark.parametrize("odd", ["SERVFAIL", "NXDOMAIN", "silence"])
+async def test_a_family_that_never_answered_is_done_without(odd: str) -> None:
+    """A cluster without IPv6 whose name server fails on AAAA has all its IPv4 replicas."""
+    zone = Zone({(NAME, "A"): ["10.0.0.1"]}, odd={"AAAA": odd})
+    async with serving(zone) as resolver:
+        found = await resolver_of(resolver)(DnsSource(NAME, 8000))
+
+    assert found == {Address("10.0.0.1", 8000)}

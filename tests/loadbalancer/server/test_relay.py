@@ -284,12 +284,12 @@ async def test_silent_engine_is_a_timeout() -> None:
 async def test_no_engine_is_503_and_not_ready() -> None:
     """/readyz tells whoever routes to us; /health keeps the seed's 200."""
     async with running() as (_, port):
-        routable = await post(port)
+        answer = await post(port)
         close = b"HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         ready = await talk(port, b"GET /readyz " + close)
         health = await talk(port, b"GET /health " + close)
 
-    assert (status(routable), status(ready)) == (503, 503)
+    assert (status(answer), status(ready)) == (503, 503)
     assert status(health) == 200
     assert json.loads(body(health))["healthy_endpoints"] == 0
 

@@ -190,8 +190,8 @@ async def test_keys_guard_everything_that_tells_something() -> None:
     close = b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%b\r\n"
 
     async def statuses(port: int, line: bytes, paths: list[str]) -> set[bytes]:
-        routable = [b"GET " + path.encode() + close % line for path in paths]
-        return {(await talk(port, ask))[9:12] for ask in routable}
+        asks = [b"GET " + path.encode() + close % line for path in paths]
+        return {(await talk(port, ask))[9:12] for ask in asks}
 
     ring = read_keys(hashlib.sha256(b"k").hexdigest(), "keys")
     async with running(Engine(), keys=ring) as (_, port):

@@ -349,7 +349,9 @@ class Balancer:
         """The first byte of an answer came."""
         self.tracker.first_byte(request)
         service, route = routable.service, routable.route
-        service.first_bytes.came(request.replica.name, sent_s, ttft_s, route.prompt_tokens)
+        service.first_bytes.latest.append(
+            (request.replica.name, sent_s, ttft_s, route.prompt_tokens)
+        )
         routable.policy.answered(routable.route, request.replica, ttft_s)
         if routable.service.shadow is not None:
             routable.service.shadow.answered(routable.route, request.replica, ttft_s)

@@ -31,16 +31,16 @@ class OpenRequest:
 
 
 class FirstBytes:
-    """The latest first bytes of a model's replicas."""
+    """The latest first bytes of a model's replicas.
 
-    __slots__ = ("_latest",)
+    Attributes:
+        latest: the replica, when the request was sent, how long it took, and tokens of the prompt.
+    """
+
+    __slots__ = ("latest",)
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[str, float, float, int]] = deque(maxlen=_REMEMBERED)
-
-    def came(self, replica: str, sent_s: float, ttft_s: float, prompt_tokens: int) -> None:
-        """A first byte came from *replica*, *ttft_s* after the request was sent."""
-        self._latest.append((replica, sent_s, ttft_s, prompt_tokens))
+        self.latest: deque[tuple[str, float, float, int]] = deque(maxlen=_REMEMBERED)
 
     def is_stuck(
         self, replica: str, waiting: OpenRequest, still_since_s: float, now_s: float
@@ -51,7 +51,7 @@ class FirstBytes:
             return False
         allowed_s = [
             ttft_s * max(1.0, waiting.prompt_tokens / max(tokens, SHORT_PROMPT))
-            for name, sent_s, ttft_s, tokens in self._latest
+            for name, sent_s, ttft_s, tokens in self.latest
             if name != replica and sent_s >= begun_s
         ]
         return len(allowed_s) >= LEAST_ANSWERS and now_s - begun_s > SLOWER * max(allowed_s)

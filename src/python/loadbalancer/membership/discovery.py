@@ -31,41 +31,68 @@ Resolve = Callable[[DnsSource], Awaitable[frozenset[Address]]]
 
 def resolver_of(resolver: dns.asyncresolver.Resolver) -> Resolve:
     """Return a function that asks the name servers of *resolver*."""
+    hosts = _Hosts(resolver)
 
     async def resolve(source: DnsSource) -> frozenset[Address]:
         if source.port is None:
-            return await _services(resolver, source.name)
-        hosts = await _hosts(resolver, source.name)
-        return frozenset(Address(host, source.port) for host in hosts)
+            return await _services(resolver, hosts, source.name)
+        return frozenset(Address(host, source.port) for host in await hosts.of(source.name))
 
     return resolve
 
 
-async def _services(resolver: dns.asyncresolver.Resolver, name: str) -> frozenset[Address]:
+async def _services(
+    resolver: dns.asyncresolver.Resolver, hosts: "_Hosts", name: str
+) -> frozenset[Address]:
     """Return where the SRV records of *name* lead."""
     records = await _records(resolver, name, "SRV")
     if not records:
         raise ReplicaMissing(f"{name} has no SRV record; look at the Service's named ports")
+    targets = [(r.target.to_text(omit_final_dot=True), r.port) for r in records]
+    hosts.forget_all_but({target for target, _ in targets})
     found: set[Address] = set()
-    for record in records:
-        target = record.target.to_text(omit_final_dot=True)
-        found |= {Address(host, record.port) for host in await _hosts(resolver, target)}
+    for target, port in targets:
+        found |= {Address(host, port) for host in await hosts.of(target)}
     return frozenset(found)
 
 
-async def _hosts(resolver: dns.asyncresolver.Resolver, name: str) -> list[str]:
-    """Return every IPv4 and IPv6 address of *name*."""
-    answers = await asyncio.gather(
-        _records(resolver, name, "A"), _records(resolver, name, "AAAA"), return_exceptions=True
-    )
-    hosts = [record.address for a in answers if not isinstance(a, BaseException) for record in a]
-    failures = [answer for answer in answers if isinstance(answer, BaseException)]
-    # Half an answer would take the other half's replicas out.
-    if failures:
-        raise failures[0]
-    if not hosts:
-        raise ReplicaMissing(f"{name} has no address; look at its Service's endpoints")
-    return hosts
+class _Hosts:
+    """The IPv4 and IPv6 addresses of names.
+
+    Each family is asked for by itself: some name servers fail on AAAA, or deny the whole name,
+    where they have answered A.  A family that cannot be looked up keeps what it had.
+    """
+
+    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
+        self._resolver = resolver
+        self._last: dict[tuple[str, str], list[str]] = {}
+
+    async def of(self, name: str) -> list[str]:
+        """Return every address of *name*.
+
+        Raises:
+            ReplicaMissing: neither family could be looked up, or there is no address.
+        """
+        answers = await asyncio.gather(
+            *(self._family(name, kind) for kind in ("A", "AAAA")), return_exceptions=True
+        )
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(failures) == len(answers) or any(
+            not isinstance(failure, ReplicaMissing) for failure in failures
+        ):
+            raise failures[0]
+        hosts = [host for kind in ("A", "AAAA") for host in self._last.get((name, kind), ())]
+        if not hosts:
+            raise ReplicaMissing(f"{name} has no address; look at its Service's endpoints")
+        return hosts
+
+    def forget_all_but(self, names: set[str]) -> None:
+        """Targets come and go with their pods."""
+        self._last = {key: hosts for key, hosts in self._last.items() if key[0] in names}
+
+    async def _family(self, name: str, kind: str) -> None:
+        records = await _records(self._resolver, name, kind)
+        self._last[name, kind] = [record.address for record in records]
 
 
 async def _records(resolver: dns.asyncresolver.Resolver, name: str, kind: str) -> list[Any]:

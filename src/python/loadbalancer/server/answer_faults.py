@@ -26,14 +26,14 @@ _OF_STATUS = {401: UNAUTHORIZED, 403: UNAUTHORIZED, 404: NOT_FOUND}
 _JSON_ROUTES = frozenset(
     path.encode() for path in (routes.CHAT, routes.COMPLETIONS, routes.EMBEDDINGS)
 )
+_GENERATING = frozenset(path.encode() for path in (routes.CHAT, routes.COMPLETIONS))
 _ERROR_EVENT = re.compile(rb'(?:[0-9a-fA-F]+\r\n)?(?:event: error\n)?data: ?\{"error"')
-_COMPLETION_TOKENS = b'"completion_tokens":'
+_NO_COMPLETION, _NO_COMPLETION_SPACED = b'"completion_tokens":0', b'"completion_tokens": 0'
 # Something that was generated: text, a part of it, a tool call, or what a model thinks.
 _TOKEN = re.compile(
     rb'"(?:content|text|reasoning|reasoning_content|refusal|delta|arguments)": ?"(?:[^"])'
     rb'|"tool_calls": ?\[\{'
 )
-_MOST_LOOKED_AT = 16 * 1024
 
 
 def fault_of_status(status: int) -> str | None:
@@ -55,22 +55,22 @@ def fault_of_body(head: HttpResponseHead, piece: bytes, path: bytes) -> str | No
         return None
     first = _first_byte(piece, chunked=head.chunked)
     if first in b"{[":
-        return None
+        # An embedding has none either.
+        return NO_TOKENS if says_no_tokens(piece) and path in _GENERATING else None
     kind = head.fields.get(b"content-type", b"")
     markup = first == b"<" or kind.startswith(b"text/html")
     declared = kind.startswith(b"application/json")
     return NOT_JSON if markup or declared or path in _JSON_ROUTES else None
 
 
-def has_no_tokens(head: HttpResponseHead, pieces: tuple[bytes, ...]) -> bool:
-    """Whether an answer of 200, of which *pieces* are all or the first, generated nothing."""
-    if head.is_event_stream:
-        return not any(_TOKEN.search(piece) for piece in pieces)
-    # The usage stands at the end.
-    end = pieces[-1]
-    found = end.rfind(_COMPLETION_TOKENS, max(0, len(end) - _MOST_LOOKED_AT))
-    count = end[found + len(_COMPLETION_TOKENS) :][:2].strip() if found >= 0 else b""
-    return count[:1] == b"0"
+def says_no_tokens(piece: bytes) -> bool:
+    """Whether a whole answer says that nothing was generated; vLLM writes it without the space."""
+    return _NO_COMPLETION in piece or _NO_COMPLETION_SPACED in piece
+
+
+def stream_has_no_tokens(pieces: tuple[bytes, ...]) -> bool:
+    """Whether a stream, of which *pieces* are all, generated nothing."""
+    return not any(_TOKEN.search(piece) for piece in pieces)
 
 
 def _first_byte(piece: bytes, *, chunked: bool) -> bytes:

@@ -34,6 +34,8 @@ ADMIN = frozenset(
 # The rest of what vLLM answers outside /v1 changes or shows how one engine works.
 RELAYED = frozenset(path.encode() for path in routes.MODEL_ROUTES)
 _API = routes.API_PREFIX.encode()
+# Nearly all requests are for one of these.
+_COMMON = frozenset(path.encode() for path in (routes.CHAT, routes.COMPLETIONS, routes.EMBEDDINGS))
 
 # Files that are kept for polls, logs and listening sockets.
 RESERVED_FILES = 64
@@ -56,10 +58,14 @@ class RequestHandlers:
         self._stats = stats
         rules = balancer.rules
         self.limits = ConnectionLimits(
-            rules.max_body_bytes, answer_timeout_s=rules.answer_timeout_s
+            rules.max_body_bytes,
+            answer_timeout_s=rules.answer_timeout_s,
+            max_body_memory_bytes=rules.max_body_memory_bytes,
+            max_clients=_max_clients(),
         )
         self.now = balancer.now
         self.keys = KeyRing()
+        self._has_engine_key = bool(balancer.engine_key)
         self.tracing: Tracing | None = None
         # When a model was made is unknown here; strict clients require a time.
         self._created_s = int(time.time())
@@ -91,7 +97,7 @@ class RequestHandlers:
         route = self._routes.get(head.path)
         if route is not None:
             return route()
-        engine_key = bool(self.keys) and bool(self._balancer.engine_key)
+        engine_key = self._has_engine_key and bool(self.keys)
         if engine_key:
             # Only for clients with a valid key: otherwise the engines' key would be public.
             key = bearer(self._balancer.engine_key.reveal())
@@ -178,6 +184,8 @@ def _is_relayed(path: bytes) -> bool:
     None of vLLM's has a dot or an escape in it; with them, whatever cleans up paths on the way to
     an engine would turn /v1/../sleep into something else.
     """
+    if path in _COMMON:
+        return True
     if path.startswith(_API):
         return b"." not in path and b"%" not in path
     return path in RELAYED

@@ -24,7 +24,8 @@ from loadbalancer.server.answer_faults import (
     UNAUTHORIZED,
     fault_of_body,
     fault_of_status,
-    has_no_tokens,
+    says_no_tokens,
+    stream_has_no_tokens,
 )
 from loadbalancer.workers.deadly_requests import MOST_KILLED
 from servekit.errors.tree import (
@@ -183,7 +184,9 @@ class ProxiedRequest(RelayExchange):
         self._balancer.telemetry.queue_s.observe(waited_s)
         if waited_s:
             self._client.wait_anew()
-        self._try_next()
+            self._try_next(self._balancer.now())
+        else:
+            self._try_next(self._begun_s)
 
     def turned_away(self, why: str) -> None:
         """There was none in time."""
@@ -208,9 +211,9 @@ class ProxiedRequest(RelayExchange):
 
     # Sending.
 
-    def _try_next(self) -> None:
+    def _try_next(self, now_s: float) -> None:
         balancer = self._balancer
-        now_s = self._decided_s = balancer.now()
+        self._decided_s = now_s
         try:
             decision = balancer.choose(self._routable, self._tried, now_s)
         except ServeError as error:
@@ -267,9 +270,9 @@ class ProxiedRequest(RelayExchange):
             return
         if head.is_event_stream:
             self._raw = not isinstance(framing, ChunkedFraming)
-        elif piece and not head.chunked and piece[0] in _JSON_STARTS:
+        elif piece and piece[0] in _JSON_STARTS and not (head.chunked or says_no_tokens(piece)):
             # What nearly all other answers are.
-            self._early_pieces = (piece,)
+            self._early = False
             self._pass_on_head(head, piece)
             self._first_byte()
             return
@@ -318,7 +321,14 @@ class ProxiedRequest(RelayExchange):
                 return
             self._pass_on_head(self._pending, b"")
         balancer = self._balancer
-        self._judge_whole()
+        head = self._answer_head
+        # What the caller did wrong counts neither for the replica nor against it.
+        if self._fault is None and head is not None and head.status < 400:
+            if self._early and head.is_event_stream and stream_has_no_tokens(self._early_pieces):
+                self._fault = NO_TOKENS
+                balancer.bad_answer(self._routable.service, self._replica, NO_TOKENS)
+            else:
+                self._routable.service.answers.good(self._replica.name)
         if self._replica.health.troubled and not self._fault:
             balancer.recovered(self._replica)
         now_s = balancer.now()
@@ -344,7 +354,7 @@ class ProxiedRequest(RelayExchange):
         self._balancer.failed(self._replica)
         if sent or self._resent:
             self._suspect_deadly()
-        if fresh and len(self._killed) < MOST_KILLED and self._may_retry():
+        if fresh and not self._was_deadly() and self._may_retry():
             self._retry("failed")
         else:
             self._fail(error)
@@ -356,7 +366,6 @@ class ProxiedRequest(RelayExchange):
         balancer = self._balancer
         refused_s = balancer.deadly.refused_for_s(self._request_hash(), self._begun_s)
         if refused_s:
-            log.warning("deadly request refused", model=self.service.model, for_s=refused_s)
             self._fail(
                 RequestInvalid(
                     f"{MOST_KILLED} engines died while they had this request; it is refused for "
@@ -364,6 +373,13 @@ class ProxiedRequest(RelayExchange):
                 )
             )
         return bool(refused_s)
+
+    def _was_deadly(self) -> bool:
+        """Whether enough engines died of this request, or of one like it."""
+        balancer = self._balancer
+        return len(self._killed) >= MOST_KILLED or (
+            self._hash != 0 and balancer.deadly.refused_for_s(self._hash, balancer.now()) > 0.0
+        )
 
     def _request_hash(self) -> int:
         if not self._hash:
@@ -375,7 +391,11 @@ class ProxiedRequest(RelayExchange):
         balancer = self._balancer
         if self._replica.name not in self._killed:
             self._killed = (*self._killed, self._replica.name)
-        balancer.deadly.suspect(self._request_hash(), self._replica.number, balancer.now())
+        now_s, number = balancer.now(), self._request_hash()
+        balancer.deadly.suspect(number, self._replica.number, now_s)
+        refused_s = balancer.deadly.refused_for_s(number, now_s)
+        if refused_s:
+            log.warning("deadly request", model=self.service.model, refused_for_s=round(refused_s))
 
     def _drop_body(self) -> None:
         self._request_hash()
@@ -414,7 +434,7 @@ class ProxiedRequest(RelayExchange):
             return False
         elif service.agreed.holds(key, self._balancer.now()):
             return False
-        may_retry = fault != SERVER_ERROR or len(self._killed) < MOST_KILLED
+        may_retry = fault != SERVER_ERROR or not self._was_deadly()
         if may_retry and self._may_retry():
             self._suspected = (*self._suspected, (self._replica, fault))
             return self._abandoned_for(fault)
@@ -438,23 +458,6 @@ class ProxiedRequest(RelayExchange):
         if fault not in CALLERS:
             return None
         return fault, self._head.target, self._head.fields.get(b"authorization", b"")
-
-    def _judge_whole(self) -> None:
-        """Count the answer, now that it is whole."""
-        status, replica, service = self._status or 0, self._replica, self._routable.service
-        if self._fault is not None or status >= 400:
-            return
-        pieces = self._early_pieces
-        if (
-            self._early
-            and status == 200
-            and self._answer_head is not None
-            and has_no_tokens(self._answer_head, pieces)
-        ):
-            self._fault = NO_TOKENS
-            self._balancer.bad_answer(service, replica, NO_TOKENS)
-        else:
-            service.answers.good(replica.name)
 
     def _settle(self) -> None:
         """The request was answered as it should be: those who answered it badly are to blame."""
@@ -502,7 +505,7 @@ class ProxiedRequest(RelayExchange):
         self._pending, self._held, self._spoken, self._raw = None, b"", False, True
         self._fault, self._early, self._early_pieces = None, True, ()
         self._ttft_s, self._status, self._answer_bytes = None, None, None
-        self._try_next()
+        self._try_next(self._balancer.now())
 
     def _fail(self, error: ServeError) -> None:
         if not self._out:
@@ -528,10 +531,12 @@ class ProxiedRequest(RelayExchange):
         # An error comes quickly, and says nothing about how long a prompt takes.
         if self._in_flight is not None and (self._status or 0) < 400:
             balancer.answered(self._routable, self._in_flight, self._sent_s, self._ttft_s)
-        health = self._replica.health
-        if self._trial and not self._fault and health.ejected_for == CONNECTION:
-            self._trial = False
-            balancer.recovered(self._replica)
+        if self._trial and not self._fault:
+            replica = self._replica
+            # Whether answers are good again, only a whole one tells.
+            if replica.health.ejected_for == CONNECTION:
+                self._trial = False
+                balancer.recovered(replica)
 
     def _pass_on_head(self, head: HttpResponseHead, piece: bytes) -> None:
         self._pending = None

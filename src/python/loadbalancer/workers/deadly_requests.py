@@ -11,6 +11,7 @@ to a race costs one engine more.
 
 import mmap
 import struct
+import sys
 from collections.abc import Iterator
 
 # A restart with a model of 70B takes minutes; a client that tries again for an hour is rare.
@@ -20,11 +21,13 @@ SUSPECTED_S = 5.0
 # Engines that may die of one request.
 MOST_KILLED = 2
 
-_ROWS = 256
+_ROWS = 1024
 # hash of the request, hash of the replica, when it was seen, whether the engine is known to be gone
 _ROW = struct.Struct("=QQd?7x")
 # until when any row counts, and the row that is written next
 _HEAD = struct.Struct("=dQ")
+# Where in a row its request and its replica are.
+_REQUEST, _REPLICA = 0, 8
 
 SIZE_BYTES = _HEAD.size + _ROWS * _ROW.size
 
@@ -39,7 +42,6 @@ class DeadlyRequests:
     def __init__(self, memory: bytearray | mmap.mmap | None = None) -> None:
         """*memory* has SIZE_BYTES, all zero at first; processes may share it."""
         self._memory = bytearray(SIZE_BYTES) if memory is None else memory
-        # One number: until when any row counts.
         self.until_s = memoryview(self._memory)[:8].cast("d")
 
     def watchful(self, now_s: float) -> bool:
@@ -48,57 +50,67 @@ class DeadlyRequests:
 
     def suspect(self, request: int, replica: int, now_s: float) -> None:
         """The connection to *replica* broke while it had *request*."""
-        for place, row in self._rows():
-            if row[:2] == (request, replica):
+        for place, row in self._rows(request, _REQUEST):
+            if row[1] == replica:
                 self._write(place, request, replica, now_s, gone=row[3])
                 break
         else:
             _, next_row = _HEAD.unpack_from(self._memory)
             self._write(next_row % _ROWS, request, replica, now_s, gone=False)
             _HEAD.pack_into(self._memory, 0, 0.0, next_row + 1)
-        _HEAD.pack_into(self._memory, 0, now_s + REFUSED_S, _HEAD.unpack_from(self._memory)[1])
+        self.until_s[0] = now_s + REFUSED_S
 
     def gone(self, replica: int, now_s: float) -> bool:
         """A poll found *replica* gone; return whether that confirms a suspicion."""
         found = False
-        for place, (request, name, at_s, gone) in self._rows():
-            if name == replica and not gone and now_s - at_s < SUSPECTED_S:
-                self._write(place, request, name, at_s, gone=True)
+        for place, (request, _, at_s, gone) in self._rows(replica, _REPLICA):
+            if not gone and now_s - at_s < SUSPECTED_S:
+                self._write(place, request, replica, at_s, gone=True)
                 found = True
         return found
 
-    def alive(self, replica: int, now_s: float) -> None:
-        """A poll found *replica* well: it has not died of what it was suspected to die of."""
-        for place, (_, name, at_s, gone) in self._rows():
-            if name == replica and not gone and at_s < now_s:
-                self._write(place, 0, 0, 0.0, gone=False)
+    def alive(self, replica: int, begun_s: float) -> None:
+        """A poll begun at *begun_s* found *replica* well: it had not died of anything by then."""
+        for place, (_, _, at_s, gone) in self._rows(replica, _REPLICA):
+            if not gone and at_s < begun_s:
+                self._clear(place)
 
     def answered(self, request: int) -> None:
         """*request* was answered: engines do not die of it."""
-        for place, row in self._rows():
-            if row[0] == request:
-                self._write(place, 0, 0, 0.0, gone=False)
+        for place, _ in self._rows(request, _REQUEST):
+            self._clear(place)
 
     def is_suspected(self, request: int) -> bool:
         """Whether an answer to *request* would be news."""
-        return any(row[0] == request for _, row in self._rows())
+        return next(self._rows(request, _REQUEST), None) is not None
 
     def refused_for_s(self, request: int, now_s: float) -> float:
         """Return for how many seconds *request* is refused yet; 0.0 where it is not."""
         since_s = [
             at_s
-            for _, (seen, _, at_s, gone) in self._rows()
-            if seen == request and now_s - at_s < (REFUSED_S if gone else SUSPECTED_S)
+            for _, (_, _, at_s, gone) in self._rows(request, _REQUEST)
+            if now_s - at_s < (REFUSED_S if gone else SUSPECTED_S)
         ]
         if len(since_s) < MOST_KILLED:
             return 0.0
         return max(0.0, max(since_s) + REFUSED_S - now_s)
 
-    def _rows(self) -> Iterator[tuple[int, tuple[int, int, float, bool]]]:
-        for place in range(_ROWS):
-            row = _ROW.unpack_from(self._memory, _HEAD.size + place * _ROW.size)
-            if row[0]:
-                yield place, row
+    def _rows(self, value: int, field: int) -> Iterator[tuple[int, tuple[int, int, float, bool]]]:
+        """Give the rows that have *value* in the field at that offset, and their places."""
+        wanted, at = value.to_bytes(8, sys.byteorder), _HEAD.size
+        # Memory is searched, not rows: while any request is suspected, every request is looked up.
+        while (at := self._memory.find(wanted, at)) >= 0:
+            place, offset = divmod(at - _HEAD.size, _ROW.size)
+            if offset == field:
+                yield place, _ROW.unpack_from(self._memory, at - offset)
+            at += 1
 
     def _write(self, place: int, request: int, replica: int, at_s: float, *, gone: bool) -> None:
-        _ROW.pack_into(self._memory, _HEAD.size + place * _ROW.size, request, replica, at_s, gone)
+        start = _HEAD.size + place * _ROW.size
+        _ROW.pack_into(self._memory, start, request, replica, at_s, gone)
+
+    def _clear(self, place: int) -> None:
+        self._write(place, 0, 0, 0.0, gone=False)
+        if not self._memory[_HEAD.size :].strip(b"\0"):
+            # Nothing is suspected any more, and nothing needs to be looked up.
+            self.until_s[0] = 0.0

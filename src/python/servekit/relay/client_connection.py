@@ -378,9 +378,12 @@ class ClientConnection(asyncio.Protocol):
         if self._head is not None:
             # It came in pieces, which were counted.
             self._head, self._body = None, []
-        elif body and not self._hold_body(len(body)):
-            self._refuse(refuse(503, "no memory for another request body; retry later"))
-            return
+        elif body:
+            size = self._body_bytes = len(body)
+            self._clients.body_bytes += size
+            if self._clients.body_bytes > self._limits.max_body_memory_bytes:
+                self._refuse(refuse(503, "no memory for another request body; retry later"))
+                return
         self._buffer = rest
         try:
             served = self._handler.serve(self, head, body)
@@ -424,8 +427,9 @@ class ClientConnection(asyncio.Protocol):
         self._next(keep_alive=keep_alive)
 
     def _next(self, *, keep_alive: bool) -> None:
-        if self._body_bytes:
-            self.release_body()
+        # As `release_body` does, without a call.
+        self._clients.body_bytes -= self._body_bytes
+        self._body_bytes = 0
         if not keep_alive or self._handler.draining:
             self.transport.close()
             return

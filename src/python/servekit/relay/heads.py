@@ -67,7 +67,8 @@ class HttpRequestHead(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> bytes:
-        return self.target.partition(b"?")[0]
+        target = self.target
+        return target.partition(b"?")[0] if b"?" in target else target
 
 
 class HttpResponseHead(msgspec.Struct, frozen=True):
@@ -206,10 +207,10 @@ def _read_fields(
         if name in fields and name in _ONCE:
             raise RequestInvalid(f"the header {name.decode()} is given twice; send it once")
         fields[name] = value.strip(b" \t")
-        if name == b"connection":
-            connection += value.lower() + b","
         if name not in dropped:
             kept.append(line)
+        elif name == b"connection":
+            connection += value.lower() + b","
     if connection and (named := _named_by(connection)):
         kept = _without(kept, named)
     kept.append(b"")
