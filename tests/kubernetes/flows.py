@@ -89,11 +89,11 @@ class ClusterNetwork:
 
     def blocked(self, flow: Flow) -> list[str]:
         """Return why *flow* does not get through; empty where it does."""
-        return [*self._policy_faults(flow), *self._wire_faults(flow)]
+        return [*self.policy_faults(flow), *self._wire_faults(flow)]
 
     # Policies.
 
-    def _policy_faults(self, flow: Flow) -> Iterator[str]:
+    def policy_faults(self, flow: Flow) -> Iterator[str]:
         target, source = flow.target, flow.source
         if isinstance(target, PodEnd) and not self._admitted("Ingress", target, source, flow):
             yield f"{flow}: a NetworkPolicy of {target.name} does not admit it"

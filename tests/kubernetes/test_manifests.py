@@ -236,12 +236,15 @@ def test_the_load_balancer_finds_every_pod_of_the_model_server() -> None:
 
 
 def test_autoscaling_is_bounded_by_itself_alone() -> None:
-    """It begins where the StatefulSet does, and nothing else lists replicas."""
+    """An apply sets no number of replicas; without metrics there are as many as may be."""
     found = manifests("platform/replicated")
     scaled = one(found, "ScaledObject", "llama-model-server")["spec"]
     servers = one(found, "StatefulSet", "llama-model-server")["spec"]
 
-    assert scaled["minReplicaCount"] <= servers["replicas"] <= scaled["maxReplicaCount"]
+    assert "replicas" not in servers
+    assert scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
+    assert scaled["fallback"]["replicas"] == scaled["maxReplicaCount"]
+    assert scaled["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
 
 
 def test_the_backend_asks_the_load_balancer_where_there_is_one() -> None:
