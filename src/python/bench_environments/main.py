@@ -23,16 +23,20 @@ from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 from servekit.timing.clock import SystemClock
 
-app = ProgramApp("bench_environments", no_args_is_help=True)
+app = ProgramApp(
+    "bench_environments",
+    no_args_is_help=True,
+    help="Start and stop the environments of the benchmark with Docker Compose.",
+)
 
 # An hour: the first start downloads models of 125 GB.
 _TIMEOUT_S = 3600.0
 
-DryRun = Annotated[bool, typer.Option(help="Print the actions without doing them")]
+DryRun = Annotated[bool, typer.Option(help="Print the actions without doing them.")]
 EnvFile = Annotated[
     Path | None,
     typer.Option(
-        help="File of environment variables [default: src/docker/bench_ENVIRONMENT/.env]",
+        help="File of environment variables. [default: src/docker/bench_ENVIRONMENT/.env]",
     ),
 ]
 
@@ -43,19 +47,19 @@ class EnvironmentOptions:
 
     HEADING: ClassVar[str] = "Environment"
 
-    fleet: Annotated[str, typer.Option(help="Built-in fleet name, or path of a fleet file")] = (
+    fleet: Annotated[str, typer.Option(help="Built-in fleet name, or path of a fleet file.")] = (
         "h100"
     )
     engine: Annotated[
         EngineKind | None,
         typer.Option(
-            help="Engine of every replica [default: vllm; kvcached for managed on GPUs]",
+            help="Engine of every replica. [default: vllm; kvcached for managed on GPUs]",
         ),
     ] = None
     port: Annotated[
         int | None,
         typer.Option(
-            help="Port of the load balancer [default: 8080 for baseline, 8081 for managed]"
+            help="Port of the load balancer. [default: 8080 for baseline, 8081 for managed]"
         ),
     ] = None
     env_file: EnvFile = None
@@ -68,10 +72,10 @@ class StartOptions:
     HEADING: ClassVar[str] = "Start"
 
     timeout_s: Annotated[
-        float, typer.Option(help="Max time until every container is ready (s)")
+        float, typer.Option(help="Max time until every container is ready (s).")
     ] = _TIMEOUT_S
     keep: Annotated[
-        bool, typer.Option(help="Keep the containers of a failed start for inspection")
+        bool, typer.Option(help="Keep the containers of a failed start for inspection.")
     ] = False
     dry_run: DryRun = False
 
@@ -79,7 +83,7 @@ class StartOptions:
 @app.command()
 @grouped
 def deploy(
-    environment: Annotated[str, typer.Argument(help="baseline or managed")],
+    environment: Annotated[str, typer.Argument(help="Environment: baseline or managed.")],
     what: EnvironmentOptions,
     how: StartOptions,
 ) -> None:
@@ -106,10 +110,10 @@ def deploy(
 
 @app.command()
 def teardown(
-    environment: Annotated[str, typer.Argument(help="baseline, managed or all")],
+    environment: Annotated[str, typer.Argument(help="Environment: baseline, managed or all.")],
     remove_model_cache: Annotated[
         bool,
-        typer.Option(help="Also remove the downloaded models"),
+        typer.Option(help="Also remove the downloaded models."),
     ] = False,
     env_file: EnvFile = None,
     dry_run: DryRun = False,
@@ -139,9 +143,9 @@ def status() -> None:
 
 @app.command()
 def generate(
-    root: Annotated[Path, typer.Option(help="Root folder of the repository")] = Path(),
+    root: Annotated[Path, typer.Option(help="Root folder of the repository.")] = Path(),
     check: Annotated[
-        bool, typer.Option(help="Write nothing; exit with 1 if a file is out of date")
+        bool, typer.Option(help="Write nothing; exit with 1 if a file is out of date.")
     ] = False,
 ) -> int:
     """Write the Compose files and .env.example of both environments, from the fleet files."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chat_backend.messages import ErrorReply, FieldInvalid, Problem
+from chat_backend.messages import ChatFieldInvalid, ErrorReply, Problem
 from servekit.errors.tree import (
     EngineError,
     EngineRefused,
@@ -73,7 +73,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     # As in nginx; nobody reads it but the metrics and the log.
     (ClientGone, 499, "client_gone"),
     (RequestTooLarge, 413, "too_long"),
-    (FieldInvalid, 422, "field_invalid"),
+    (ChatFieldInvalid, 422, "field_invalid"),
     (RequestInvalid, 400, "not_json"),
     (RequestError, 400, "request_invalid"),
     (EngineTimeout, 504, "engine_timeout"),

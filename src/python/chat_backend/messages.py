@@ -9,7 +9,7 @@ from servekit.errors.tree import RequestInvalid, RequestTooLarge
 from servekit.wire.openai import Usage
 
 
-class FieldInvalid(RequestInvalid):
+class ChatFieldInvalid(RequestInvalid):
     """JSON, but a field is missing or cannot be used."""
 
 
@@ -74,18 +74,18 @@ def read_chat_request(body: bytes | str, settings: ChatSettings) -> ChatQuestion
     """Return the request in *body*.
 
     Raises:
-        FieldInvalid: a field is missing, has the wrong type or is out of range.
+        ChatFieldInvalid: a field is missing, has the wrong type or is out of range.
         RequestInvalid: not JSON at all.
         RequestTooLarge: the message is longer than MAX_MESSAGE_CHARS.
     """
     try:
         request = _decode(body)
     except msgspec.ValidationError as error:
-        raise FieldInvalid(f"{error}; see /docs") from error
+        raise ChatFieldInvalid(f"{error}; see /docs") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestInvalid(f"the body is not JSON: {error}") from error
     if request.max_tokens > settings.max_tokens_limit:
-        raise FieldInvalid(
+        raise ChatFieldInvalid(
             f"max_tokens is {request.max_tokens}; at most {settings.max_tokens_limit} are given"
         )
     length = len(request.message)

@@ -16,7 +16,7 @@ from servekit.cli.app import ProgramApp
 from servekit.cli.program import run_program
 from servekit.errors.tree import SettingInvalid
 
-app = ProgramApp("cluster_check")
+app = ProgramApp("cluster_check", help="Check the nodes of a cluster.")
 
 AsJson = Annotated[
     bool,

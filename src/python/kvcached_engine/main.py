@@ -28,8 +28,10 @@ app = ProgramApp("kvcached_engine")
 # What follows is vLLM's own to understand, from the first word on.
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def main(
-    arguments: Annotated[list[str], typer.Argument(help="serve MODEL, and more of `vllm serve`")],
-    vllm: Annotated[str, typer.Option(help="what stands before `serve`")] = "vllm",
+    arguments: Annotated[
+        list[str], typer.Argument(help="Arguments of vLLM: serve MODEL [OPTIONS].")
+    ],
+    vllm: Annotated[str, typer.Option(help="Command that starts vLLM.")] = "vllm",
     shared_memory: Annotated[Path, typer.Option(hidden=True)] = SHARED_MEMORY,
 ) -> None:
     """Serve a model with KVCached, or say why not and exit."""

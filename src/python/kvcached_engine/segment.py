@@ -66,7 +66,7 @@ def claimed(segment: Path) -> Iterator[None]:
         os.close(lock)
         raise SettingInvalid(
             f"KVCACHED_IPC_NAME is {segment.name!r}, which another engine on this host uses; give "
-            "each engine a name of its own"
+            "each engine a unique name"
         ) from error
     try:
         segment.unlink(missing_ok=True)

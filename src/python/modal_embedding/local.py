@@ -30,14 +30,22 @@ app = ProgramApp("modal_embedding")
 
 @app.command()
 def serve(
-    model: Annotated[str | None, typer.Option(help="hub id or folder [MODEL_NAME]")] = None,
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
-    engine: Annotated[str, typer.Option(help="what stands before `serve`")] = "vllm",
-    engine_url: Annotated[str | None, typer.Option(help="an engine that already runs")] = None,
-    restarts: Annotated[int, typer.Option(help="times an engine that ended is started again")] = 3,
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="let everybody in")] = False,
-    arguments: Annotated[list[str] | None, typer.Argument(help="more of `vllm serve`")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder of the model; default: MODEL_NAME.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 = a free one.")] = 0,
+    engine: Annotated[str, typer.Option(help="Command that starts vLLM.")] = "vllm",
+    engine_url: Annotated[
+        str | None, typer.Option(help="URL of an engine that is already running.")
+    ] = None,
+    restarts: Annotated[int, typer.Option(help="Max restarts of an engine that exited.")] = 3,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Accept requests without a token.")
+    ] = False,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Further arguments of `vllm serve`.")
+    ] = None,
 ) -> None:
     """Serve /v1/embeddings on this machine until stopped.
 

@@ -46,7 +46,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-app = ProgramApp("modal_embedding", no_args_is_help=True)
+app = ProgramApp(
+    "modal_embedding", no_args_is_help=True, help="Embed texts with the service, and search them."
+)
 
 MB = 1024**2
 DEFAULT_CACHE_MB = DEFAULT_MAX_BYTES // MB
@@ -55,18 +57,32 @@ MODAL_APP = "vllm-embedding-snapshot"
 MODAL_CLASS = "VLLMEmbeddingSnapshot"
 
 Url = Annotated[
-    str, typer.Option(envvar="EMBEDDING_URL", help="the service; without one, the class on Modal")
+    str,
+    typer.Option(
+        envvar="EMBEDDING_URL", help="URL of the embedding service; default: the class on Modal."
+    ),
 ]
-Model = Annotated[str, typer.Option(envvar="MODEL_NAME", help="as the service calls it")]
-Revision = Annotated[str, typer.Option(envvar="MODEL_REVISION", help="tells cached vectors apart")]
-Dimensions = Annotated[int | None, typer.Option(help="cut vectors to this size")]
-Instruction = Annotated[str | None, typer.Option(help="what the texts, as queries, are for")]
-Concurrency = Annotated[int, typer.Option(help="requests at a time", min=1)]
-BatchSize = Annotated[int, typer.Option(help="texts in one request", min=1)]
-Attempts = Annotated[int, typer.Option(help="in all, for a batch that fails", min=1)]
-CacheFile = Annotated[Path | None, typer.Option("--cache", help="keep vectors in this file")]
+Model = Annotated[str, typer.Option(envvar="MODEL_NAME", help="Model name, as the service has it.")]
+Revision = Annotated[
+    str, typer.Option(envvar="MODEL_REVISION", help="Model revision, part of the key of the cache.")
+]
+Dimensions = Annotated[
+    int | None, typer.Option(help="Dimensions of the vectors; default: the model's.")
+]
+Instruction = Annotated[
+    str | None, typer.Option(help="Task description that the model gets with each query.")
+]
+Concurrency = Annotated[int, typer.Option(help="Max concurrent requests.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Texts per request.", min=1)]
+Attempts = Annotated[int, typer.Option(help="Max attempts per batch.", min=1)]
+CacheFile = Annotated[
+    Path | None, typer.Option("--cache", help="File of the cache of vectors; default: no cache.")
+]
 CacheMb = Annotated[
-    int, typer.Option(help="most that the cache holds; what was not asked for goes", min=1)
+    int,
+    typer.Option(
+        help="Max size of the cache (MB); the least recently used vectors are evicted.", min=1
+    ),
 ]
 
 
@@ -90,19 +106,27 @@ class EndpointOptions:
 
 @app.command()
 def embed(
-    files: Annotated[list[Path] | None, typer.Argument(help="one text a line; none: stdin")] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files with one text per line; default: standard input."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help=".jsonl, .parquet or .npy; none: stdout")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Output file: .jsonl, .parquet or .npy; default: standard output.",
+        ),
     ] = None,
     json_lines: Annotated[
-        bool, typer.Option("--jsonl", help='lines are {"text": …}; of *.jsonl files always')
+        bool, typer.Option("--jsonl", help='Read lines as {"text": …}; implied for *.jsonl files.')
     ] = False,
     url: Url = "",
     model: Model = DEFAULT_MODEL,
     revision: Revision = "",
     dimensions: Dimensions = None,
     instruction: Instruction = None,
-    query: Annotated[bool, typer.Option(help="the texts are queries")] = False,
+    query: Annotated[bool, typer.Option(help="Embed the texts as queries.")] = False,
     concurrency: Concurrency = 8,
     batch_size: BatchSize = 64,
     attempts: Attempts = 5,
@@ -128,9 +152,9 @@ def embed(
 
 @app.command()
 def search(
-    embeddings: Annotated[Path, typer.Argument(help="what `embed` wrote")],
-    text: Annotated[str, typer.Argument(help="what to look for")],
-    count: Annotated[int, typer.Option("--count", "-n", help="of results", min=1)] = 5,
+    embeddings: Annotated[Path, typer.Argument(help="File of vectors that `embed` wrote.")],
+    text: Annotated[str, typer.Argument(help="Query text.")],
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of results.", min=1)] = 5,
     url: Url = "",
     model: Model = DEFAULT_MODEL,
     revision: Revision = "",

@@ -43,12 +43,14 @@ class FleetOptions:
 
     HEADING: ClassVar[str] = "Fleet"
 
-    fleet: Annotated[str, typer.Option(help="Built-in fleet name, or path of a fleet file")] = (
+    fleet: Annotated[str, typer.Option(help="Built-in fleet name, or path of a fleet file.")] = (
         "h100"
     )
     only: Annotated[
         str | None,
-        typer.Option(help="Serve one replica, or the replicas of one model, by name or short name"),
+        typer.Option(
+            help="Serve one replica, or the replicas of one model, by name or short name."
+        ),
     ] = None
 
 
@@ -58,10 +60,10 @@ class ListenOptions:
 
     HEADING: ClassVar[str] = "Network"
 
-    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1"
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
     ports: Annotated[
         Ports,
-        typer.Option(help="fleet: the ports of the fleet file; auto: free ports"),
+        typer.Option(help="Ports: fleet = those of the fleet file, auto = free ones."),
     ] = Ports.fleet
 
 
@@ -72,14 +74,14 @@ class SimulationOptions:
     HEADING: ClassVar[str] = "Simulation"
 
     speed: Annotated[
-        float, typer.Option(help="Speed-up over the calibrated engine, 0.001 to 1000")
+        float, typer.Option(help="Speed-up over the calibrated engine, 0.001 to 1000.")
     ] = 1.0
     seed: Annotated[
-        int, typer.Option(help="Random seed of output lengths and of faults with a share")
+        int, typer.Option(help="Random seed of output lengths and of faults with a share.")
     ] = 0
     max_num_queued_reqs: Annotated[
         int | None,
-        typer.Option(help="Max requests in one engine; further ones are answered with 503"),
+        typer.Option(help="Max requests in one engine; further ones are answered with 503."),
     ] = None
     vllm_version: Annotated[
         str, typer.Option(help="vLLM release to stand for, in /version and in what /metrics counts")
