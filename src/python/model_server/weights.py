@@ -19,7 +19,7 @@ from servekit.weights.cache import Cache, find_copy
 from servekit.weights.download import RangedDownload
 from servekit.weights.model import Fetchers, FetchRepo, ensure_model
 from servekit.weights.model_folder import is_model, require_model
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 from servekit.weights.source import HubRepo, LocalFolder, Source, cache_name, parse_source
 
 # Often enough for people who watch /startup, seldom enough for a network file system.
@@ -93,7 +93,7 @@ async def bring_model(
     progress: StartupProgress,
     *,
     clock: Clock,
-    report: Report,
+    report: ProgressReporter,
 ) -> LocalModel:
     """Return the model, fetched to the volume if it is not there yet.
 
@@ -128,7 +128,7 @@ async def _fetch(
     progress: StartupProgress,
     *,
     clock: Clock,
-    report: Report,
+    report: ProgressReporter,
 ) -> Path:
     assert not isinstance(source, LocalFolder)
     cache = _cache(settings)

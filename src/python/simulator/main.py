@@ -84,7 +84,8 @@ class SimulationOptions:
         typer.Option(help="Max requests in one engine; further ones are answered with 503."),
     ] = None
     vllm_version: Annotated[
-        str, typer.Option(help="vLLM release to stand for, in /version and in what /metrics counts")
+        str,
+        typer.Option(help="vLLM release to stand for, in /version and in what /metrics counts."),
     ] = str(VLLM_VERSION)
 
 

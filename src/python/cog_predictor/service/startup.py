@@ -23,7 +23,7 @@ from servekit.weights.download import Download, RangedDownload
 from servekit.weights.hub import HubDownload
 from servekit.weights.model import Fetchers, ensure_model
 from servekit.weights.pget import PgetDownload
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 from servekit.weights.source import parse_source
 
 # Three tokens wake every part of the engine, and cost nothing.
@@ -57,7 +57,7 @@ class PredictorStart:
     engine_kind: Callable[[], EngineFactory]
     environ: Mapping[str, str]
     clock: Clock
-    report: Report
+    report: ProgressReporter
     folder: Path = Path()
     volume: Path = Path("/weights")
 

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from cog_predictor.service.predictor_config import FILE, PredictorConfig
 from servekit.errors.tree import SettingInvalid, WeightsMissing, WeightsUnreachable
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -97,7 +97,9 @@ class HubFiles:
         return Path(path)
 
 
-def pack_model(pack: Pack, hub: HubFiles, *, folder: Path, target: Path, report: Report) -> Path:
+def pack_model(
+    pack: Pack, hub: HubFiles, *, folder: Path, target: Path, report: ProgressReporter
+) -> Path:
     """Write *target*, a tar of the repository and its predictor_config.json, and return it.
 
     *folder* holds one file at a time.

@@ -11,7 +11,7 @@ from servekit.weights.cache import Cache
 from servekit.weights.download import RangedDownload
 from servekit.weights.hub import HubDownload
 from servekit.weights.model import Fetchers, ensure_model
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 from servekit.weights.source import HubRepo, Source, parse_source
 
 
@@ -21,7 +21,7 @@ async def bring_model(
     environ: Mapping[str, str],
     *,
     clock: Clock,
-    report: Report,
+    report: ProgressReporter,
 ) -> Path:
     """Return the folder of the model; *folder* keeps what had to be fetched.
 

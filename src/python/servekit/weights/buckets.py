@@ -23,7 +23,7 @@ from servekit.secrets.secret import Secret
 from servekit.timing.clock import Clock
 from servekit.weights.download import RangedDownload, Refused, Sign, open_session
 from servekit.weights.files import fetch_files
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 from servekit.weights.selection import INDEX, RepoFile, select_files
 from servekit.weights.source import BucketFolder
 
@@ -102,7 +102,7 @@ class BucketDownload:
         folder: Path,
         *,
         clock: Clock,
-        report: Report,
+        report: ProgressReporter,
         room: Callable[[int], None] | None = None,
     ) -> None:
         """Return once every file below *source* that vLLM needs is in *folder*.

@@ -27,7 +27,7 @@ from servekit.secrets.masking import masked
 from servekit.secrets.urls import public_url
 from servekit.timing.clock import Clock
 from servekit.weights.arrivals import Arrivals
-from servekit.weights.progress import Progress, Report
+from servekit.weights.progress import DownloadProgress, ProgressReporter
 
 # Eight connections fill a 10 Gbit/s link from one object store; more only queue there.
 CONNECTIONS = 8
@@ -85,7 +85,7 @@ class RangedDownload:
         session: aiohttp.ClientSession,
         *,
         clock: Clock,
-        report: Report,
+        report: ProgressReporter,
         connections: int = CONNECTIONS,
         part_bytes: int = PART_BYTES,
         sign: Sign | None = None,
@@ -155,7 +155,9 @@ class RangedDownload:
             return
         journal = _Journal.open(target, remote, self._part_bytes)
         arrivals.begin(remote.size, self._part_bytes, journal.ends)
-        progress = Progress("downloading", remote.size, report=self._report, clock=self._clock)
+        progress = DownloadProgress(
+            "downloading", remote.size, report=self._report, clock=self._clock
+        )
         progress.resume(journal.done)
         self._report(
             "download starts",
@@ -209,7 +211,7 @@ class RangedDownload:
         self, answer: aiohttp.ClientResponse, target: Path, arrivals: Arrivals
     ) -> None:
         size = answer.content_length
-        progress = Progress("downloading", size, report=self._report, clock=self._clock)
+        progress = DownloadProgress("downloading", size, report=self._report, clock=self._clock)
         arrivals.begin(size, 1 << 62, [0])
         with descriptor(target) as file:
             os.truncate(file, 0)
@@ -316,7 +318,7 @@ class _Transfer:
     url: str
     remote: _Remote
     file: int
-    progress: Progress
+    progress: DownloadProgress
     arrivals: Arrivals
 
 

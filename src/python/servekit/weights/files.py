@@ -10,7 +10,7 @@ from servekit.errors.tree import WeightsRefused
 from servekit.weights.arrivals import Arrivals
 from servekit.weights.digest import digest_behind
 from servekit.weights.download import RangedDownload, journal_of
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 from servekit.weights.selection import RepoFile
 from servekit.weights.threads import in_thread
 
@@ -20,7 +20,11 @@ _SMALL_BYTES = 8 * 1024 * 1024
 
 
 async def fetch_files(
-    urls: Mapping[RepoFile, str], folder: Path, download: RangedDownload, *, report: Report
+    urls: Mapping[RepoFile, str],
+    folder: Path,
+    download: RangedDownload,
+    *,
+    report: ProgressReporter,
 ) -> None:
     """Return once every file of *urls* is in *folder*, with the content that its hash names.
 
@@ -47,7 +51,7 @@ async def fetch_files(
 class _FileFetch:
     folder: Path
     download: RangedDownload
-    report: Report
+    report: ProgressReporter
 
     async def in_turn(self, file: RepoFile, url: str, slots: asyncio.Semaphore) -> None:
         async with slots:

@@ -14,7 +14,7 @@ from servekit.secrets.secret import Secret
 from servekit.timing.clock import Clock, SystemClock
 from servekit.weights.download import RangedDownload, Refused, open_session
 from servekit.weights.files import fetch_files, inside
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 from servekit.weights.selection import INDEX, RepoFile, select_files
 from servekit.weights.source import HubRepo
 
@@ -82,7 +82,7 @@ class HubDownload:
         folder: Path,
         *,
         clock: Clock,
-        report: Report,
+        report: ProgressReporter,
         room: Callable[[int], None] | None = None,
     ) -> None:
         """Return once every file of *repo* that vLLM needs is in *folder*, with the right content.

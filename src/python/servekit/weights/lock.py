@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from servekit.timing.clock import Clock
-from servekit.weights.progress import Report
+from servekit.weights.progress import ProgressReporter
 
 _POLL_S = 0.25
 _REMIND_S = 30.0
 
 
 @asynccontextmanager
-async def locked(path: Path, *, clock: Clock, report: Report) -> AsyncIterator[None]:
+async def locked(path: Path, *, clock: Clock, report: ProgressReporter) -> AsyncIterator[None]:
     """Hold the lock file *path*, waiting for whoever holds it.
 
     The kernel lets go of it when its holder dies, however it dies.  The file stays: to remove it
@@ -49,7 +49,7 @@ def try_lock(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-async def _take(descriptor: int, path: Path, clock: Clock, report: Report) -> None:
+async def _take(descriptor: int, path: Path, clock: Clock, report: ProgressReporter) -> None:
     since = clock.now()
     reminded = since - _REMIND_S
     while not _try(descriptor):

@@ -36,7 +36,7 @@ from servekit.weights.digest import digest_behind
 from servekit.weights.download import Download, RangedDownload, journal_of, open_session
 from servekit.weights.lock import locked
 from servekit.weights.model_folder import find_model, require_model, require_no_pickles
-from servekit.weights.progress import Progress, Report
+from servekit.weights.progress import DownloadProgress, ProgressReporter
 from servekit.weights.source import (
     BucketFolder,
     Fetched,
@@ -68,7 +68,7 @@ class FetchRepo(Protocol):
         folder: Path,
         *,
         clock: Clock,
-        report: Report,
+        report: ProgressReporter,
         room: Callable[[int], None] | None = None,
     ) -> None:
         """As `HubDownload.fetch`."""
@@ -99,7 +99,7 @@ async def ensure_model(
     fetchers: Fetchers,
     *,
     clock: Clock,
-    report: Report,
+    report: ProgressReporter,
     max_bytes: int = MAX_MODEL_BYTES,
 ) -> Path:
     """Return the folder of the model that *source* names, fetching it if it is nowhere yet.
@@ -141,7 +141,7 @@ async def _fetch_where_room_is(fetch: "_Fetch") -> Cache:
     return cache
 
 
-def _clean(cache: Cache, name: str, report: Report) -> None:
+def _clean(cache: Cache, name: str, report: ProgressReporter) -> None:
     dangling = remove_dangling_links(cache.checkpoints)
     if dangling:
         report("dangling links removed", links=dangling)
@@ -150,7 +150,7 @@ def _clean(cache: Cache, name: str, report: Report) -> None:
         report("unfinished downloads of other models removed", models=dead)
 
 
-def _find(source: Fetched, cache: Cache, report: Report) -> Path | None:
+def _find(source: Fetched, cache: Cache, report: ProgressReporter) -> Path | None:
     for name in (cache_name(source), former_cache_name(source)):
         copy = find_copy(cache, name) if name else None
         if copy is None or name is None:
@@ -187,7 +187,7 @@ class _Fetch:
     cache: Cache
     fetchers: Fetchers
     clock: Clock
-    report: Report
+    report: ProgressReporter
     max_bytes: int
 
     async def run(self) -> None:
@@ -295,7 +295,7 @@ class _Fetch:
     async def _unpack(
         self, archive: Path, folder: Path, arrivals: Arrivals, *, frees: bool
     ) -> Path:
-        progress = Progress("unpacking", None, report=self.report, clock=self.clock)
+        progress = DownloadProgress("unpacking", None, report=self.report, clock=self.clock)
 
         def work(stop: threading.Event) -> None:
             while True:

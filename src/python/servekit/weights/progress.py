@@ -8,17 +8,19 @@ from servekit.timing.clock import Clock
 INTERVAL_S = 5.0
 
 
-class Report(Protocol):
+class ProgressReporter(Protocol):
     """Takes an event and its fields, as a structured logger's `info` does."""
 
     def __call__(self, event: str, **fields: object) -> object:
         """Take note of *event*."""
 
 
-class Progress:
+class DownloadProgress:
     """Bytes done of *total*, which may be unknown.  Not for several threads at once."""
 
-    def __init__(self, event: str, total: int | None, *, report: Report, clock: Clock) -> None:
+    def __init__(
+        self, event: str, total: int | None, *, report: ProgressReporter, clock: Clock
+    ) -> None:
         self._event = event
         self._total = total
         self._report = report
@@ -45,7 +47,7 @@ class Progress:
             self._report(self._event, done_bytes=self._done, total_bytes=self._total)
 
     def finish(self) -> None:
-        """Report the whole, and how fast it went."""
+        """ProgressReporter the whole, and how fast it went."""
         seconds = max(self._clock.now() - self._since, 1e-9)
         self._report(
             f"{self._event}: done",
