@@ -83,10 +83,10 @@ class HardwareOptions:
 
     gpu: Annotated[str, typer.Option(help=f"GPU type: {', '.join(GPUS)}.")] = service.GPU
     cpu: Annotated[
-        int | None, typer.Option(min=1, help="CPUs per instance [default: by the GPU]")
+        int | None, typer.Option(min=1, help="CPUs per instance. [default: by the GPU]")
     ] = None
     memory_gib: Annotated[
-        int | None, typer.Option(min=1, help="Memory per instance, GiB [default: by the GPU]")
+        int | None, typer.Option(min=1, help="Memory per instance (GiB). [default: by the GPU]")
     ] = None
 
 

@@ -85,7 +85,7 @@ class SimulationOptions:
     ] = None
     vllm_version: Annotated[
         str,
-        typer.Option(help="vLLM release to stand for, in /version and in what /metrics counts."),
+        typer.Option(help="Release of vLLM to imitate, in /version and in what /metrics counts."),
     ] = str(VLLM_VERSION)
 
 
