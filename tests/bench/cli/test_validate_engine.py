@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from bench.cli.validate_engine import (
     compare,
     measure_load,
     replay,
+    validate_engine,
 )
 from bench.twin.engine_probe import NotMeasured, decode_at, measure
 from bench.twin.live_engine import ProbeAnswer
@@ -28,7 +31,7 @@ from bench.twin.recordings import (
 )
 from bench.twin.step_fit import DecodePoint, TtftPoint, fit_profile
 from servekit.enginesim.calibration import calibration_for, load_calibration
-from servekit.errors.tree import WorkloadInvalid
+from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 from tests.servekit.enginesim.driving import PROFILE
 from tests.simulator.serving import serving
 
@@ -243,3 +246,42 @@ def test_replay_sends_when_the_client_did() -> None:
     outcome = replay(lonely, H200)
 
     assert outcome.ttft_s[0] == pytest.approx(outcome.ttft_s[1])
+
+
+def test_figures_can_be_written(tmp_path: Path) -> None:
+    """Those of the curves come from numpy."""
+    path = tmp_path / "figures.json"
+
+    validate_engine(recorded=RECORDED, output=path)
+
+    rows = json.loads(path.read_text())
+    assert {row["metric"] for row in rows} >= {"TTFT p50 ms", "running mean", "KV usage mean"}
+
+
+def test_loads_are_in_order_of_their_rate(tmp_path: Path) -> None:
+    """Not of their files' names: q120 comes after q30."""
+    lightest, *_, heaviest = sorted(RECORDED.glob("Dreq_*.json"))
+    for name, like in (("q120", heaviest), ("q30", lightest)):
+        (tmp_path / f"Dreq_{name}.json").symlink_to(like.resolve())
+        about = like.with_name(like.name.replace("Dreq_", "D_"))
+        (tmp_path / f"D_{name}.json").symlink_to(about.resolve())
+
+    assert [load.name for load in read_loads(tmp_path)] == ["8.25 requests/s", "24.75 requests/s"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"rate": math.nan}, "--rate is nan"),
+        ({"rate": -1.0}, "--rate is -1"),
+        ({"seconds": math.inf}, "--seconds inf"),
+        ({"prompt_tokens": 0}, "--prompt-tokens is 0"),
+        ({"output_tokens": -3}, "--output-tokens -3"),
+        ({"within": math.nan}, "--max-error is nan"),
+        ({"within": -1.0}, "--max-error is -1"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, Any], named: str) -> None:
+    """Before the engine is asked, or the profile is read: neither is there."""
+    with pytest.raises(SettingInvalid, match=named):
+        validate_engine(url="http://127.0.0.1:9", profile=Path("none"), **options)

@@ -77,3 +77,23 @@ def test_the_kept_slice_is_its_own_cut() -> None:
 
     assert list(cut(lines)) == lines
     assert len(read_trace("".join(lines), "mooncake")) == 3000
+
+
+def test_rows_are_in_order_of_time() -> None:
+    """Whatever the order of the lines; equal times keep it."""
+    line = '{"timestamp": %d, "input_length": %d, "output_length": 5}'
+    text = "\n".join(line % pair for pair in ((9000, 3), (4000, 1), (4000, 2)))
+
+    assert [(row.at_s, row.prompt_tokens) for row in read_trace(text, "t")] == [
+        (0.0, 1),
+        (0.0, 2),
+        (5.0, 3),
+    ]
+
+
+@pytest.mark.parametrize("when", ["1e999", "-1", "-1e-9"])
+def test_a_time_that_is_none_is_refused(when: str) -> None:
+    line = f'{{"timestamp": {when}, "input_length": 5, "output_length": 5}}'
+
+    with pytest.raises(WorkloadInvalid, match="line 1"):
+        read_trace(line, "t")

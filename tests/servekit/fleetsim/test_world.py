@@ -1,6 +1,7 @@
 """The world around the engines: nobody is lost, whatever breaks, and a run repeats to the bit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.enginesim.calibration import EngineCalibration
+from servekit.enginesim.engine_args import EngineOptions
 from servekit.errors.tree import SettingInvalid
 from servekit.fleetsim.outcome import CUT, OK, FleetOutcome
 from servekit.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup, Scenario
@@ -169,3 +171,31 @@ def test_scenarios_that_contradict_themselves_are_refused() -> None:
         Scenario((_setup("a"), _setup("a")))
     with pytest.raises(SettingInvalid, match="no replica has this name"):
         Scenario((_setup("a"),), failures=(ReplicaFailure("b", 1.0, 1.0),))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1.0])
+def test_times_that_are_none_are_refused(odd: float) -> None:
+    """NaN passes every comparison that is not made for it."""
+    with pytest.raises(SettingInvalid, match="at least 0 s"):
+        ReplicaFailure("a", odd, 1.0)
+    with pytest.raises(SettingInvalid, match="at least 0 s"):
+        ReplicaFailure("a", 1.0, odd)
+    with pytest.raises(SettingInvalid, match="poll_s"):
+        Scenario((_setup("a"),), poll_s=odd)
+    for fields in ({"in_flight": odd}, {"start_s": odd}, {"every_s": odd}):
+        with pytest.raises(SettingInvalid, match="autoscaling"):
+            Autoscale(**({"in_flight": 1.0, "most": 2, "start_s": 1.0} | fields))  # type: ignore[arg-type]
+
+
+def test_a_replica_that_is_added_is_like_the_others() -> None:
+    """With the arguments of its model, and memory of its own."""
+    options = EngineOptions(max_num_seqs=2)
+    slow = (replace(_setup("a"), options=options),)
+    rule = Autoscale(in_flight=1.0, most=4, start_s=0.5, every_s=0.5)
+
+    few = _run(_load(100, rate=50.0), replicas=slow, autoscale=rule)
+    many = _run(_load(100, rate=50.0), replicas=(_setup("a"),), autoscale=rule)
+
+    assert few.failed == many.failed == 0
+    assert len(few.replica_names) > 1
+    assert few.e2e_quantiles([0.5])[0] > 1.5 * many.e2e_quantiles([0.5])[0]

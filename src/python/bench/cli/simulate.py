@@ -230,7 +230,7 @@ def _natural(trace: str) -> tuple[float, int]:
         return 12.0, 10_000
     try:
         rows = read_trace(source.read_text(), trace)
-    except WorkloadInvalid:
+    except (WorkloadInvalid, UnicodeDecodeError):
         # A saved schedule has its own times; anything else fails where it is read.
         return 12.0, 10_000
     return len(rows) / max(rows[-1].at_s, 1.0), len(rows)

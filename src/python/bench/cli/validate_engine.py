@@ -1,6 +1,7 @@
 """The command `validate-engine`: one load on a real engine and in simulation."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,6 +117,8 @@ def validate_engine(
     console = Console()
     if (url is None) == (recorded is None):
         raise SettingInvalid("give either --url of a live engine or --recorded DIRECTORY, not both")
+    if within is not None and not 0 <= within < math.inf:
+        raise SettingInvalid(f"--max-error is {within}; must be at least 0: 0.1 is 10 %")
     if predict and (recorded is None or profile is not None):
         raise SettingInvalid("--predict needs --recorded, and excludes --profile")
     if recorded is not None:
@@ -124,6 +127,7 @@ def validate_engine(
         if profile is None:
             raise SettingInvalid("--profile is missing; create one with calibrate-engine --url")
         lengths = (prompt_tokens, output_tokens)
+        _check_load(rate, seconds, lengths)
         load = uvloop.run(measure_load(url or "", rate, seconds, lengths, seed))
         rows = compare(load, load_calibration(profile))
     console.print(table_of(rows))
@@ -134,6 +138,17 @@ def validate_engine(
     if within is not None and worst > within:
         raise TwinTooFarOff(
             f"the simulation errs by {worst:.1%}, more than --max-error {within:.1%}"
+        )
+
+
+def _check_load(rate: float, seconds: float, lengths: tuple[int, int]) -> None:
+    """Refuse a load without requests or tokens, or without an end."""
+    if not 0 < rate < math.inf or not 0 < seconds < math.inf:
+        raise SettingInvalid(f"--rate is {rate} and --seconds {seconds}; both must be above 0")
+    if min(lengths) < 1:
+        raise SettingInvalid(
+            f"--prompt-tokens is {lengths[0]} and --output-tokens {lengths[1]}; both must be at "
+            "least 1"
         )
 
 
@@ -199,7 +214,7 @@ def curve_rows(load: RecordedLoad, outcome: FleetOutcome) -> list[TwinMetric]:
     rows = []
     for column, name in ((1, "running"), (2, "KV usage")):
         ours, theirs = twin[at, column], real[:, column]
-        rows.append(TwinMetric(load.name, f"{name} mean", theirs.mean(), ours.mean()))
+        rows.append(TwinMetric(load.name, f"{name} mean", float(theirs.mean()), float(ours.mean())))
         # A correlation has no real value of its own: 1.0 is the same curve.
         alike = float(np.corrcoef(ours, theirs)[0, 1])
         rows.append(TwinMetric(load.name, f"{name} correlation", 1.0, alike))

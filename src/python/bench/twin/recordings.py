@@ -93,7 +93,8 @@ def read_loads(folder: Path) -> list[RecordedLoad]:
     files = sorted(folder.glob("Dreq_*.json"))
     if not files:
         raise WorkloadInvalid(f"{folder}: contains no recorded load (Dreq_*.json)")
-    return [_load(file, folder / file.name.replace("Dreq_", "D_")) for file in files]
+    loads = [_load(file, folder / file.name.replace("Dreq_", "D_")) for file in files]
+    return sorted(loads, key=lambda load: len(load.requests) / load.length_s)
 
 
 def _load(requests: Path, about: Path) -> RecordedLoad:

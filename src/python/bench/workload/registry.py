@@ -55,6 +55,8 @@ def make_schedule(ask: WorkloadSpec) -> Schedule:
         WorkloadInvalid: there is no such workload, its file cannot be read, or it is empty.
         SettingInvalid: the rate or the arrivals cannot be used.
     """
+    if ask.requests < 1:
+        raise SettingInvalid(f"number of requests is {ask.requests}; must be at least 1")
     if ask.workload not in NAMES and not Path(ask.workload).is_file():
         names = ", ".join(NAMES)
         raise WorkloadInvalid(

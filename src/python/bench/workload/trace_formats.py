@@ -6,6 +6,7 @@ CSV with Timestamp,Model,Request tokens,Response tokens,… (https://github.com/
 """
 
 import csv
+import math
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -39,7 +40,7 @@ _decode_mooncake = msgspec.json.Decoder(_MooncakeLine).decode
 
 
 def read_trace(text: str, source: str) -> list[TraceRow]:
-    """Return the rows of *text*, whichever of the three formats it has, from 0 s on.
+    """Return the rows of *text*, whichever of the three formats it has, in order of time from 0 s.
 
     Raises:
         WorkloadInvalid: a line cannot be read; the message has its number.
@@ -52,6 +53,7 @@ def read_trace(text: str, source: str) -> list[TraceRow]:
     if not rows:
         raise WorkloadInvalid(f"{source}: contains no requests")
     start_s = min(row.at_s for row in rows)
+    rows.sort(key=lambda row: row.at_s)
     return [msgspec.structs.replace(row, at_s=row.at_s - start_s) for row in rows]
 
 
@@ -105,7 +107,7 @@ def _seconds(when: str) -> float:
 
 
 def _checked(row: TraceRow, where: str) -> TraceRow:
-    if row.prompt_tokens < 1 or row.output_tokens < 1 or not row.at_s >= 0:
+    if row.prompt_tokens < 1 or row.output_tokens < 1 or not 0 <= row.at_s < math.inf:
         raise WorkloadInvalid(
             f"{where}: {row.prompt_tokens} prompt and {row.output_tokens} output tokens at "
             f"{row.at_s} s; tokens must be at least 1, times at least 0"

@@ -1,6 +1,7 @@
 """What happens to a fleet: who asks, what breaks, and when it grows.  Pure values."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from servekit.enginesim.calibration import EngineCalibration
 from servekit.enginesim.engine_args import DEFAULT_OPTIONS, EngineOptions
@@ -53,6 +54,13 @@ class ReplicaFailure:
     at_s: float
     down_s: float
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.at_s < inf and 0 <= self.down_s < inf):
+            raise SettingInvalid(
+                f"failure of {self.replica!r} at {self.at_s} s for {self.down_s} s; both must be "
+                "at least 0 s"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Autoscale:
@@ -73,8 +81,13 @@ class Autoscale:
     idle_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.in_flight <= 0 or self.most < 1 or self.every_s <= 0:
-            raise SettingInvalid("autoscaling needs in_flight > 0, most >= 1 and every_s > 0")
+        times = (self.in_flight, self.every_s)
+        if self.most < 1 or not all(0 < one < inf for one in times) or not 0 <= self.start_s < inf:
+            raise SettingInvalid(
+                f"autoscaling with {self.in_flight} requests in flight, at most {self.most} "
+                f"replicas, every {self.every_s} s, start {self.start_s} s; requests, replicas and "
+                "interval must be above 0, the start at least 0 s"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,6 @@ class Scenario:
         unknown = [failure.replica for failure in self.failures if failure.replica not in names]
         if unknown:
             raise SettingInvalid(f"failure of {unknown[0]!r}: no replica has this name")
-        if self.poll_s <= 0:
+        if not 0 < self.poll_s < inf:
             raise SettingInvalid(f"poll_s is {self.poll_s}; it must be above 0")
         object.__setattr__(self, "names", names)
