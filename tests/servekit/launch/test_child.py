@@ -159,6 +159,11 @@ async def test_missing_program_is_a_wrong_setting() -> None:
     [
         (1, ["RuntimeError: boom", "bye"], "exited with 1: RuntimeError: boom"),
         (1, ["OSError: full", "RuntimeError: failed. See root cause above."], "OSError: full"),
+        (
+            1,
+            ["(EngineCore pid=7) RuntimeError: CUDA error: assert", "EngineDeadError: see above"],
+            "exited with 1: .EngineCore pid=7. RuntimeError: CUDA error: assert",
+        ),
         (3, ["only this"], "exited with 3: only this"),
         (1, ["EngineCore was killed by signal 9", "EngineDeadError: boom"], ": EngineCore was ki"),
         (

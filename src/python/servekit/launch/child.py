@@ -20,7 +20,7 @@ T = TypeVar("T")
 TAIL_LINES = 200
 
 # With these words vLLM's API server reports what its core has reported better before.
-_SECOND_HAND = "root cause above"
+_SECOND_HAND = re.compile(r"root cause above|EngineDeadError")
 
 _PIECE_BYTES = 64 * 1024
 
@@ -189,11 +189,13 @@ def _telling(tail: Sequence[str]) -> str:
     if killed:
         return killed[0]
     named = [
-        line for line in tail if ("Error" in line or "error:" in line) and _SECOND_HAND not in line
+        line
+        for line in tail
+        if ("Error" in line or "error:" in line) and not _SECOND_HAND.search(line)
     ]
     ended = next((match[1] for line in tail if (match := _ENDED.fullmatch(line))), None)
     # A process of vLLM that ends by an error of its own logs it: EngineCore's name is in each line.
-    if ended is not None and not any(ended in line for line in named if "EngineDead" not in line):
+    if ended is not None and not any(ended in line for line in named):
         return f"{ended} was killed by signal 9, as it ended without a message"
     lines = named or list(tail)
     return lines[-1].strip() if lines else "it wrote nothing"
