@@ -9,7 +9,8 @@ measure of the request that was delayed least, and whether the two agree within 
     python -m tests.bench.experiments.aiperf_agreement --exports OURS THEIRS
 
 Of two folders that `runner run` and `runner aiperf` left, which measured the same schedule on one
-server: the mean of each measure that both have.  Input and output.
+server: the least of each measure that both have, which neither client's own delay is in.  Input
+and output.
 """
 
 import argparse
@@ -182,7 +183,7 @@ def export_rows(ours: dict[str, Any], theirs: dict[str, Any]) -> list[list[str]]
     """Return a row for each measure that both summaries have."""
     rows = []
     for name in sorted(ours.keys() & theirs.keys()):
-        mine, other = _mean(ours[name]), _mean(theirs[name])
+        mine, other = _least_of(ours[name]), _least_of(theirs[name])
         if mine is not None and other is not None:
             off = f"{mine / other - 1.0:+.1%}" if other else "-"
             agree = "agree" if _agree(mine, other) else "differ"
@@ -190,8 +191,9 @@ def export_rows(ours: dict[str, Any], theirs: dict[str, Any]) -> list[list[str]]
     return rows
 
 
-def _mean(of: Any) -> float | None:
-    return of.get("avg") if isinstance(of, dict) and "unit" in of else None
+def _least_of(of: Any) -> float | None:
+    """A total, such as a throughput, has one value only."""
+    return of.get("min", of.get("avg")) if isinstance(of, dict) and "unit" in of else None
 
 
 def compare_exports(ours: Path, theirs: Path) -> None:
