@@ -74,7 +74,7 @@ async def drill(fault: str, replicas: int, workers: int) -> DrillResult:
         engines(replicas - 1, "") as (others, _),
     ):
         urls = first + others
-        files = FEW_FILES if fault == "descriptors" else None
+        files = FEW_FILES + 2 * replicas if fault == "descriptors" else None
         options = ("--endpoints", ",".join(urls), "--workers", str(workers))
         async with started(*options, poll_s=0.2, open_files=files) as balancer:
             return await _drill(fault, balancer, faulty, urls)

@@ -75,6 +75,19 @@ def test_suspicion_that_nothing_confirms_passes() -> None:
     assert deadly.refused_for_s(REQUEST, 10.0 + SUSPECTED_S) == 0.0
 
 
+def test_error_alone_kills_nothing() -> None:
+    """It does once the engine is gone a moment later, as vLLM is whose core has died."""
+    deadly = DeadlyRequests()
+    for replica in (ONE, OTHER):
+        deadly.suspect(REQUEST, replica, 10.0, broke=False)
+    before = deadly.refused_for_s(REQUEST, 10.1)
+    for replica in (ONE, OTHER):
+        deadly.gone(replica, 10.5)
+
+    assert before == 0.0
+    assert deadly.refused_for_s(REQUEST, 11.0) > 0.0
+
+
 def test_workers_share_what_they_know() -> None:
     """The second engine may have got it from another worker."""
     memory = mmap.mmap(-1, SIZE_BYTES)

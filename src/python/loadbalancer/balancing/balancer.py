@@ -418,7 +418,9 @@ class Balancer:
     def bad_answer(self, service: ModelService, replica: ReplicaState, fault: str) -> None:
         """*replica* gave an answer that is not the caller's fault: compare it with its siblings."""
         self.telemetry.faults[replica.name, fault] += 1
-        if service.answers.bad(replica.name) or replica.health.on_probation:
+        health = replica.health
+        relapsed = health.on_probation and health.ejected_for == fault
+        if service.answers.bad(replica.name) or relapsed:
             self.take_out(service, replica, fault)
 
     def take_out(self, service: ModelService, replica: ReplicaState, fault: str) -> None:

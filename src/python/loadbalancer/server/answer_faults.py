@@ -47,7 +47,8 @@ def fault_of_body(head: HttpResponseHead, piece: bytes, path: bytes) -> str | No
     """Return what is wrong with a body that begins with *piece*, in answer to *path*."""
     if head.status != 200:
         return None
-    if not piece:
+    # The last chunk alone is no body either.
+    if not piece or (head.chunked and piece.startswith(b"0\r\n")):
         return EMPTY
     if head.is_event_stream:
         return ERROR_EVENT if _ERROR_EVENT.match(piece) else None

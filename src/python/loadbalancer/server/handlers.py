@@ -1,6 +1,5 @@
 """What becomes of a request: answered here (health, metrics, models), refused, or relayed."""
 
-import resource
 import time
 from collections.abc import Callable
 from importlib import resources
@@ -37,9 +36,6 @@ _API = routes.API_PREFIX.encode()
 # Nearly all requests are for one of these.
 _COMMON = frozenset(path.encode() for path in (routes.CHAT, routes.COMPLETIONS, routes.EMBEDDINGS))
 
-# Files that are kept for polls, logs and listening sockets.
-RESERVED_FILES = 64
-
 # The header that carries a client's key.
 CLIENTS_KEY = frozenset([b"authorization"])
 
@@ -61,7 +57,6 @@ class RequestHandlers:
             rules.max_body_bytes,
             answer_timeout_s=rules.answer_timeout_s,
             max_body_memory_bytes=rules.max_body_memory_bytes,
-            max_clients=_max_clients(),
         )
         self.now = balancer.now
         self.keys = KeyRing()
@@ -189,14 +184,6 @@ def _is_relayed(path: bytes) -> bool:
     if path.startswith(_API):
         return b"." not in path and b"%" not in path
     return path in RELAYED
-
-
-def _max_clients() -> int:
-    """Return how many clients there may be, so that each can have a connection to an engine."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return 1 << 62
-    return max(1, (soft - RESERVED_FILES) // 2)
 
 
 class AdminHandlers:

@@ -353,7 +353,7 @@ class ProxiedRequest(RelayExchange):
             return
         self._balancer.failed(self._replica)
         if sent or self._resent:
-            self._suspect_deadly()
+            self._suspect_deadly(broke=True)
         if fresh and not self._was_deadly() and self._may_retry():
             self._retry("failed")
         else:
@@ -368,7 +368,7 @@ class ProxiedRequest(RelayExchange):
         if refused_s:
             self._fail(
                 RequestInvalid(
-                    f"{MOST_KILLED} engines died while they had this request; it is refused for "
+                    f"{MOST_KILLED} engines failed while they had this request; it is refused for "
                     f"{refused_s:.0f} s"
                 )
             )
@@ -386,13 +386,13 @@ class ProxiedRequest(RelayExchange):
             self._hash = xxhash.xxh3_64_intdigest(self._body) or 1
         return self._hash
 
-    def _suspect_deadly(self) -> None:
+    def _suspect_deadly(self, *, broke: bool) -> None:
         """The connection broke, or the engine answered with an error: it may have died of this."""
         balancer = self._balancer
         if self._replica.name not in self._killed:
             self._killed = (*self._killed, self._replica.name)
         now_s, number = balancer.now(), self._request_hash()
-        balancer.deadly.suspect(number, self._replica.number, now_s)
+        balancer.deadly.suspect(number, self._replica.number, now_s, broke=broke)
         refused_s = balancer.deadly.refused_for_s(number, now_s)
         if refused_s:
             log.warning("deadly request", model=self.service.model, refused_for_s=round(refused_s))
@@ -412,7 +412,7 @@ class ProxiedRequest(RelayExchange):
         if fault is None:
             return False
         if fault == SERVER_ERROR:
-            self._suspect_deadly()
+            self._suspect_deadly(broke=False)
         return self._answered_badly(fault)
 
     def _judge_beginning(self, head: HttpResponseHead, piece: bytes) -> bool:

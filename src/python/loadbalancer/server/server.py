@@ -1,5 +1,6 @@
 """Listen, serve until asked to stop, and let what is under way come to its end."""
 
+import resource
 import socket
 from random import Random
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ log = structlog.get_logger()
 
 # The first client should find the models known; a replica that is down must not delay the start.
 FIRST_POLLS_S = 1.0
+
+# Open files for logs and listening sockets, and for the polls of a replica.
+OWN_FILES = 64
+FILES_PER_REPLICA = 2
 
 
 class Server:
@@ -62,6 +67,7 @@ class Server:
         Replicas are asked first what they serve: other workers may be listening there already, who
         know.
         """
+        self._reserve_files()
         self.pollers.follow()
         await self.pollers.first_polls(FIRST_POLLS_S)
         await self._listener.start(listening)
@@ -79,7 +85,15 @@ class Server:
         await self.pollers.stop()
         self._stats.post()
 
+    def _reserve_files(self) -> None:
+        """Let in as many clients as can each have a connection to an engine as well."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            kept = OWN_FILES + FILES_PER_REPLICA * len(self._balancer.replicas)
+            self._listener.clients.most = max(1, (soft - kept) // 2)
+
     def _sweep(self) -> None:
         self._balancer.sweep()
+        self._reserve_files()
         self._watch.sweep()
         self._stats.post()

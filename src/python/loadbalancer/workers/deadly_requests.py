@@ -22,10 +22,14 @@ SUSPECTED_S = 5.0
 MOST_KILLED = 2
 
 _ROWS = 1024
-# hash of the request, hash of the replica, when it was seen, whether the engine is known to be gone
-_ROW = struct.Struct("=QQd?7x")
+# hash of the request, hash of the replica, when it was seen, and what is known of the engine
+_ROW = struct.Struct("=QQdB7x")
 # until when any row counts, and the row that is written next
 _HEAD = struct.Struct("=dQ")
+# It answered with an error and may be dying; its connection broke; a poll found it gone.  For how
+# long each counts: an error alone does not, a break does until polls know better.
+_ERROR, _BROKE, _GONE = range(3)
+_COUNTS_FOR_S = (0.0, SUSPECTED_S, REFUSED_S)
 # Where in a row its request and its replica are.
 _REQUEST, _REPLICA = 0, 8
 
@@ -48,31 +52,32 @@ class DeadlyRequests:
         """Whether any request is suspected: requests need not be hashed otherwise."""
         return now_s < self.until_s[0]
 
-    def suspect(self, request: int, replica: int, now_s: float) -> None:
-        """The connection to *replica* broke while it had *request*."""
+    def suspect(self, request: int, replica: int, now_s: float, *, broke: bool = True) -> None:
+        """The connection to *replica* *broke* while it had *request*, or an error came of it."""
+        state = _BROKE if broke else _ERROR
         for place, row in self._rows(request, _REQUEST):
             if row[1] == replica:
-                self._write(place, request, replica, now_s, gone=row[3])
+                self._write(place, request, replica, now_s, max(row[3], state))
                 break
         else:
             _, next_row = _HEAD.unpack_from(self._memory)
-            self._write(next_row % _ROWS, request, replica, now_s, gone=False)
+            self._write(next_row % _ROWS, request, replica, now_s, state)
             _HEAD.pack_into(self._memory, 0, 0.0, next_row + 1)
         self.until_s[0] = now_s + REFUSED_S
 
     def gone(self, replica: int, now_s: float) -> bool:
         """A poll found *replica* gone; return whether that confirms a suspicion."""
         found = False
-        for place, (request, _, at_s, gone) in self._rows(replica, _REPLICA):
-            if not gone and now_s - at_s < SUSPECTED_S:
-                self._write(place, request, replica, at_s, gone=True)
+        for place, (request, _, at_s, state) in self._rows(replica, _REPLICA):
+            if state != _GONE and now_s - at_s < SUSPECTED_S:
+                self._write(place, request, replica, at_s, _GONE)
                 found = True
         return found
 
     def alive(self, replica: int, begun_s: float) -> None:
         """A poll begun at *begun_s* found *replica* well: it had not died of anything by then."""
-        for place, (_, _, at_s, gone) in self._rows(replica, _REPLICA):
-            if not gone and at_s < begun_s:
+        for place, (_, _, at_s, state) in self._rows(replica, _REPLICA):
+            if state != _GONE and at_s < begun_s:
                 self._clear(place)
 
     def answered(self, request: int) -> None:
@@ -88,14 +93,14 @@ class DeadlyRequests:
         """Return for how many seconds *request* is refused yet; 0.0 where it is not."""
         since_s = [
             at_s
-            for _, (_, _, at_s, gone) in self._rows(request, _REQUEST)
-            if now_s - at_s < (REFUSED_S if gone else SUSPECTED_S)
+            for _, (_, _, at_s, state) in self._rows(request, _REQUEST)
+            if now_s - at_s < _COUNTS_FOR_S[state]
         ]
         if len(since_s) < MOST_KILLED:
             return 0.0
         return max(0.0, max(since_s) + REFUSED_S - now_s)
 
-    def _rows(self, value: int, field: int) -> Iterator[tuple[int, tuple[int, int, float, bool]]]:
+    def _rows(self, value: int, field: int) -> Iterator[tuple[int, tuple[int, int, float, int]]]:
         """Give the rows that have *value* in the field at that offset, and their places."""
         wanted, at = value.to_bytes(8, sys.byteorder), _HEAD.size
         # Memory is searched, not rows: while any request is suspected, every request is looked up.
@@ -105,12 +110,12 @@ class DeadlyRequests:
                 yield place, _ROW.unpack_from(self._memory, at - offset)
             at += 1
 
-    def _write(self, place: int, request: int, replica: int, at_s: float, *, gone: bool) -> None:
+    def _write(self, place: int, request: int, replica: int, at_s: float, state: int) -> None:
         start = _HEAD.size + place * _ROW.size
-        _ROW.pack_into(self._memory, start, request, replica, at_s, gone)
+        _ROW.pack_into(self._memory, start, request, replica, at_s, state)
 
     def _clear(self, place: int) -> None:
-        self._write(place, 0, 0, 0.0, gone=False)
+        self._write(place, 0, 0, 0.0, _ERROR)
         if not self._memory[_HEAD.size :].strip(b"\0"):
             # Nothing is suspected any more, and nothing needs to be looked up.
             self.until_s[0] = 0.0

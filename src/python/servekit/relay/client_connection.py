@@ -42,14 +42,12 @@ class ConnectionLimits:
             longer than the 60 s for which most clients and cloud load balancers keep one.
         answer_timeout_s: the longest silence of an engine, before and within an answer.
         max_body_memory_bytes: for the bodies of all requests under way.
-        max_clients: connections at one time; each may need another one, to an engine.
     """
 
     max_body_bytes: int = 32 * 1024 * 1024
     idle_timeout_s: float = 75.0
     answer_timeout_s: float = 300.0
     max_body_memory_bytes: int = 1 << 62
-    max_clients: int = 1 << 62
 
 
 class RelayedRequest(Protocol):
@@ -136,11 +134,13 @@ class ClientSet(set["ClientConnection"]):
 
     Attributes:
         body_bytes: memory of request bodies.
+        most: connections at one time; beyond it idle ones are closed, or the new one is refused.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.body_bytes = 0
+        self.most = 1 << 62
 
     def exchanges(self) -> list[RelayedRequest]:
         """Return the requests that are being relayed."""
@@ -216,7 +216,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         clients = self._clients
         clients.add(self)
-        if len(clients) > self._limits.max_clients and not clients.shed_idle():
+        if len(clients) > clients.most and not clients.shed_idle():
             self._refuse(refuse(503, "too many connections; retry later"))
 
     def connection_lost(self, error: Exception | None) -> None:
