@@ -226,6 +226,12 @@ async def test_bad_setting_ends_the_start_in_one_line(
         assert said in await running.refused()
 
 
+async def test_engine_with_a_key_that_we_do_not_know_is_not_ready(folder: Path) -> None:
+    """Nothing was warmed up, and no client could be served: vLLM has a key from elsewhere."""
+    async with container(folder, FAKE_ASKS_FOR_A_KEY="1") as running:
+        assert "set it as VLLM_API_KEY" in await running.refused()
+
+
 async def test_cut_model_is_not_served(folder: Path) -> None:
     """A snapshot with half a weight file is refused by name."""
     weights = next((folder / "hf").rglob("model.safetensors"))

@@ -72,6 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         if os.environ.get("FAKE_REFUSES"):
             self._answer(400, b'{"error": {"message": "no", "type": "BadRequestError"}}')
             return
+        if os.environ.get("FAKE_ASKS_FOR_A_KEY"):
+            self._answer(401, b'{"error": "Unauthorized"}')
+            return
         PROMPTS.append(prompt)
         if body.get("stream"):
             self._stream(body)

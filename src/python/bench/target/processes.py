@@ -1,7 +1,6 @@
 """Programs that we start, and never leave behind.  Input and output."""
 
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from servekit.errors.tree import EngineExited, EngineNotReady, SettingInvalid
+from servekit.launch.keeper import die_with_parent
 
 # An interpreter and its imports take about 1 s; a machine under heavy load took 15 s.
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Program:
@@ -42,7 +40,7 @@ class Program:
                 stderr=stderr,
                 env=_environment(os.environ),
                 start_new_session=True,
-                preexec_fn=_step_back if yields else _die_with_parent,
+                preexec_fn=_step_back if yields else die_with_parent,
             )
 
     @property
@@ -144,9 +142,5 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _step_back() -> None:
-    _die_with_parent()
+    die_with_parent()
     os.nice(5)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -28,7 +28,7 @@ from servekit.container.system import (
     read_memory_limit,
 )
 from servekit.container.watchdog import LOOK_TIMEOUT_S, Watchdog
-from servekit.errors.tree import EngineExited, EngineHung
+from servekit.errors.tree import EngineExited, EngineHung, SettingInvalid
 from servekit.launch.child import Child, start_child
 from servekit.launch.port import free_port
 from servekit.launch.readiness import wait_until_ready
@@ -214,6 +214,11 @@ class _Lifecycle:
             return
         finally:
             await client.aclose()
+        if results and all(str(one.error).startswith("http 401") for one in results):
+            raise SettingInvalid(
+                "the engine asks for an API key that is not ours to know (--config?); set it as "
+                "VLLM_API_KEY instead, and the front asks for it"
+            )
         for result in results:
             tell = log.warning if result.error else log.info
             tell(
