@@ -378,3 +378,47 @@ def test_a_step_is_one_unless_more_are_asked_for() -> None:
     engine.begin(engine.end().end_s)
 
     assert engine.end().steps == 1
+
+
+def test_two_steps_may_be_one_run() -> None:
+    """As many as are asked for, and no more."""
+    engine = small_engine()
+    engine.submit(EngineRequest(1, 16, 20), 0.0)
+    engine.begin(0.0)
+    engine.begin(engine.end().end_s, 2)
+
+    assert engine.end().steps == 2
+
+
+def test_tokens_of_a_run_count_when_it_has_ended() -> None:
+    """From the first decoding step of all."""
+    engine = small_engine()
+    sequence = engine.submit(EngineRequest(1, 16, 20), 0.0)
+    seen = [engine.emitted(sequence)]
+    engine.begin(0.0)
+    for _ in range(3):
+        until = engine.end().end_s
+        seen.append(engine.emitted(sequence))
+        engine.begin(until)
+
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_prompt_that_just_fits_is_not_preempted() -> None:
+    """Its last chunk takes the last free block."""
+    engine = small_engine(num_blocks=16, max_num_batched_tokens=128)
+    outcome = drive(engine, [(0.0, EngineRequest(1, 255, 1))])
+
+    assert outcome.preemptions == {1: 0}
+    assert [step.prefill_tokens for step in outcome.steps] == [128, 127]
+
+
+def test_a_preempted_request_is_computed_anew_from_its_beginning() -> None:
+    """Prompt and what was generated, all of it."""
+    engine = small_engine(num_blocks=8, max_num_batched_tokens=128, prefix_caching=False)
+    outcome = drive(engine, [(0.0, EngineRequest(n, 48, 30)) for n in (1, 2)])
+
+    computed = engine.counters.computed_tokens
+    again = computed - 2 * 48
+    assert outcome.preemptions == {1: 0, 2: 1}
+    assert again == 48 + 16

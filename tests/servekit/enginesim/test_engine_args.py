@@ -25,6 +25,7 @@ HELP = Path(__file__).parents[2] / "golden/vllm/serve_help_v0.32.0.txt"
         ((), {}),
         (("--max-num-seqs", "32"), {"max_num_seqs": 32}),
         (("--max-num-seqs=32",), {"max_num_seqs": 32}),
+        (("--max-num-seqs", "1"), {"max_num_seqs": 1}),
         (("--max_num_seqs", "32"), {"max_num_seqs": 32}),
         (("--max-num-seqs", "32", "--max-num-seqs", "64"), {"max_num_seqs": 64}),
         (("--max-num-batched-tokens", "2k"), {"max_num_batched_tokens": 2000}),
