@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from threading import Event
 
 import aiohttp
@@ -171,8 +172,12 @@ def failing_chats(running: Platform) -> None:
     for engine in running.engines:
         post(engine + "/simulator/fault", {"kind": "errors", "status": 500})
 
+    numbers = count()
+
     def fails_and_rings() -> bool:
-        assert post(running.chat + "/chat", {"message": "Hello"}) in (502, 503)
+        # Another one each time: the balancer refuses a request that it takes for deadly.
+        message = f"Hello {next(numbers)}"
+        assert post(running.chat + "/chat", {"message": message}) in (502, 503)
         return bool(running.query(ALERTS["ChatFails"]))
 
     wait_for(fails_and_rings, "ChatFails has data")
