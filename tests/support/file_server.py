@@ -1,7 +1,7 @@
 """A real file server on loopback that can be told to misbehave."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -18,11 +18,13 @@ class Fault:
         status: answered instead of the file.
         cut_after: bytes of the body after which the connection is closed.
         held: whether nothing is answered until the server ends.
+        headers: of the answer with *status*.
     """
 
     status: int | None = None
     cut_after: int | None = None
     held: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class FileServer:
     Attributes:
         ranges: whether ranges are understood.
         etags: whether answers carry an ETag.
+        content_type: of every file.
+        pretend_bytes: the size that ranged answers claim; 0 is the true one.
         requests: path and Range header, in order of arrival.
         faults: for the coming requests for more than one byte, in order.
     """
@@ -40,6 +44,8 @@ class FileServer:
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     etags: bool = True
+    content_type: str = "application/octet-stream"
+    pretend_bytes: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,7 +65,7 @@ class FileServer:
         if fault.held:
             await self.ending.wait()
         if fault.status is not None:
-            return web.Response(status=fault.status)
+            return web.Response(status=fault.status, headers=fault.headers)
         return await self._send(request, content, asked, fault)
 
     async def _send(
@@ -73,7 +79,10 @@ class FileServer:
             part = content[start : end + 1]
             answer.set_status(206)
             last = start + len(part) - 1
-            answer.headers["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
+            answer.headers["Content-Range"] = (
+                f"bytes {start}-{last}/{self.pretend_bytes or len(content)}"
+            )
+        answer.content_type = self.content_type
         answer.content_length = len(part)
         await answer.prepare(request)
         if fault.cut_after is None:

@@ -3,20 +3,30 @@
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from servekit.container.local_model import LocalModel, find_model, repo_folders
-from servekit.errors.tree import WeightsMissing, WeightsUnreachable
+from servekit.container.local_model import LocalModel, find_model, find_snapshot, repo_folders
+from servekit.errors.tree import WeightsMissing, WeightsRefused, WeightsUnreachable
 from servekit.weights.model_folder import require_model
 from servekit.weights.source import HubRepo
 
-FetchRepo = Callable[[HubRepo, Path], None]
+
+class FetchRepo(Protocol):
+    """A hub; blocks."""
+
+    def __call__(self, repo: HubRepo, folder: Path, stop: threading.Event | None = None) -> None:
+        """As `HubDownload`."""
+
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fetch_model(name: str, revision: str, hf_home: Path, fetch: FetchRepo) -> LocalModel:
+def fetch_model(
+    name: str, revision: str, hf_home: Path, fetch: Callable[[HubRepo, Path], None]
+) -> LocalModel:
     """Return the model, fetched if it is not here yet.
 
     It is fetched beside its place, verified, and moved there in one step: whoever looks finds a
@@ -32,6 +42,11 @@ def fetch_model(name: str, revision: str, hf_home: Path, fetch: FetchRepo) -> Lo
     except WeightsMissing:
         if name.startswith("/"):
             raise
+    except WeightsRefused:
+        # A snapshot that is damaged stays so: it is fetched anew.
+        if name.startswith("/"):
+            raise
+        shutil.rmtree(find_snapshot(name, revision, hf_home), ignore_errors=True)
     repo = repo_folders(name, hf_home)[0]
     partial = repo / ".partial" / (revision or "main").replace("/", "--")
     try:

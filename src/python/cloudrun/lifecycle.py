@@ -1,8 +1,10 @@
 """A container of Cloud Run: which model, which command, and the compile cache put back and kept."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,6 +23,7 @@ from servekit.container.system import find_arch
 from servekit.engine.dtype import GpuArch
 from servekit.engine.environment import compile_variables
 from servekit.errors.tree import ServeError
+from servekit.weights.threads import in_thread
 
 log = structlog.get_logger()
 
@@ -44,7 +47,7 @@ class CloudRun:
 
     async def prepare(self, engine_port: int) -> PreparedEngine:
         settings = self.settings
-        model = await asyncio.to_thread(self._find_model)
+        model = await in_thread(self._find_model)
         require_length(settings.max_model_len, model)
         arch = await find_arch(settings.torch_cuda_arch_list, _warn)
         plan = plan_engine(
@@ -88,11 +91,12 @@ class CloudRun:
             return
         log.info("compile cache captured", digest=self.key.digest, files=manifest.files, to=where)
 
-    def _find_model(self) -> LocalModel:
+    def _find_model(self, stop: threading.Event) -> LocalModel:
         settings, hf_home = self.settings, self.settings.hf_home
         if settings.hf_hub_offline:
             return find_model(settings.model_name, settings.model_revision, hf_home)
-        return fetch_model(settings.model_name, settings.model_revision, hf_home, self.fetch)
+        fetch = partial(self.fetch, stop=stop)
+        return fetch_model(settings.model_name, settings.model_revision, hf_home, fetch)
 
     async def _restore(
         self, model: LocalModel, plan: EngineCommand, arch: GpuArch | None

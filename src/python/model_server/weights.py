@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
-
 from model_server.settings import ModelServerSettings
 from servekit.container.local_model import LocalModel, find_snapshot, read_facts
 from servekit.container.startup_progress import StartupProgress
 from servekit.errors.tree import ServeError, WeightsMissing, WeightsUnreachable
 from servekit.timing.clock import Clock
 from servekit.weights.cache import Cache, find_copy
-from servekit.weights.download import RangedDownload
+from servekit.weights.download import RangedDownload, open_session
 from servekit.weights.model import Fetchers, FetchRepo, ensure_model
 from servekit.weights.model_folder import is_model, require_model
 from servekit.weights.progress import ProgressReporter
@@ -136,8 +134,12 @@ async def _fetch(
     partial = cache.partial(cache_name(source))
     if isinstance(source, HubRepo):
         await asyncio.to_thread(_require_room, hub, source, cache, partial)
-    async with aiohttp.ClientSession() as session, _watched(partial, progress, clock):
-        fetchers = Fetchers(RangedDownload(session, clock=clock, report=report), hub)
+    async with open_session() as session, _watched(partial, progress, clock):
+        fetchers = Fetchers(
+            RangedDownload(session, clock=clock, report=report),
+            hub,
+            allow_pickle=settings.allow_pickle,
+        )
         return await ensure_model(source, cache, fetchers, clock=clock, report=report)
 
 

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import aiohttp
-
 from modal_embedding.engine.settings import EmbeddingSettings
 from servekit.timing.clock import Clock
 from servekit.weights.cache import Cache
-from servekit.weights.download import RangedDownload
+from servekit.weights.download import RangedDownload, open_session
 from servekit.weights.hub import HubDownload
 from servekit.weights.model import Fetchers, ensure_model
 from servekit.weights.progress import ProgressReporter
@@ -30,7 +28,7 @@ async def bring_model(
         WeightsUnreachable: it could not be brought.
     """
     hub = HubDownload(environ.get("HF_TOKEN"), environ.get("HF_ENDPOINT"))
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         fetchers = Fetchers(RangedDownload(session, clock=clock, report=report), hub)
         cache = Cache(store=folder, checkpoints=folder)
         source = _source(settings)

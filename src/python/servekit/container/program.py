@@ -38,7 +38,9 @@ def run_container(
 
 def open_hub(settings: ContainerSettings) -> HubDownload:
     """Return the hub that the settings name.  Asks nobody yet."""
-    return HubDownload(settings.hf_token.reveal() or None, settings.hf_endpoint or None)
+    return HubDownload(
+        settings.hf_token, settings.hf_endpoint or None, allow_pickle=settings.allow_pickle
+    )
 
 
 def _write(text: str) -> None:

@@ -32,6 +32,8 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
     hf_token: Secret = Secret()
     hf_hub_offline: bool
     hf_endpoint: str = ""
+    # Weights that are pickles can run code as they are loaded.
+    allow_pickle: bool = False
     # A container's port is reached from outside it.
     listen_host: str = "0.0.0.0"  # noqa: S104
     port: int = 8000

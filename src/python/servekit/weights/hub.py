@@ -1,6 +1,7 @@
 """Fetch a repository of the Hugging Face hub into a folder, and check every file by its hash."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 from servekit.errors.tree import WeightsMissing, WeightsUnreachable
 from servekit.secrets.secret import Secret
 from servekit.timing.clock import Clock, SystemClock
+from servekit.weights.arrivals import Stopped
 from servekit.weights.download import RangedDownload, Refused, open_session
 from servekit.weights.files import fetch_files, inside
 from servekit.weights.progress import ProgressReporter
@@ -24,6 +26,8 @@ PUBLIC_HUB = "https://huggingface.co"
 
 # A listing of ten thousand files; an index of a trillion parameters.
 _MAX_LISTING_BYTES = 64 * 1024 * 1024
+# How soon a thread that fetches ends once it was asked to.
+_POLL_S = 0.1
 
 
 class _Lfs(msgspec.Struct, frozen=True):
@@ -109,9 +113,23 @@ class HubDownload:
                 raise self._translated(repo, error) from None
         await asyncio.to_thread(_note_commit, folder, snapshot.commit, snapshot.files)
 
-    def __call__(self, repo: HubRepo, folder: Path) -> None:
-        """As `fetch`, for callers without an event loop.  Blocks."""
-        asyncio.run(self.fetch(repo, folder, clock=SystemClock(), report=_silent))
+    def __call__(self, repo: HubRepo, folder: Path, stop: threading.Event | None = None) -> None:
+        """As `fetch`, for threads without an event loop.  Blocks.
+
+        Raises:
+            Stopped: *stop* was set.
+        """
+        asyncio.run(self._fetch_until(stop or threading.Event(), repo, folder))
+
+    async def _fetch_until(self, stop: threading.Event, repo: HubRepo, folder: Path) -> None:
+        fetch = asyncio.ensure_future(self.fetch(repo, folder, clock=SystemClock(), report=_silent))
+        while not stop.is_set():
+            done, _ = await asyncio.wait([fetch], timeout=_POLL_S)
+            if done:
+                return fetch.result()
+        fetch.cancel()
+        await asyncio.wait([fetch])
+        raise Stopped
 
     def size(self, repo: HubRepo) -> int | None:
         """Return the bytes that a fetch would bring; None where the hub does not say.  Blocks.

@@ -7,6 +7,7 @@ that no reader ever sees a part of it.
 """
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -83,13 +84,15 @@ class Fetchers:
     """How each kind of source is brought here.
 
     Attributes:
-        buckets: by default, public ones.
+        buckets: gs:// and s3://, by default with what the environment says of access.
         allow_pickle: whether weights may run code as they are loaded.
     """
 
     download: Download
     repo: FetchRepo
-    buckets: BucketDownload = field(default_factory=lambda: BucketDownload(BucketAccess()))
+    buckets: BucketDownload = field(
+        default_factory=lambda: BucketDownload(BucketAccess.of(os.environ))
+    )
     allow_pickle: bool = False
 
 
