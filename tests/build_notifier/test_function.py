@@ -27,6 +27,8 @@ from tests.build_notifier.google_stand_ins import (
     http_stand_in,
     logging_stand_in,
 )
+from tests.servekit.secrets.corpus import LINES as SECRET_LINES
+from tests.servekit.secrets.corpus import TOKENS, sample
 
 SOURCE = Path(str(build_notifier.__file__)).parent / "main.py"
 SECRET = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"  # noqa: S105  (nobody's)
@@ -183,6 +185,27 @@ def test_failed_build_is_reported(function: Function, id: str) -> None:  # noqa:
     assert "login with ***" in everything
     assert SECRET not in everything
     assert function.logging.pages >= 2
+
+
+def test_no_secret_of_a_log_comes_out(function: Function, id: str) -> None:  # noqa: A002
+    """120 kinds in log, step and detail: none in entry, webhook or prompt."""
+    samples = [sample(template, 3) for template in (*TOKENS.values(), *SECRET_LINES.values())]
+    for start in range(0, len(samples), 90):
+        some = samples[start : start + 90]
+        number = f"{id}-{start}"
+        function.logging.lines[number] = [one.text for one in some]
+        detail = {"detail": some[0].text}
+        steps = [{"id": some[1].text, "name": "docker", "status": "FAILURE"}]
+        failed = build(id=number, failureInfo=detail, steps=steps)
+        assert function.deliver(message(failed)) == 200
+    entries = [repr(entry) for entry in function.logging.written]
+    posted = (*function.webhook.posted, *function.gemini.posted)
+    out = "\n".join((*entries, json.dumps(posted)))
+
+    secrets = [secret for one in samples for secret in one.secrets if len(secret) > 5]
+    leaked = [secret for secret in secrets if secret in out]
+    assert leaked == []
+    assert "AIzaTest" not in out
 
 
 @pytest.mark.parametrize("status", ["TIMEOUT", "INTERNAL_ERROR", "EXPIRED"])
