@@ -14,7 +14,7 @@ from servekit.weights.model_folder import require_model
 from servekit.weights.source import HubRepo
 
 
-class FetchRepo(Protocol):
+class BlockingHub(Protocol):
     """A hub; blocks."""
 
     def __call__(self, repo: HubRepo, folder: Path, stop: threading.Event | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from cloudrun.compile_cache import CompileKey, capture, restore, write_key
-from cloudrun.fetch import FetchRepo, fetch_model
+from cloudrun.fetch import BlockingHub, fetch_model
 from cloudrun.plan import plan_engine
 from cloudrun.settings import CloudRunSettings
 from cloudrun.stores import open_store
@@ -42,7 +42,7 @@ class CloudRun:
     settings: CloudRunSettings
     progress: StartupProgress
     environ: Mapping[str, str]
-    fetch: FetchRepo
+    fetch: BlockingHub
     key: CompileKey | None = None
 
     async def prepare(self, engine_port: int) -> PreparedEngine:
