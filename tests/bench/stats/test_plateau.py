@@ -154,3 +154,34 @@ def test_tokens_are_those_of_what_was_completed_and_unknown_if_one_is() -> None:
 
     assert rates(records, [True] * 200).token_throughput == pytest.approx(30.0, rel=0.02)
     assert rates(uncounted, [True] * 201).token_throughput is None
+
+
+@pytest.mark.parametrize("later_s", [7.0, 500.0])
+def test_when_a_load_starts_changes_nothing(later_s: float) -> None:
+    """Rates are of stretches of time, wherever these lie."""
+    early = open_loop([0.1] * 200, 3.0)
+    late = [a_request(r.sent_s + later_s, 3.0) for r in early]
+
+    first, second = (rates(records, [True] * 200) for records in (early, late))
+
+    assert first.seconds == pytest.approx(second.seconds)
+    assert first.request_throughput == pytest.approx(second.request_throughput)
+    assert first.sent_per_s == pytest.approx(second.sent_per_s) == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_upstream_that_slows_down_at_the_end_is_cut_off_there(seed: int) -> None:
+    """A last fifth at half the speed is no part of the plateau."""
+    rng = random.Random(seed)
+    fast = closed_loop(10, 500, rng)
+    since_s = fast[-1].sent_s
+    slow = [
+        a_request(since_s + r.sent_s, r.end_s - r.sent_s)
+        for r in closed_loop(10, 60, rng, latency_s=2.0)
+    ]
+
+    found = plateau_of([*fast, *slow])
+
+    assert found is not None
+    assert found.end_s == pytest.approx(since_s, abs=3.0)
+    assert throughput([*fast, *slow]) == pytest.approx(10.0, rel=0.06)
