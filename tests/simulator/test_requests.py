@@ -2,11 +2,17 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from servekit.errors.tree import RequestError
+from simulator.parameters import read_parameters
+from simulator.prompts import chat_prompt, completion_prompts
 from tests.simulator.request_corpus import requests
 from tests.simulator.serving import serving
 
@@ -94,6 +100,47 @@ def test_number_of_choices_is_that_of_vllm(answers: list[tuple[int, Any]]) -> No
     for row, (status, body) in zip(GOLDEN, answers, strict=True):
         if status == 200 and "choices" in row:
             assert len(body["choices"]) == len(row["choices"]), row
+
+
+_ODD = (
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        math.inf,
+        math.nan,
+        2**70,
+        "",
+        "x",
+        "1",
+        "1e400",
+        [],
+        {},
+        [None],
+        [[]],
+    ),
+    *({"type": "text"}, {"type": ["x"]}, {"5": None}, {"function": {"name": [1]}}),
+    *([{"role": "user", "content": [None]}], [{"role": "user", "content": [{"type": []}]}]),
+)
+_FIELDS = sorted({name for _, body in requests("m") for name in body})
+
+
+@given(
+    raw=st.dictionaries(st.sampled_from(_FIELDS), st.sampled_from(_ODD), max_size=4),
+    chat=st.booleans(),
+)
+def test_any_body_is_read_or_refused(raw: dict[str, Any], chat: bool) -> None:
+    """Whatever a field holds, nothing but a refusal is raised."""
+    try:
+        read_parameters(raw, chat=chat)
+        if chat:
+            chat_prompt("m", raw.get("messages", ""), 16, 0)
+        else:
+            completion_prompts(raw.get("prompt"), 16, 0)
+    except RequestError:
+        return
 
 
 # What the answers are.

@@ -368,7 +368,7 @@ def _check_completion(raw: Raw, stream: bool) -> None:
     asked = raw.get("logprobs")
     if asked is None:
         return
-    if not isinstance(asked, int | float):
+    if not _is_count(asked):
         raise ParameterInvalid("`logprobs` must be an integer.", logprobs=asked)
     _check_logprobs(int(asked))
 
@@ -395,7 +395,7 @@ def _check_chat(raw: Raw, stream: bool) -> None:
 def _check_chat_logprobs(raw: Raw) -> None:
     wanted = _flag(raw, "logprobs")
     top = raw.get("top_logprobs")
-    if top is not None and not isinstance(top, int | float):
+    if top is not None and not _is_count(top):
         raise ParameterInvalid("`top_logprobs` must be an integer.", top_logprobs=top)
     if top and not wanted:
         raise ParameterInvalid(
@@ -403,6 +403,11 @@ def _check_chat_logprobs(raw: Raw) -> None:
         )
     if wanted:
         _check_logprobs(int(top or 0))
+
+
+def _is_count(value: object) -> bool:
+    """Whether *value* is a number that has an end; JSON as Python reads it has NaN and infinity."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _check_logprobs(count: int) -> None:
@@ -419,7 +424,7 @@ def _check_prompt_logprobs(raw: Raw, stream: bool) -> None:
     asked = raw.get("prompt_logprobs")
     if asked is None:
         return
-    if not isinstance(asked, int | float):
+    if not _is_count(asked):
         raise ParameterInvalid("`prompt_logprobs` must be an integer.", prompt_logprobs=asked)
     if stream and (asked > 0 or asked == -1):
         raise ParameterInvalid(

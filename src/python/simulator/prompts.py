@@ -102,7 +102,7 @@ def _turn(model: str, place: int, message: object) -> str:
 
 
 def _part(model: str, part: object) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
+    kind = str(part.get("type")) if isinstance(part, dict) else None
     if kind in _MEDIA:
         raise RequestError(f"{model} is not a multimodal model")
     text = part.get("text") if isinstance(part, dict) else None
