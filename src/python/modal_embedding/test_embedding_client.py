@@ -8,11 +8,18 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import openai
+# As in modal_vllm_embedding_with_snapshot.py.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from modal_embedding.engine.settings import DEFAULT_MODEL
-from modal_embedding.messages.vectors import as_vectors, nearest
+try:
+    import openai
+
+    from modal_embedding.engine.settings import DEFAULT_MODEL
+    from modal_embedding.messages.vectors import as_vectors, nearest
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}: pip install -r {Path(__file__).with_name('requirements.txt')}")
 
 SENTENCES = ("A cat sleeps on the sofa.", "A kitten naps.", "Interest rates rose.")
 

@@ -207,7 +207,7 @@ def modal_errors(app: str) -> Iterator[None]:
         ) from error
     except modal.exception.NotFoundError as error:
         raise SettingInvalid(
-            f"Modal has no app {app!r} with this class: run `modal deploy -m modal_embedding.app`"
+            f"Modal has no app {app!r} with this class: run `modal deploy modal_vllm_embedding_with_snapshot.py`"
         ) from error
     except (modal.exception.ConnectionError, modal.exception.TimeoutError) as error:
         raise EngineUnreachable(f"Modal cannot be reached: {error}; try again later") from error
