@@ -217,11 +217,10 @@ embedder = VLLMEmbeddingSnapshot()
 out = {
     "embed": embedder.embed.local(["a", "b"]),
     "short": embedder.embed.local(["a"], dimensions=4),
-    "none": embedder.embed.local([]),
     "described": embedder.embed_with_metadata.local(["a"]),
     "start": embedder.cold_start.local(),
 }
-for bad in (["a", ""], "text", ["a", 3]):
+for bad in (["a", ""], "text", ["a", 3], []):
     try:
         embedder.embed.local(bad)
     except Exception as error:
@@ -246,7 +245,6 @@ async def test_the_class_runs_here_with_another_engine() -> None:
     assert np.allclose(out["embed"], [vector_of("a"), vector_of("b")], atol=1e-6)
     assert len(out["short"][0]) == 4
     assert np.linalg.norm(out["short"][0]) == pytest.approx(1.0, abs=1e-5)
-    assert out["none"] == []
     assert out["described"][0]["text"] == "a"
     assert out["described"][0]["dimension"] == 16
     assert [stage["name"] for stage in out["start"]["made"]] == [
@@ -260,4 +258,5 @@ async def test_the_class_runs_here_with_another_engine() -> None:
         "RequestInvalid: text 1 is empty; there is nothing to embed, leave it out",
         "RequestInvalid: the texts are of type str; pass a list of strings",
         "RequestInvalid: text 1 is of type int; every text is a string",
+        "RequestInvalid: there are no texts; send at least one",
     ]

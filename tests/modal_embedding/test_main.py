@@ -84,12 +84,13 @@ async def test_a_cold_start_is_told_as_a_timeline() -> None:
     ]
 
 
-async def test_no_texts_are_no_failure() -> None:
-    """Nothing in, nothing out."""
+async def test_no_texts_are_a_failure() -> None:
+    """An empty file is more likely a mistake upstream than a wish."""
     async with stand_in_engine() as engine:
         ended = await run(MAIN, "embed", "--url", engine.url)
 
-    assert (ended.code, ended.stdout) == (0, "")
+    assert (ended.code, ended.stdout) == (1, "")
+    assert "there are no texts" in ended.stderr
 
 
 @pytest.mark.parametrize(

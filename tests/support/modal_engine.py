@@ -58,6 +58,7 @@ class StandInEngine:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._note)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/sleep", self._note)
@@ -83,6 +84,8 @@ class StandInEngine:
         if body["model"] != self.model:
             return _error(404, f"The model `{body['model']}` does not exist.")
         longest = max(map(_tokens, body["input"]))
+        if body.get("truncate_prompt_tokens") is not None:
+            longest = 0
         if longest > self.max_model_len:
             return _error(
                 400,
@@ -97,6 +100,10 @@ class StandInEngine:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
         # Backwards, because nothing promises the order of the entries.
         return web.json_response({"object": "list", "data": rows[::-1], "usage": usage})
+
+    async def _models(self, _: web.Request) -> web.Response:
+        card = {"id": self.model, "object": "model", "max_model_len": self.max_model_len}
+        return web.json_response({"object": "list", "data": [card]})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         return web.json_response({"count": _tokens((await request.json())["prompt"])})
@@ -136,7 +143,7 @@ async def _serve(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model")
     parser.add_argument("--served-model-name")
     parser.add_argument("--port", type=int)
-    parser.add_argument("--max-model-len", type=int)
+    parser.add_argument("--max-model-len", type=lambda text: 100 if text == "auto" else int(text))
     parser.add_argument("--fail", action="store_true")
     known, _ = parser.parse_known_args(arguments)
     if known.fail:

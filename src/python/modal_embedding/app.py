@@ -1,7 +1,7 @@
 """Embeddings that wake in seconds: vLLM on Modal, read from top to bottom.
 
     modal deploy modal_vllm_embedding_with_snapshot.py
-    modal run modal_vllm_embedding_with_snapshot.py   # three sentences, similarities, the cold start
+    modal run modal_vllm_embedding_with_snapshot.py   # three sentences and the cold start
 
 A 12 B model needs minutes to come up: weights are read, the engine starts, kernels are compiled.
 Modal can take a picture of a container, its GPU memory included, and start the next one from it.

@@ -84,7 +84,15 @@ async def _plan(
         folder = cache / "models"
         model = await bring_model(settings, folder, os.environ, clock=clock, report=log.info)
     folders = EngineFolders(PurePosixPath(cache / "vllm"), PurePosixPath(Path.home()))
-    return EmbeddingEnginePlan(command, model, free_port(), dict(os.environ), folders, arguments)
+    # A share that was set is passed on; the default means nothing to an engine on a CPU.
+    has_gpu = _has_gpu() or "GPU_MEMORY_UTILIZATION" in os.environ
+    environ = dict(os.environ)
+    return EmbeddingEnginePlan(command, model, free_port(), environ, folders, arguments, has_gpu)
+
+
+def _has_gpu() -> bool:
+    """Whether there is a driver of NVIDIA's or AMD's."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
 
 
 async def _serve(

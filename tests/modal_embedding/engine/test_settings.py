@@ -60,7 +60,7 @@ def test_callers_use_the_served_name_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
-        ("MAX_MODEL_LEN", "0", "1 or more"),
+        ("MAX_MODEL_LEN", "-1", "0 for the model's own"),
         ("GPU_MEMORY_UTILIZATION", "1.5", "up to 1"),
         ("MATRYOSHKA_DIMENSIONS", "64,-1", "sizes"),
         ("QUERY_TEMPLATE", "Query: {text}", "{instruction}"),

@@ -32,11 +32,10 @@ def inputs(given_input: object) -> object:
         (["a", "b"], ["a", "b"]),
         ([1, 2], [[1, 2]]),
         ([[1], [2, 3]], [[1], [2, 3]]),
-        ([], []),
     ],
 )
 def test_every_form_of_input_is_taken(asked: object, expected: object) -> None:
-    """Text or tokens, one or several, or none."""
+    """Text or tokens, one or several."""
     assert inputs(asked) == expected
 
 
@@ -44,6 +43,9 @@ def test_every_form_of_input_is_taken(asked: object, expected: object) -> None:
     ("asked", "message"),
     [
         ("", "text 0 is empty"),
+        ([], "there are no texts; send at least one"),
+        ([-1], "text 0 has the token -1; an id is 0 or more"),
+        ([[1], [2, -3]], "text 1 has the token -3"),
         (["a", ""], "text 1 is empty"),
         (["a", 1], "text 1 is of type int"),
         (["a", [1]], "text 0 stands among lists"),
@@ -132,3 +134,32 @@ def test_a_text_that_is_too_long_is_told_with_index_and_counts() -> None:
 def test_another_error_is_not_taken_for_one_that_is_too_long() -> None:
     """It has no index."""
     assert read_too_long(b'{"error": {"message": "no"}}') is None
+
+
+@pytest.mark.parametrize(
+    "field", ["messages", "normalize", "add_special_tokens", "priority", "stream", "dimension"]
+)
+def test_a_field_that_is_not_honoured_is_refused_by_name(field: str) -> None:
+    """To pass it over would give other vectors than were asked for."""
+    with pytest.raises(RequestInvalid, match=field):
+        read_request(msgspec.json.encode({"input": "a", field: 1}))
+
+
+def test_what_clients_send_as_null_is_the_default() -> None:
+    """OpenAI's clients in other languages write fields that were not set."""
+    body = b'{"input": "a", "encoding_format": null, "input_type": null, "user": null}'
+
+    request = read_request(body)
+
+    assert (request.encoding_format, request.input_type) == (None, None)
+    assert b"[" in answer_body(Embedded(ONE, 1), "m", request.encoding_format)
+
+
+ONE = np.array([[0.1, -0.25, 1e-7]], dtype=np.float32)
+
+
+def test_floats_are_written_as_float32() -> None:
+    """0.1, and not 0.10000000149011612, which is the same float32."""
+    assert b'"embedding":[0.1,-0.25,1e-07]' in answer_body(Embedded(ONE, 1), "m").replace(
+        b"1e-7", b"1e-07"
+    )

@@ -16,6 +16,7 @@ from modal_embedding.messages.vectors import (
     nearest,
     normalised,
     shortened,
+    shortest,
     to_base64,
 )
 from servekit.errors.tree import RequestInvalid
@@ -58,7 +59,7 @@ def test_a_vector_is_not_made_longer() -> None:
 @given(arrays.arrays(np.float32, st.integers(0, 9), elements=FLOATS))
 def test_base64_gives_back_the_very_bits(vector: Vectors) -> None:
     """Nothing is rounded on the way."""
-    assert from_base64(to_base64(vector)).tobytes() == vector.tobytes()
+    assert from_base64([to_base64(vector)]).tobytes() == vector.tobytes()
 
 
 def test_base64_is_little_endian_float32() -> None:
@@ -70,7 +71,7 @@ def test_base64_is_little_endian_float32() -> None:
 def test_what_is_no_vector_is_refused(text: str) -> None:
     """Not base64, cut short, or no whole number of floats."""
     with pytest.raises(RequestInvalid, match="base64"):
-        from_base64(text)
+        from_base64([text])
 
 
 def test_rows_of_different_lengths_are_no_batch() -> None:
@@ -118,3 +119,12 @@ def test_a_query_of_another_size_is_refused() -> None:
     """It was made by another model."""
     with pytest.raises(RequestInvalid, match="query has 2 dimensions and the vectors have 3"):
         nearest(np.ones(2, "f4"), np.ones((1, 3), "f4"), 1)
+
+
+@given(arrays.arrays(np.float32, (2, 5), elements=FLOATS))
+def test_the_shortest_numbers_are_read_back_as_the_very_bits(vectors: Vectors) -> None:
+    """And each is as short as numpy, which knows the shortest, writes it."""
+    written = shortest(vectors)
+
+    assert written.astype(np.float32).tobytes() == vectors.tobytes()
+    assert written.tolist() == [[float(str(number)) for number in row] for row in vectors]

@@ -84,13 +84,14 @@ async def test_tokens_are_passed_on() -> None:
     assert answer["usage"]["prompt_tokens"] == 4
 
 
-async def test_an_empty_list_is_an_empty_answer() -> None:
-    """The engine is not asked."""
+async def test_an_empty_list_is_refused() -> None:
+    """As OpenAI refuses it; the engine is not asked."""
     async with fronted_engine() as (url, engine):
         asked_before = len(engine.requests)
         status, answer = await post(url, {"model": "tiny", "input": []})
 
-    assert (status, answer["data"]) == (200, [])
+    assert status == 400
+    assert "there are no texts" in answer["error"]["message"]
     assert len(engine.requests) == asked_before
 
 

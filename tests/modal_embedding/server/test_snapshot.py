@@ -110,12 +110,13 @@ def test_dimensions_are_refused_before_the_engine_is_asked() -> None:
     assert embedder.embed(["a"], EmbedOptions(8)).shape == (1, 8)
 
 
-def test_no_sentences_give_no_vectors() -> None:
+def test_no_sentences_are_refused() -> None:
     """The engine is not asked."""
     embedder, engine = started(small_settings())
     asked = len(engine.prompts)
 
-    assert embedder.embed([], EmbedOptions()).tolist() == []
+    with pytest.raises(RequestInvalid, match="there are no texts"):
+        embedder.embed([], EmbedOptions())
     assert len(engine.prompts) == asked
 
 

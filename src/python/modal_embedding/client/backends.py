@@ -80,6 +80,7 @@ class HttpService:
             dimensions=ask.dimensions,
             instruction=ask.instruction,
             input_type="query" if ask.query else None,
+            truncate_prompt_tokens=ask.truncate_prompt_tokens,
         )
         return read_answer(await self.post("/v1/embeddings", body), len(inputs))
 
@@ -88,6 +89,11 @@ class HttpService:
         body = msgspec.json.encode({"model": self._model, "prompt": text})
         answer = msgspec.json.decode(await self.post("/tokenize", body))
         return int(answer["count"])
+
+    async def max_model_len(self) -> int | None:
+        """Return the longest text that an engine reads, in tokens; None where it does not say."""
+        models = msgspec.json.decode(await self.get("/v1/models"))["data"]
+        return next((model.get("max_model_len") for model in models), None)
 
     async def get(self, path: str) -> bytes:
         """Return the body of a GET."""
@@ -207,7 +213,8 @@ def modal_errors(app: str) -> Iterator[None]:
         ) from error
     except modal.exception.NotFoundError as error:
         raise SettingInvalid(
-            f"Modal has no app {app!r} with this class: run `modal deploy modal_vllm_embedding_with_snapshot.py`"
+            f"Modal has no app {app!r} with this class: run `modal deploy "
+            "modal_vllm_embedding_with_snapshot.py`"
         ) from error
     except (modal.exception.ConnectionError, modal.exception.TimeoutError) as error:
         raise EngineUnreachable(f"Modal cannot be reached: {error}; try again later") from error

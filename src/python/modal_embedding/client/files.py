@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from modal_embedding.messages.vectors import Vectors, as_vectors
+from modal_embedding.messages.vectors import Vectors, as_vectors, shortest
 from servekit.errors.tree import SettingInvalid
 
 
@@ -107,7 +107,7 @@ def read_embeddings(path: Path) -> Embeddings:
 def jsonl_rows(embeddings: Embeddings) -> Iterator[bytes]:
     """Yield `{"text": …, "embedding": […]}` and a newline per text."""
     for text, vector in zip(embeddings.texts, embeddings.vectors, strict=True):
-        yield _encode(_Row(text, vector.tolist())) + b"\n"
+        yield _encode(_Row(text, shortest(vector).tolist())) + b"\n"
 
 
 def _write_jsonl(file: BinaryIO, embeddings: Embeddings) -> None:

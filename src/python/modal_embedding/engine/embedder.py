@@ -13,11 +13,17 @@ from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.messages.protocol import Embedded, EmbedOptions, check_texts
 from modal_embedding.messages.vectors import Vectors, check_dimensions, normalised, shortened
 
+# Tokens.  No embedding model reads fewer.
+_SHORTEST_MODEL = 128
+
 
 def warm_up_texts(max_model_len: int) -> tuple[str, str]:
-    """Return a short and a longer text, so that the engine has seen both shapes of its work."""
+    """Return a short and a longer text, so that the engine has seen both shapes of its work.
+
+    A length of 0 is one that is not known.
+    """
     # Three bytes are at most three tokens, with room for what a tokenizer adds around them.
-    return "warm", "up " * max(1, min(500, max_model_len // 4))
+    return "warm", "up " * max(1, min(500, (max_model_len or _SHORTEST_MODEL) // 4))
 
 
 class PoolingEngine(Protocol):

@@ -29,6 +29,7 @@ class EmbeddingSettings(Settings, frozen=True):
         matryoshka_dimensions: sizes a vector may be cut to; without one, only its own.
         query_instruction: what queries are for, in the words of the model's card.
         query_template: how an instruction and a text become a prompt.
+        max_model_len: longest text in tokens; 0 for the model's own, or what fits into memory.
         gpu: as Modal names it.
         enable_sleep_mode: vLLM can let go of the GPU's memory; a CPU cannot.
         engine_batch_size: texts in one request to the engine.
@@ -81,8 +82,8 @@ def read_embedding_settings(
 ) -> EmbeddingSettings:
     """Return the settings in *environ*.
 
-    A model other than the default one has neither its revision nor its dimensions nor its query
-    prompt: they must be named with it.
+    A model other than the default one has neither its revision nor its length nor its dimensions
+    nor its query prompt: they are the model's own, or named with it.
 
     Raises:
         SettingInvalid: a value does not fit.
@@ -99,6 +100,8 @@ def _without_defaults_of_kalm(
 ) -> EmbeddingSettings:
     if not environ.get("MODEL_REVISION") and not environ.get("REVISION"):
         settings = replace(settings, model_revision="")
+    if not environ.get("MAX_MODEL_LEN"):
+        settings = replace(settings, max_model_len=0)
     if not environ.get("MATRYOSHKA_DIMENSIONS"):
         settings = replace(settings, matryoshka_dimensions=())
     if not environ.get("QUERY_TEMPLATE"):
@@ -107,7 +110,11 @@ def _without_defaults_of_kalm(
 
 
 def _check(settings: EmbeddingSettings) -> None:
-    for name in ("max_model_len", "engine_batch_size", "max_inputs", "max_containers"):
+    if settings.max_model_len < 0:
+        raise SettingInvalid(
+            f"MAX_MODEL_LEN is {settings.max_model_len}; it is 1 or more, or 0 for the model's own"
+        )
+    for name in ("engine_batch_size", "max_inputs", "max_containers"):
         if getattr(settings, name) < 1:
             value = getattr(settings, name)
             raise SettingInvalid(f"{name.upper()} is {value}; it is 1 or more")

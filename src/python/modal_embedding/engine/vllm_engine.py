@@ -56,11 +56,13 @@ def load_vllm_engine(settings: EmbeddingSettings, model: str, **more: object) ->
         served_model_name=settings.public_model_name,
         runner="pooling",
         convert="embed",
-        max_model_len=settings.max_model_len,
+        # -1: the model's own, or what fits into memory.
+        max_model_len=settings.max_model_len or -1,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         enforce_eager=settings.enforce_eager,
         trust_remote_code=settings.trust_remote_code,
         enable_sleep_mode=settings.enable_sleep_mode,
         **more,
     )
-    return VllmPooling(llm, settings.max_model_len, can_sleep=settings.enable_sleep_mode)
+    limit = int(llm.llm_engine.vllm_config.model_config.max_model_len)
+    return VllmPooling(llm, limit, can_sleep=settings.enable_sleep_mode)

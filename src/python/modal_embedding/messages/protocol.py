@@ -1,11 +1,17 @@
 """The embeddings endpoint in OpenAI's JSON, and what we add to it.  Pure."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from modal_embedding.messages.vectors import Vectors, as_vectors, from_base64, to_base64
+from modal_embedding.messages.vectors import (
+    Vectors,
+    as_vectors,
+    from_base64,
+    shortest,
+    to_base64,
+)
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestError, RequestInvalid
 
 TokenIds = list[int]
@@ -19,11 +25,18 @@ class EmbedOptions(msgspec.Struct, frozen=True):
         dimensions: None for the model's own.
         instruction: what the texts, as queries, are for.
         query: the texts are queries; without an instruction they get the model's own.
+        truncate_prompt_tokens: read so many tokens of each text; -1 for what the model reads;
+            None refuses a longer one.
     """
 
     dimensions: int | None = None
     instruction: str | None = None
     query: bool = False
+    truncate_prompt_tokens: int | None = None
+
+
+# What OpenAI's, Cohere's and Voyage's clients call the two sides of a search.
+QUERY_TYPES = frozenset({"query", "search_query"})
 
 
 class TextTooLong(PromptTooLong):
@@ -48,21 +61,27 @@ class TextTooLong(PromptTooLong):
         )
 
 
-class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /v1/embeddings.
+class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/embeddings.  A field that is not here is refused by its name.
 
     Attributes:
         input: text, token ids, or a list of either.
         instruction: ours; what the texts, as queries, are for.
-        input_type: ours; `query` adds the model's own instruction.
+        input_type: ours; a query gets the model's own instruction.
+        truncate_prompt_tokens: vLLM's; as in `EmbedOptions`.
+        user: OpenAI's; nothing is done with it.
     """
 
     input: str | list[str | int | list[int]]
     model: str = ""
     dimensions: int | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = "float"
     instruction: str | None = None
-    input_type: Literal["query", "document"] = "document"
+    input_type: (
+        Literal["query", "search_query", "document", "search_document", "passage"] | None
+    ) = None
+    truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    user: str | None = None
 
 
 class EmbeddingRow(msgspec.Struct, frozen=True):
@@ -119,7 +138,7 @@ def inputs_of(request: EmbeddingsRequest) -> Texts | list[TokenIds]:
     if isinstance(given, str):
         return check_texts([given])
     if given and all(isinstance(item, int) for item in given):
-        return [[item for item in given if isinstance(item, int)]]
+        return _token_lists([[item for item in given if isinstance(item, int)]])
     if any(isinstance(item, list) for item in given):
         return _token_lists(given)
     return check_texts(given)
@@ -129,10 +148,13 @@ def check_texts(texts: object) -> Texts:
     """Return *texts* as a list of strings that can be embedded.
 
     Raises:
-        RequestInvalid: not a list, an entry is no string, or one is empty; names its index.
+        RequestInvalid: not a list, none in it, an entry is no string, or one is empty; names its
+            index.
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise RequestInvalid(f"the texts are {_named(texts)}; pass a list of strings")
+    if not texts:
+        raise RequestInvalid("there are no texts; send at least one")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise RequestInvalid(f"text {index} is {_named(text)}; every text is a string")
@@ -162,18 +184,22 @@ def _token_lists(given: Sequence[str | int | list[int]]) -> list[TokenIds]:
             raise RequestInvalid(f"text {index} stands among lists of tokens; send one kind")
         if not item:
             raise RequestInvalid(f"text {index} has no tokens; there is nothing to embed")
+        if min(item) < 0:
+            raise RequestInvalid(f"text {index} has the token {min(item)}; an id is 0 or more")
         lists.append(item)
     return lists
 
 
 def answer_body(
-    embedded: Embedded, model: str, encoding: Literal["float", "base64"] = "float"
+    embedded: Embedded, model: str, encoding: Literal["float", "base64"] | None = "float"
 ) -> bytes:
     """Return the JSON of an answer."""
+    written: list[str] | list[list[float]]
     if encoding == "base64":
-        rows = [EmbeddingRow(to_base64(row), at) for at, row in enumerate(embedded.vectors)]
+        written = [to_base64(row) for row in embedded.vectors]
     else:
-        rows = [EmbeddingRow(row.tolist(), at) for at, row in enumerate(embedded.vectors)]
+        written = shortest(embedded.vectors).tolist()
+    rows = [EmbeddingRow(row, at) for at, row in enumerate(written)]
     usage = EmbeddingUsage(embedded.tokens, embedded.tokens)
     return _encode(EmbeddingsAnswer(data=rows, model=model, usage=usage))
 
@@ -195,7 +221,7 @@ def read_answer(body: bytes, count: int) -> Embedded:
         rows = sorted(answer.data, key=lambda row: row.index)
         if [row.index for row in rows] != list(range(count)):
             raise RequestInvalid(f"it has {len(rows)} vectors for {count} texts")
-        vectors = as_vectors([_vector(row) for row in rows])
+        vectors = _vectors([row.embedding for row in rows])
     except (msgspec.DecodeError, RequestError) as error:
         raise EngineRefused(
             f"the answer is not what /v1/embeddings returns: {error}; check the URL", status=502
@@ -203,10 +229,11 @@ def read_answer(body: bytes, count: int) -> Embedded:
     return Embedded(vectors, answer.usage.prompt_tokens)
 
 
-def _vector(row: EmbeddingRow) -> Sequence[float]:
-    if isinstance(row.embedding, str):
-        return from_base64(row.embedding).tolist()  # type: ignore[no-any-return]
-    return row.embedding
+def _vectors(written: Sequence[list[float] | str]) -> Vectors:
+    texts = [text for text in written if isinstance(text, str)]
+    if texts and len(texts) == len(written):
+        return from_base64(texts)
+    return as_vectors([from_base64([row])[0] if isinstance(row, str) else row for row in written])
 
 
 class _TooLongError(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from modal_embedding.engine.instructions import phrased
 from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.messages.coldstart import ColdStart
 from modal_embedding.messages.protocol import (
+    QUERY_TYPES,
     Embedded,
     EmbeddingsRequest,
     EmbedOptions,
@@ -55,6 +56,9 @@ RETRY_AFTER_S = 5
 # Batches of one request that are in the engine at a time, so that a large request leaves room.
 BATCHES_AT_A_TIME = 4
 
+# LangChain's client of OpenAI sends tiktoken's ids unless check_embedding_ctx_length is False.
+_WHOSE_TOKENS = "token ids are those of the model's own tokenizer; send texts if they are another's"
+
 log = structlog.get_logger()
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -67,12 +71,14 @@ class EmbeddingApi:
         engine: None while there is no engine to ask; every request is answered 503 then.
         api_key: what callers must present; empty lets everybody in.
         own_dimensions: of the model's vectors; None until there was one.
+        max_model_len: longest text in tokens; 0 until the engine said it.
     """
 
     def __init__(self, settings: EmbeddingSettings, clock: Clock, api_key: str = "") -> None:
         self.engine: HttpService | None = None
         self.api_key = api_key
         self.own_dimensions: int | None = None
+        self.max_model_len = settings.max_model_len
         self._settings = settings
         self._clock = clock
         self._cold_start = ColdStart((), ())
@@ -87,6 +93,8 @@ class EmbeddingApi:
         )
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
+        # A model's name may hold slashes, encoded or not.
+        app.router.add_get("/v1/models/{name:.+}", self._model)
         app.router.add_get("/coldstart", self._report)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
@@ -106,10 +114,19 @@ class EmbeddingApi:
         return web.Response(status=200 if self.engine is not None else 503)
 
     async def _models(self, _: web.Request) -> web.Response:
-        name = self._settings.public_model_name
-        limit = self._settings.max_model_len
-        card = {"id": name, "object": "model", "owned_by": "vllm", "max_model_len": limit}
-        return _json(msgspec.json.encode({"object": "list", "data": [card]}))
+        return _json(msgspec.json.encode({"object": "list", "data": [self._card()]}))
+
+    async def _model(self, request: web.Request) -> web.Response:
+        self._check_model(request.match_info["name"])
+        return _json(msgspec.json.encode(self._card()))
+
+    def _card(self) -> dict[str, object]:
+        return {
+            "id": self._settings.public_model_name,
+            "object": "model",
+            "owned_by": "vllm",
+            "max_model_len": self.max_model_len or None,
+        }
 
     async def _report(self, _: web.Request) -> web.Response:
         return _json(msgspec.json.encode(self._cold_start))
@@ -127,7 +144,8 @@ class EmbeddingApi:
             asked.dimensions, self._settings.matryoshka_dimensions, self.own_dimensions
         )
         start_s = self._clock.now()
-        embedded = await self._embed(self._prompts(inputs, asked))
+        options = EmbedOptions(truncate_prompt_tokens=asked.truncate_prompt_tokens)
+        embedded = await self._embed(self._prompts(inputs, asked), options)
         self._note_first(self._clock.now() - start_s)
         vectors = shortened(embedded.vectors, asked.dimensions)
         answer = Embedded(vectors, embedded.tokens)
@@ -147,7 +165,7 @@ class EmbeddingApi:
     def _prompts(
         self, inputs: list[str] | list[TokenIds], asked: EmbeddingsRequest
     ) -> list[str] | list[TokenIds]:
-        query = asked.input_type == "query"
+        query = asked.input_type in QUERY_TYPES
         texts = [item for item in inputs if isinstance(item, str)]
         if len(texts) == len(inputs):
             phrasing = phrasing_of(self._settings)
@@ -160,17 +178,17 @@ class EmbeddingApi:
         if self._cold_start.first_embedding_s is None:
             self._cold_start = msgspec.structs.replace(self._cold_start, first_embedding_s=seconds)
 
-    async def _embed(self, prompts: list[str] | list[TokenIds]) -> Embedded:
+    async def _embed(self, prompts: list[str] | list[TokenIds], options: EmbedOptions) -> Embedded:
         """Return the model's own vectors, in order, batch by batch."""
-        if not prompts:
-            return Embedded(np.zeros((0, 0), dtype=np.float32), 0)
         engine = self._ready_engine()
         size = self._settings.engine_batch_size
         batches = [(at, prompts[at : at + size]) for at in range(0, len(prompts), size)]
         parts: list[Embedded] = []
         for start in range(0, len(batches), BATCHES_AT_A_TIME):
             some = batches[start : start + BATCHES_AT_A_TIME]
-            parts += await all_or_none(self._batch(engine, batch, at) for at, batch in some)
+            parts += await all_or_none(
+                self._batch(engine, batch, at, options) for at, batch in some
+            )
         vectors = normalised(np.concatenate([part.vectors for part in parts]))
         return Embedded(vectors, sum(part.tokens for part in parts))
 
@@ -180,19 +198,25 @@ class EmbeddingApi:
         return self.engine
 
     async def _batch(
-        self, engine: HttpService, batch: Sequence[str] | Sequence[TokenIds], start: int
+        self,
+        engine: HttpService,
+        batch: Sequence[str] | Sequence[TokenIds],
+        start: int,
+        options: EmbedOptions,
     ) -> Embedded:
         try:
-            return await engine.embed(batch, EmbedOptions())
-        except RequestInvalid:
+            return await engine.embed(batch, options)
+        except RequestInvalid as error:
             await self._look_for_the_too_long(engine, batch, start)
-            raise
+            if isinstance(batch[0], str):
+                raise
+            raise RequestInvalid(f"{error}; {_WHOSE_TOKENS}") from error
 
     async def _look_for_the_too_long(
         self, engine: HttpService, batch: Sequence[str] | Sequence[TokenIds], start: int
     ) -> None:
         """Raise TextTooLong if one is: the engine's own complaint does not say which."""
-        limit = self._settings.max_model_len
+        limit = self.max_model_len or await engine.max_model_len() or 0
         for index, item in enumerate(batch, start):
             tokens = await engine.count_tokens(item) if isinstance(item, str) else len(item)
             if tokens > limit:

@@ -43,6 +43,7 @@ class EmbeddingEnginePlan:
         environ: what it is given, before what must not reach it is taken out.
         folders: where it keeps its caches.
         arguments: further arguments of `vllm serve`.
+        has_gpu: a CPU has no share of a GPU's memory to be given.
     """
 
     command: tuple[str, ...]
@@ -51,23 +52,26 @@ class EmbeddingEnginePlan:
     environ: Mapping[str, str]
     folders: EngineFolders
     arguments: tuple[str, ...] = ()
+    has_gpu: bool = True
 
 
 def engine_command(settings: EmbeddingSettings, plan: EmbeddingEnginePlan) -> tuple[str, ...]:
     """Return the command line of the engine."""
     trust = ("--trust-remote-code",) if settings.trust_remote_code else ()
+    # vLLM's word for the model's own length, or what fits into memory.
+    length = () if settings.max_model_len else ("--max-model-len", "auto")
     arguments = EngineArguments(
         model=str(plan.model),
         host="127.0.0.1",
         port=plan.port,
         served_model_names=(settings.public_model_name,),
-        max_model_len=settings.max_model_len,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
+        max_model_len=settings.max_model_len or None,
+        gpu_memory_utilization=settings.gpu_memory_utilization if plan.has_gpu else None,
         enforce_eager=settings.enforce_eager,
         enable_sleep_mode=settings.enable_sleep_mode,
         runner="pooling",
         convert="embed",
-        extra=(*trust, *plan.arguments),
+        extra=(*trust, *length, *plan.arguments),
     )
     return (*plan.command, *arguments.argv())
 
@@ -222,8 +226,10 @@ class EmbeddingServer:
     async def _warm_up(self) -> None:
         # Sessions do not outlive their phase: an open connection would not survive a snapshot.
         async with engine_session() as session:
-            texts = warm_up_texts(self._settings.max_model_len)
-            warm = await self._service(session).embed(texts, EmbedOptions())
+            service = self._service(session)
+            if not self._settings.max_model_len:
+                self._front.max_model_len = await service.max_model_len() or 0
+            warm = await service.embed(warm_up_texts(self._front.max_model_len), EmbedOptions())
         self._front.own_dimensions = warm.vectors.shape[1]
 
     async def _control(self, path: str) -> None:
