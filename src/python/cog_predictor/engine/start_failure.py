@@ -69,7 +69,7 @@ def explained(error: BaseException | str, log: str = "") -> str:
     remedy = next(
         (remedy for words, remedy in _REMEDIES if re.search(words, text, re.IGNORECASE)), _OTHERWISE
     )
-    return f"{text[:500]}; {remedy}"
+    return f"{text[:300]}; {remedy}"
 
 
 def root_cause(log: str) -> str | None:

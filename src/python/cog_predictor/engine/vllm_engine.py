@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cog_predictor.engine.engine import EngineFactory, Sampling, TextDelta
 from cog_predictor.engine.start_failure import explained, read_error_log
+from cog_predictor.engine.weight_files import check_safetensors
 from cog_predictor.reporting.error_codes import EngineArgUnknown, EngineFailed
 from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
 
@@ -41,6 +42,7 @@ async def start_vllm(
         EngineArgUnknown: vLLM takes no such argument.
         EngineNotReady: it did not start; the message names the cause and the remedy.
     """
+    check_safetensors(model)
     arg_utils = import_module("vllm.engine.arg_utils")
     async_llm = import_module("vllm.v1.engine.async_llm")
     try:

@@ -194,11 +194,11 @@ def answer_body(
     embedded: Embedded, model: str, encoding: Literal["float", "base64"] | None = "float"
 ) -> bytes:
     """Return the JSON of an answer."""
-    written: list[str] | list[list[float]]
+    written: list[list[float] | str]
     if encoding == "base64":
         written = [to_base64(row) for row in embedded.vectors]
     else:
-        written = shortest(embedded.vectors).tolist()
+        written = list(shortest(embedded.vectors).tolist())
     rows = [EmbeddingRow(row, at) for at, row in enumerate(written)]
     usage = EmbeddingUsage(embedded.tokens, embedded.tokens)
     return _encode(EmbeddingsAnswer(data=rows, model=model, usage=usage))
