@@ -68,3 +68,130 @@ def test_every_resample_has_as_many_windows_as_the_run(n: int, block: int, seed:
 def test_a_rate_of_nothing_is_unknown() -> None:
     """No requests give no error rate, and not one of zero."""
     assert np.isnan(estimators.rate(np.zeros(2), np.zeros(2))[0])
+
+
+BIN = 1.005
+
+
+@pytest.mark.parametrize("steps", [0.001, 0.5, 1.0, 1.5, 2.0, 7.3, 900.0, 2000.5])
+def test_a_bin_is_read_at_its_middle(steps: float) -> None:
+    """A bin reaches from floor * 1.005^(k-1), not included, to floor * 1.005^k, and stands for
+    floor * 1.005^(k-1/2)."""
+    of = estimators.binned([[1e-6 * BIN**steps]], [0], 1)
+
+    assert of.values == pytest.approx([1e-6 * BIN ** (np.ceil(steps) - 0.5)], rel=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-7, 1e-6])
+def test_up_to_the_floor_is_no_time(seconds: float) -> None:
+    """A microsecond and less counts as none."""
+    assert estimators.binned([[seconds]], [0], 1).values.tolist() == [0.0]
+
+
+def test_binned_values_stay_in_their_windows() -> None:
+    """Groups of one window add up; a window without a group has none."""
+    of = estimators.binned([[0.01, 0.02], [0.01], [], [0.01, 0.01]], [0, 2, 1, 2], 4)
+
+    assert of.size == 5
+    assert of.values == pytest.approx([0.01, 0.02], rel=0.0025)
+    assert of.counts.tolist() == [[1.0, 1.0], [0.0, 0.0], [3.0, 0.0], [0.0, 0.0]]
+
+
+def test_nothing_binned_is_nothing_known() -> None:
+    """Windows without a gap have a shape, and no quantile and no mean."""
+    of = estimators.binned([[], []], [0, 1], 2)
+
+    assert of.size == 0
+    assert of.counts.shape == (2, 0)
+    assert np.isnan(estimators.quantile(of, 0.5, np.ones((3, 2)))).tolist() == [True] * 3
+    assert np.isnan(estimators.quantile(of, 0.5)).tolist() == [True]
+    assert np.isnan(estimators.mean(of)).tolist() == [True]
+
+
+def test_a_sample_is_sorted_and_each_value_keeps_its_window() -> None:
+    """3 of window 1, 1 of window 0, 2 of window 1."""
+    of = estimators.sample([3.0, 1.0, 2.0], [1, 0, 1], 3)
+
+    assert of.size == 3
+    assert of.values.tolist() == [1.0, 2.0, 3.0]
+    assert of.counts.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+
+
+def test_a_mean_weighs_each_value_by_its_window() -> None:
+    """(1 + 2 + 3) / 3; window 0 twice and window 1 once: (2 * 1 + 2 + 3) / 4; nothing: unknown."""
+    of = estimators.sample([3.0, 1.0, 2.0], [1, 0, 1], 2)
+
+    assert estimators.mean(of).tolist() == [2.0]
+    weighted = estimators.mean(of, np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 0.0]]))
+    assert weighted[:2].tolist() == [1.75, 2.5]
+    assert np.isnan(weighted[2])
+
+
+def test_a_rate_is_a_ratio_of_sums() -> None:
+    """(6 + 1) / (2 + 5) = 1, not the mean of 3 and 0.2; weights repeat a window in both sums."""
+    amounts, per = np.array([6.0, 1.0]), np.array([2.0, 5.0])
+
+    assert estimators.rate(amounts, per).tolist() == [1.0]
+    assert estimators.rate(amounts, per, np.array([[2.0, 0.0], [1.0, 2.0]])) == pytest.approx(
+        [3.0, 8.0 / 12.0]
+    )
+
+
+def test_batches_of_resamples_are_joined_in_order() -> None:
+    """More resamples than are worked on at once: each has its own quantile."""
+    of = estimators.sample([float(n) for n in range(600)], list(range(600)), 600)
+
+    found = estimators.quantile(of, 0.5, np.eye(600))
+
+    assert found.tolist() == [float(n) for n in range(600)]
+
+
+def test_quantiles_of_bins_and_of_values_agree() -> None:
+    """Counted by a product or by owner: the same draw."""
+    of = estimators.sample([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1], 2)
+    product = estimators.WindowedSample(of.values, of.counts)
+    rows = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 1.0]])
+
+    assert estimators.quantile(of, 0.3, rows).tolist() == (
+        estimators.quantile(product, 0.3, rows).tolist()
+    )
+
+
+@given(pairs=st.integers(1, 12), seed=st.integers(0, 99))
+def test_windows_are_drawn_with_their_neighbours(pairs: int, seed: int) -> None:
+    """Blocks of two of an even number of windows: each has an even one and an odd one."""
+    weights = estimators.resamples(2 * pairs, 30, 2, seed)
+
+    assert (weights[:, ::2].sum(axis=1) == pairs).all()
+
+
+def test_a_block_as_long_as_the_run_is_the_run() -> None:
+    """Whatever its start is: blocks are circular, and never longer than the run."""
+    assert (estimators.resamples(5, 20, 5, 1) == 1.0).all()
+    assert (estimators.resamples(5, 20, 9, 1) == 1.0).all()
+
+
+@pytest.mark.parametrize("block", [0, 1, 2, 3])
+def test_every_window_is_drawn_equally_often(block: int) -> None:
+    """Of 7 windows in 4,000 resamples each is there once on average, within 5 standard errors."""
+    weights = estimators.resamples(7, 4_000, block, 3)
+
+    assert weights.shape == (4_000, 7)
+    assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=5 * 1.3 / 4_000**0.5)
+
+
+def test_windows_are_drawn_with_replacement() -> None:
+    """Blocks of one: a window's count has the variance of a multinomial, 1 - 1/n; of two, twice it
+    less what a block cannot hold twice."""
+    single = estimators.resamples(10, 4_000, 1, 3)
+
+    assert single.var(axis=0) == pytest.approx(np.full(10, 0.9), rel=0.15)
+    assert single.max() > 3
+
+
+def test_another_seed_draws_others() -> None:
+    """And so does each resample of one seed."""
+    weights = estimators.resamples(20, 50, 2, 1)
+
+    assert (weights != estimators.resamples(20, 50, 2, 2)).any()
+    assert len({tuple(row) for row in weights.tolist()}) == 50
