@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from bench.loadgen.record import Record
-from bench.stats.comparison import Comparison, compare
+from bench.stats.comparison import (
+    ComparedMetric,
+    Comparison,
+    compare,
+    overall,
+    without_latency_verdict,
+)
 from bench.stats.intervals import Verdict
 from bench.stats.windowed_metrics import SloLimits, delivered_tokens, windows_of
 from bench.workload.schedule import Part
@@ -122,3 +128,242 @@ def test_tokens_count_in_the_window_in_which_they_arrived() -> None:
 
     assert tokens[0] == 0.0
     assert tokens[1] == 3.0
+
+
+def steady(seconds: float = 0.0, **changes: object) -> list[Record]:
+    """Return four requests a second, all alike: TTFT 50 ms, ITL 10 ms and E2E 70 ms, *seconds*
+    later."""
+    return [
+        delayed(at(a_record(**changes), part.number, quarter / 4), seconds)
+        for part in PARTS
+        for quarter in range(64)
+    ]
+
+
+def short(a: list[Record], b: list[Record]) -> Comparison:
+    return compare(a, b, WINDOWS, goal=SloLimits(ttft_ms=120.0), seed=7, resamples=100)
+
+
+def test_what_does_not_vary_is_known_exactly() -> None:
+    """50 ms against 80 ms in every window: 30 ms and 1.6 times, in every resample."""
+    row = short(steady(), steady(0.03)).row("ttft_p50")
+
+    figures = row.baseline, row.candidate, row.difference, row.low, row.high
+    assert figures == pytest.approx((50.0, 80.0, 30.0, 30.0, 30.0))
+    assert (row.ratio, row.ratio_low, row.ratio_high) == pytest.approx((1.6, 1.6, 1.6))
+    assert row.smallest_effect == pytest.approx(0.0, abs=1e-9)
+    # One over the resamples: none of the hundred was on the other side.
+    assert row.p == 0.01
+    assert row.verdict is Verdict.WORSE
+    assert row.headline
+    assert not short(steady(), steady()).row("ttft_p90").headline
+
+
+def test_the_whole_says_what_it_was_made_of() -> None:
+    """Names, windows, resamples, confidence; each metric with its label and unit."""
+    goal = SloLimits()
+    found = compare(
+        steady(), steady(), WINDOWS, goal=goal, seed=1, names=("old", "new"), resamples=50
+    )
+
+    assert (found.baseline, found.candidate) == ("old", "new")
+    assert (found.windows, found.resamples, found.confidence) == (len(WINDOWS), 50, 0.95)
+    row = found.row("ttft_p50")
+    assert (row.key, row.label, row.unit) == ("ttft_p50", "TTFT p50", "ms")
+    assert row.lower_is_better
+    assert not found.row("goodput").lower_is_better
+    assert found.incomparable == ""
+
+
+def test_a_difference_of_nothing_is_no_difference() -> None:
+    """An arm against itself: 0, an interval of no width, p = 1, a ratio of 1, nothing shown."""
+    found = short(an_arm(1), an_arm(1))
+
+    for row in found.rows:
+        if row.difference is not None:
+            assert (row.difference, row.low, row.high, row.p) == (0.0, 0.0, 0.0, 1.0)
+            assert row.verdict is Verdict.NOT_SHOWN
+    assert found.row("e2e_p99").ratio == 1.0
+    assert found.verdict is Verdict.NOT_SHOWN
+
+
+def test_what_both_arms_share_cancels() -> None:
+    """The same noise in both, one 30 ms later: every resample says 30 ms, as they are paired."""
+    row = short(an_arm(1), an_arm(1, slower_s=0.030)).row("ttft_mean")
+
+    assert (row.difference, row.low, row.high) == pytest.approx((30.0, 30.0, 30.0))
+    assert row.smallest_effect == pytest.approx(0.0, abs=1e-9)
+
+
+def test_swapped_arms_negate_the_difference() -> None:
+    """Interval mirrored, same p, same smallest effect, the opposite verdict."""
+    one, other = an_arm(1), an_arm(2, slower_s=0.03)
+    opposite = {
+        Verdict.BETTER: Verdict.WORSE,
+        Verdict.WORSE: Verdict.BETTER,
+        Verdict.NOT_SHOWN: Verdict.NOT_SHOWN,
+    }
+
+    there, back = short(one, other), short(other, one)
+
+    for a, b in zip(there.rows, back.rows, strict=True):
+        assert (a.baseline, a.candidate) == (b.candidate, b.baseline)
+        if a.difference is None or a.low is None or a.high is None:
+            continue
+        assert (b.difference, b.low, b.high) == pytest.approx((-a.difference, -a.high, -a.low))
+        assert b.p == a.p
+        assert b.smallest_effect == pytest.approx(a.smallest_effect)
+        assert b.verdict is opposite[a.verdict]
+    assert back.verdict is opposite[there.verdict]
+
+
+def test_what_is_added_to_both_arms_changes_no_difference() -> None:
+    """50 ms more for both: the same difference and interval of every latency quantile's mean."""
+    plain = short(an_arm(1), an_arm(2)).row("ttft_mean")
+    more = short(an_arm(1, slower_s=0.05), an_arm(2, slower_s=0.05)).row("ttft_mean")
+
+    assert plain.baseline is not None
+    assert more.baseline == pytest.approx(plain.baseline + 50.0)
+    assert (more.difference, more.low, more.high) == pytest.approx(
+        (plain.difference, plain.low, plain.high)
+    )
+    assert more.p == plain.p
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interval_holds_its_estimate(seed: int) -> None:
+    """And has the sign that the verdict says."""
+    for row in short(an_arm(seed), an_arm(seed + 9, slower_s=0.01)).rows:
+        if row.key.endswith("mean") and row.low is not None and row.high is not None:
+            assert row.difference is not None
+            assert row.low <= row.difference <= row.high
+            assert (row.verdict is Verdict.NOT_SHOWN) == (row.low <= 0.0 <= row.high)
+
+
+def test_failed_requests_are_never_counted_as_served() -> None:
+    """Half failed, after they had answered in full: half the throughput, half within the SLO."""
+    half = [
+        msgspec.structs.replace(r, error="reset") if n % 2 else r for n, r in enumerate(steady())
+    ]
+
+    found = short(steady(), half)
+
+    assert found.row("request_throughput").ratio == pytest.approx(0.5, rel=0.03)
+    assert found.row("output_throughput").ratio == pytest.approx(0.5, rel=0.03)
+    assert found.row("goodput").ratio == pytest.approx(0.5, rel=0.03)
+    assert found.row("slo_share").difference == pytest.approx(-50.0)
+    assert found.row("error_rate").difference == pytest.approx(50.0)
+
+
+def test_nothing_is_so_many_times_nothing() -> None:
+    """Without errors in the baseline there is no ratio of errors; the difference is known."""
+    failed = [msgspec.structs.replace(r, error="reset") for r in steady()]
+
+    row = short(steady(), failed).row("error_rate")
+
+    assert row.difference == 100.0
+    assert (row.ratio, row.ratio_low, row.ratio_high) == (None, None, None)
+
+
+def a_row(label: str, p: float | None, verdict: Verdict, **changes: object) -> ComparedMetric:
+    row = short(steady(), steady()).row("ttft_p50")
+    return msgspec.structs.replace(row, label=label, p=p, verdict=verdict, **changes)
+
+
+@pytest.mark.parametrize(
+    ("ps", "shown"),
+    [
+        # Holm of three: 0.05 / 3 = 0.0167, then 0.025, then 0.05.
+        ([0.016, 0.024, 0.049], 3),
+        ([0.017, 0.017, 0.017], 0),
+        ([0.016, 0.026, 0.026], 1),
+        ([0.016, 0.024, 0.051], 2),
+        # The first that fails ends it, whatever comes after it.
+        ([0.001, 0.03, 0.04], 1),
+        ([0.0, 0.0, 0.0], 3),
+        # Below, not at.
+        ([0.051], 0),
+        ([0.049], 1),
+        ([0.024, 0.049], 2),
+        ([0.026, 0.026], 0),
+    ],
+)
+def test_holm_holds_the_headline_metrics_to_one_in_twenty(ps: list[float], shown: int) -> None:
+    """The k-th smallest p must be below 0.05 over the metrics left; in any order of rows."""
+    rows = [a_row(f"m{n}", p, Verdict.WORSE) for n, p in enumerate(ps)]
+    labels = ", ".join(f"m{n}" for n in range(shown))
+    expected = (
+        (Verdict.WORSE, f"{labels}; no headline metric contradicts")
+        if shown
+        else (
+            Verdict.NOT_SHOWN,
+            f"none of {len(ps)} headline metrics differs significantly",
+        )
+    )
+
+    assert overall(rows) == expected
+    assert overall(reversed(rows))[0] is expected[0]
+
+
+def test_the_verdict_of_the_whole() -> None:
+    """Better and worse are mixed; one beside nothing shown is that one."""
+    better, worse = a_row("TTFT", 0.001, Verdict.BETTER), a_row("ITL", 0.002, Verdict.WORSE)
+    nothing = a_row("E2E", 0.003, Verdict.NOT_SHOWN)
+
+    assert overall([worse, better]) == (Verdict.MIXED, "better: TTFT; worse: ITL")
+    assert overall([nothing, better]) == (
+        Verdict.BETTER,
+        "TTFT; no headline metric contradicts",
+    )
+    assert overall([worse, nothing])[0] is Verdict.WORSE
+    assert overall([nothing])[0] is Verdict.NOT_SHOWN
+
+
+def test_only_headline_metrics_with_a_p_are_judged() -> None:
+    """Others neither win nor use up a part of the 5 %."""
+    aside = a_row("aside", 0.0001, Verdict.WORSE, headline=False)
+    unknown = a_row("unknown", None, Verdict.WORSE)
+    judged = a_row("judged", 0.04, Verdict.BETTER)
+
+    assert overall([aside, unknown, judged])[0] is Verdict.BETTER
+    assert overall([aside, unknown]) == (
+        Verdict.NOT_SHOWN,
+        "too few data; raise --parts or --part-s",
+    )
+
+
+def test_arms_that_did_other_work_keep_only_their_errors() -> None:
+    """No verdict and no p on latency, tokens and goodput; figures stay, and errors are judged."""
+    failed = [
+        msgspec.structs.replace(r, error="reset") if n % 2 else r
+        for n, r in enumerate(steady(0.03))
+    ]
+    found = short(steady(), failed)
+
+    kept = without_latency_verdict(found, "B wrote half as much")
+
+    for before, after in zip(found.rows, kept.rows, strict=True):
+        if before.key in ("error_rate", "request_throughput"):
+            assert after == before
+        else:
+            assert (after.verdict, after.p) == (Verdict.NOT_SHOWN, None)
+            assert (after.difference, after.low) == (before.difference, before.low)
+    assert kept.incomparable == "B wrote half as much"
+    assert kept.verdict is Verdict.WORSE
+    assert kept.reason == (
+        "no verdict on latency, tokens and goodput, since B wrote half as much; errors; no "
+        "headline metric contradicts"
+    )
+
+
+def test_the_smallest_number_of_windows_that_says_something_is_four() -> None:
+    """Three give no interval, no p and no verdict, but still both arms' figures."""
+    three, four = WINDOWS[:3], WINDOWS[:4]
+    a, b = steady(), steady(0.03)
+
+    few = compare(a, b, three, goal=SloLimits(), seed=1, resamples=50).row("ttft_p50")
+    enough = compare(a, b, four, goal=SloLimits(), seed=1, resamples=50).row("ttft_p50")
+
+    assert few.difference == pytest.approx(30.0)
+    assert (few.low, few.p, few.verdict) == (None, None, Verdict.NOT_SHOWN)
+    assert enough.verdict is Verdict.WORSE

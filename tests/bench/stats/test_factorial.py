@@ -1,13 +1,19 @@
 """Two times two: whose doing it was."""
 
 import random
+from datetime import UTC, datetime
 
+import msgspec
+import pytest
+
+from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
+from bench.loadgen.run_result import RunResult
 from bench.report.tables import effects_markdown
-from bench.stats.factorial import CELLS, Effect, effects
+from bench.stats.factorial import CELLS, EFFECTS, Effect, effects, grid_run
 from bench.stats.intervals import Verdict
 from bench.stats.windowed_metrics import SloLimits, windows_of
-from bench.workload.schedule import Part
+from bench.workload.schedule import Part, PartLayout, Schedule
 from tests.support.records import a_record, at, delayed
 
 PARTS = [Part(number, number * 16.0, 16.0, ()) for number in range(3)]
@@ -59,3 +65,88 @@ def test_the_table_has_a_column_per_effect() -> None:
 
     assert lines[0] == "|  | engine | load balancer | interaction | both |"
     assert len(lines) == 4
+
+
+def steady_cell(later_ms: float, **changes: object) -> list[Record]:
+    """Return requests that are all alike: TTFT 50 ms and *later_ms*."""
+    return [
+        delayed(at(a_record(**changes), part.number, n / 2), later_ms / 1e3)
+        for part in PARTS
+        for n in range(32)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("effect", "value"),
+    [
+        # Of 51, 52, 57 and 70 ms in cells 00, 01, 10 and 11:
+        ("engine", (57 + 70 - 51 - 52) / 2),
+        ("load balancer", (52 + 70 - 51 - 57) / 2),
+        # The engine's effect with the new load balancer, less that with the old: 18 - 6.
+        ("interaction", 12.0),
+        ("both", 70.0 - 51.0),
+    ],
+)
+def test_effects_of_what_does_not_vary_are_exact(effect: str, value: float) -> None:
+    """Worked out by hand from the four cells; intervals have no width."""
+    cells = [steady_cell(later_ms) for later_ms in (1, 2, 7, 20)]
+
+    found = effects(cells, windows_of(PARTS), goal=SloLimits(), seed=1)
+    one = next(e for e in found if (e.metric, e.effect) == ("ttft_p50", effect))
+
+    assert (one.estimate, one.low, one.high) == pytest.approx((value, value, value))
+    assert (one.label, one.unit, one.verdict) == ("TTFT p50", "ms", Verdict.WORSE)
+
+
+def test_more_goodput_is_better_and_more_latency_worse() -> None:
+    """Each effect is judged in its metric's own direction."""
+    failing = steady_cell(0, error="reset")
+    cells = [failing, steady_cell(0), failing, steady_cell(0)]
+
+    found = effects(cells, windows_of(PARTS), goal=SloLimits(), seed=1)
+    verdicts = {e.metric: e.verdict for e in found if e.effect == "load balancer"}
+
+    assert verdicts["slo_share"] is Verdict.BETTER
+    assert verdicts["error_rate"] is Verdict.BETTER
+
+
+def test_an_effect_on_what_a_cell_lacks_is_unknown() -> None:
+    """No answer in one cell: no estimate, no interval, no verdict; the rest is told."""
+    cells = [steady_cell(0), steady_cell(0), steady_cell(0), steady_cell(0, error="reset")]
+
+    found = effects(cells, windows_of(PARTS), goal=SloLimits(), seed=1)
+    ttft = next(e for e in found if (e.metric, e.effect) == ("ttft_p50", "both"))
+    errors = next(e for e in found if (e.metric, e.effect) == ("error_rate", "both"))
+
+    assert (ttft.estimate, ttft.low, ttft.high) == (None, None, None)
+    assert ttft.verdict is Verdict.NOT_SHOWN
+    assert errors.estimate == 100.0
+
+
+def test_a_grid_run_judges_its_cells_in_order() -> None:
+    """Cells by name, whatever the order of the records; validity over all of them."""
+    records = [
+        msgspec.structs.replace(one, arm=cell)
+        for cell, later_ms in zip(reversed(CELLS), (20, 7, 2, 1), strict=True)
+        for one in steady_cell(later_ms)
+    ]
+    run = RunResult(
+        arms=CELLS,
+        records=records,
+        burden=ClientLoad(wall_s=10.0, cpu_s=9.9, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0),
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        partial=False,
+        schedule=Schedule("<script>", 1, ()),
+        layout=PartLayout(parts=3, part_s=16.0, warmup_s=0.0),
+        manifest={},
+    )
+
+    grid = grid_run(run, ["a", "b", "c", "d"], SloLimits())
+
+    ttft = {e.effect: e.estimate for e in grid.effects if e.metric == "ttft_p50"}
+    assert ttft == pytest.approx(
+        {"engine": 12.0, "load balancer": 7.0, "interaction": 12.0, "both": 19.0}
+    )
+    assert list(ttft) == list(EFFECTS)
+    assert not grid.validity.valid
+    assert (grid.run, grid.targets, grid.goal) == (run, ["a", "b", "c", "d"], SloLimits())
