@@ -12,6 +12,7 @@ import cog
 import coglet  # pants: no-infer-dep  # comes with cog
 import pytest
 import pytest_asyncio
+import zstandard
 
 import cog_predictor.service.prediction_service
 from tests.cog_predictor.cog_server import CogServer, cog_server, flat_folder
@@ -49,7 +50,7 @@ def _serving(
     flat_folder(folder, config=config, python=str(vllm.python))
     packages = folder / "packages"
     packages.mkdir()
-    for package in (cog, coglet):
+    for package in (cog, coglet, zstandard):
         (packages / package.__name__).symlink_to(Path(str(package.__file__)).parent)
     ours = Path(cog_predictor.service.prediction_service.__file__).parents[2]
     environ = {

@@ -54,6 +54,7 @@ image = (
         "huggingface-hub>=1.31,<2",
         "zstandard==0.*",
         "structlog==26.*",
+        "zstandard==0.*",
         "typer==0.29.*",
     )
     .env(
