@@ -240,6 +240,20 @@ def test_an_interval_holds_its_estimate(seed: int) -> None:
             assert (row.verdict is Verdict.NOT_SHOWN) == (row.low <= 0.0 <= row.high)
 
 
+def test_interval_p_and_smallest_effect_are_of_the_same_draws() -> None:
+    """2.8 standard errors against an interval of twice 1.96; p is small where zero is left out."""
+    equal, slower = short(an_arm(1), an_arm(2)), short(an_arm(1), an_arm(2, slower_s=0.03))
+
+    for row in (equal.row("ttft_mean"), slower.row("ttft_mean")):
+        assert row.low is not None
+        assert row.high is not None
+        half_width = (row.high - row.low) / 2
+        assert row.smallest_effect == pytest.approx(half_width * 2.8016 / 1.96, rel=0.2)
+    (nothing,) = (p for p in [equal.row("ttft_mean").p] if p is not None)
+    assert 0.05 < nothing < 1.0
+    assert slower.row("ttft_mean").p == 0.01
+
+
 def test_failed_requests_are_never_counted_as_served() -> None:
     """Half failed, after they had answered in full: half the throughput, half within the SLO."""
     half = [
@@ -281,6 +295,7 @@ def a_row(label: str, p: float | None, verdict: Verdict, **changes: object) -> C
         # The first that fails ends it, whatever comes after it.
         ([0.001, 0.03, 0.04], 1),
         ([0.0, 0.0, 0.0], 3),
+        ([0.0, 0.04], 2),
         # Below, not at.
         ([0.051], 0),
         ([0.049], 1),

@@ -161,3 +161,13 @@ def test_one_request_is_too_little_to_tell() -> None:
     assert achieved_share([msgspec.structs.replace(one, sent_s=3.0)]) == 1.0
     assert achieved_share([one, early]) == 1.0
     assert achieved_share([]) == 1.0
+
+
+def test_a_short_stretch_counts_like_a_long_one() -> None:
+    """Due in 0.5 s, sent in 0.8 s; sent in no time at all, before it was due: all of it."""
+    first, last = at(a_record(), 0, 0.0), at(a_record(), 0, 0.5)
+
+    late = msgspec.structs.replace(last, sent_s=0.8)
+    at_once = msgspec.structs.replace(last, sent_s=0.0)
+    assert achieved_share([first, late]) == pytest.approx(0.5 / 0.8)
+    assert achieved_share([first, at_once]) == 1.0

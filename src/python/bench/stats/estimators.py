@@ -120,8 +120,7 @@ def _quantiles(values: Floats, counts: Floats, q: float) -> Floats:
     above = np.count_nonzero(upto <= low[:, None] + 1.0, axis=1)
     last = len(values) - 1
     lower, upper = values[np.minimum(below, last)], values[np.minimum(above, last)]
-    # The largest value has no neighbour above it.
-    upper = np.where(low + 1.0 >= upto[:, -1], lower, upper)
+    # The largest value has no neighbour above it, and no way to go to one.
     found: Floats = np.where(upto[:, -1] > 0, lower + (position - low) * (upper - lower), np.nan)
     return found
 
