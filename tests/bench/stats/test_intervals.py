@@ -148,6 +148,8 @@ def test_three_windows_are_too_few(windows: int) -> None:
     [
         (1.0, 2.0, Verdict.WORSE, Verdict.BETTER),
         (-2.0, -1.0, Verdict.BETTER, Verdict.WORSE),
+        (0.1, 0.5, Verdict.WORSE, Verdict.BETTER),
+        (-0.5, -0.1, Verdict.BETTER, Verdict.WORSE),
         (-1.0, 1.0, Verdict.NOT_SHOWN, Verdict.NOT_SHOWN),
         (0.0, 1.0, Verdict.NOT_SHOWN, Verdict.NOT_SHOWN),
         (-1.0, 0.0, Verdict.NOT_SHOWN, Verdict.NOT_SHOWN),
