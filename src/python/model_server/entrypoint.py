@@ -47,7 +47,12 @@ def download_command() -> None:
     clock = SystemClock()
     model = asyncio.run(
         bring_model(
-            settings, open_hub(settings), StartupProgress(clock), clock=clock, report=log.info
+            settings,
+            open_hub(settings),
+            StartupProgress(clock),
+            environ=os.environ,
+            clock=clock,
+            report=log.info,
         )
     )
     announce("downloaded", model=model.name, revision=model.revision, folder=str(model.folder))

@@ -85,6 +85,7 @@ class ModelServer:
                 self.settings,
                 self.hub,
                 self.progress,
+                environ=self.environ,
                 clock=self.clock,
                 report=log.info,
             )

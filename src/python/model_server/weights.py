@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -90,6 +90,7 @@ async def bring_model(
     hub: Hub,
     progress: StartupProgress,
     *,
+    environ: Mapping[str, str],
     clock: Clock,
     report: ProgressReporter,
 ) -> LocalModel:
@@ -106,7 +107,9 @@ async def bring_model(
     folder = await asyncio.to_thread(find_here, settings, source)
     if folder is None:
         _require_online(settings)
-        folder = await _fetch(settings, source, hub, progress, clock=clock, report=report)
+        folder = await _fetch(
+            settings, source, hub, progress, environ=environ, clock=clock, report=report
+        )
     commit = folder.name if folder.parent.name == "snapshots" else settings.model_revision
     return LocalModel(settings.model_name, folder, commit, read_facts(folder / "config.json"))
 
@@ -125,6 +128,7 @@ async def _fetch(
     hub: Hub,
     progress: StartupProgress,
     *,
+    environ: Mapping[str, str],
     clock: Clock,
     report: ProgressReporter,
 ) -> Path:
@@ -135,11 +139,8 @@ async def _fetch(
     if isinstance(source, HubRepo):
         await asyncio.to_thread(_require_room, hub, source, cache, partial)
     async with open_session() as session, _watched(partial, progress, clock):
-        fetchers = Fetchers(
-            RangedDownload(session, clock=clock, report=report),
-            hub,
-            allow_pickle=settings.allow_pickle,
-        )
+        download = RangedDownload(session, clock=clock, report=report)
+        fetchers = Fetchers.of(download, hub, environ)
         return await ensure_model(source, cache, fetchers, clock=clock, report=report)
 
 

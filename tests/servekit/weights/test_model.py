@@ -450,3 +450,14 @@ async def test_pget_is_stopped_when_we_are(tmp_path: Path) -> None:
 
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"), [("1", True), ("true", True), ("0", False), ("", False)]
+)
+def test_pickles_are_allowed_by_the_environment(value: str, allowed: bool) -> None:
+    """Also where no settings type reads it: in Cog and on Modal."""
+    download = PgetDownload("pget")
+
+    assert Fetchers.of(download, _NoHub(), {"ALLOW_PICKLE": value}).allow_pickle is allowed
+    assert Fetchers.of(download, _NoHub(), {}).allow_pickle is False

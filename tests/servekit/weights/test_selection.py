@@ -62,7 +62,7 @@ def test_one_format_is_chosen(
 @pytest.mark.parametrize("path", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
 def test_pickles_need_leave(path: str) -> None:
     """They run code as they are loaded; the message names the file and the setting."""
-    with pytest.raises(WeightsRefused, match=rf"{path}.*--allow-pickle"):
+    with pytest.raises(WeightsRefused, match=rf"{path}.*ALLOW_PICKLE"):
         _chosen(path, "optimizer.pt")
 
     assert _chosen(path, "optimizer.pt", allow_pickle=True) == {path}

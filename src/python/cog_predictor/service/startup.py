@@ -96,7 +96,7 @@ class PredictorStart:
         hub = HubDownload(self.environ.get("HF_TOKEN"), self.environ.get("HF_ENDPOINT"))
         # trust_env: the proxies that pget would use.
         async with aiohttp.ClientSession(trust_env=True) as session:
-            fetchers = Fetchers(self._download(session), hub)
+            fetchers = Fetchers.of(self._download(session), hub, self.environ)
             return await ensure_model(source, cache, fetchers, clock=self.clock, report=self.report)
 
     def _download(self, session: aiohttp.ClientSession) -> Download:

@@ -29,7 +29,8 @@ async def bring_model(
     """
     hub = HubDownload(environ.get("HF_TOKEN"), environ.get("HF_ENDPOINT"))
     async with open_session() as session:
-        fetchers = Fetchers(RangedDownload(session, clock=clock, report=report), hub)
+        download = RangedDownload(session, clock=clock, report=report)
+        fetchers = Fetchers.of(download, hub, environ)
         cache = Cache(store=folder, checkpoints=folder)
         source = _source(settings)
         return await ensure_model(source, cache, fetchers, clock=clock, report=report)

@@ -7,10 +7,9 @@ that no reader ever sees a part of it.
 """
 
 import asyncio
-import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,16 +83,24 @@ class Fetchers:
     """How each kind of source is brought here.
 
     Attributes:
-        buckets: gs:// and s3://, by default with what the environment says of access.
+        buckets: gs:// and s3://, by default without credentials.
         allow_pickle: whether weights may run code as they are loaded.
     """
 
     download: Download
     repo: FetchRepo
-    buckets: BucketDownload = field(
-        default_factory=lambda: BucketDownload(BucketAccess.of(os.environ))
-    )
+    buckets: BucketDownload = field(default_factory=lambda: BucketDownload(BucketAccess.of({})))
     allow_pickle: bool = False
+
+    @classmethod
+    def of(cls, download: Download, repo: FetchRepo, environ: Mapping[str, str]) -> "Fetchers":
+        """Return them with what *environ* says of buckets, and ALLOW_PICKLE=1 of pickles."""
+        return cls(
+            download,
+            repo,
+            BucketDownload(BucketAccess.of(environ)),
+            allow_pickle=environ.get("ALLOW_PICKLE", "0").lower() in ("1", "true", "yes", "on"),
+        )
 
 
 async def ensure_model(

@@ -90,7 +90,7 @@ def pickle_message(path: str) -> str:
     """Return why pickled weights are refused, and what to do."""
     return (
         f"the weights are pickles ({path}), which can run code as they are loaded; name a "
-        "revision with safetensors, or allow them (--allow-pickle, ALLOW_PICKLE=1)"
+        "revision with safetensors, or allow them (ALLOW_PICKLE=1)"
     )
 
 
