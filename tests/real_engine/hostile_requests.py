@@ -5,7 +5,21 @@ from typing import Any
 
 WHOLE_FLOATS = (3.0, 7.0, 0.0, -0.0)
 NUMBERS = (*WHOLE_FLOATS, 0.5, -1, 0, 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63), 10**40)
-ODD = (*NUMBERS, 1e308, -1e308, True, False, None, "", "7", "x" * 10_000, [], [1], {}, {"a": 1})
+ODD: tuple[Any, ...] = (
+    *NUMBERS,
+    1e308,
+    -1e308,
+    True,
+    False,
+    None,
+    "",
+    "7",
+    "x" * 10_000,
+    [],
+    [1],
+    {},
+    {"a": 1},
+)
 
 # Fields of /v1/completions that reach the engine's core, or the arithmetic on the way to it.
 FIELDS = (

@@ -102,7 +102,7 @@ def test_number_of_choices_is_that_of_vllm(answers: list[tuple[int, Any]]) -> No
             assert len(body["choices"]) == len(row["choices"]), row
 
 
-_ODD = (
+_ODD: tuple[Any, ...] = (
     *(
         None,
         True,

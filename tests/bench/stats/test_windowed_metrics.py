@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.session import LoadResult
+from bench.loadgen.run_result import RunResult
 from bench.report.charts import PlotLine, over_time
 from bench.stats.comparison import Comparison, compare
 from bench.stats.intervals import Verdict
@@ -158,14 +158,18 @@ def test_arms_that_did_different_work_get_no_verdict_on_latency() -> None:
     parts = [msgspec.structs.replace(part, calls=_calls(part)) for part in PARTS]
     baseline = an_arm(2.0, 1, arm="a")
     short = [msgspec.structs.replace(r, completion_tokens=15) for r in an_arm(1.0, 2, arm="b")]
-    measured = LoadResult(
+    run = RunResult(
+        arms=("a", "b"),
+        schedule=Schedule("s", 1, ()),
+        layout=None,
+        manifest={},
         records=[*baseline, *short],
         burden=ClientLoad(wall_s=1.0, cpu_s=0.1, cores=1, lag_p50_ms=0.1, lag_p99_ms=0.2),
         started=_STARTED,
         partial=False,
     )
 
-    judged = conclude(["a", "b"], measured, parts, Schedule("s", 1, ()), NO_LIMIT)
+    judged = conclude(run, NO_LIMIT, parts=tuple(parts))
 
     found = judged.comparison
     assert "output tokens per request differ: 30 of a, 15 of b" in found.incomparable

@@ -1,6 +1,7 @@
 """Events of streamed answers, understood."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,7 +30,11 @@ def said(event: object) -> StreamEvent:
 def test_no_event_raises_anything_but_that_it_is_none(event: Any, kind: str) -> None:
     """Whatever a server puts into a field, the reader goes on."""
     content = json.dumps(event).encode()
-    for read in (lambda: read_event(SseEvent(content, kind)), lambda: read_whole_answer(content)):
+    readers: list[Callable[[], object]] = [
+        lambda: read_event(SseEvent(content, kind)),
+        lambda: read_whole_answer(content),
+    ]
+    for read in readers:
         try:
             read()
         except RequestInvalid as error:
