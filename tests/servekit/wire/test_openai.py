@@ -1,5 +1,6 @@
 """The OpenAI JSON that we read and write."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,30 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servekit.errors.tree import RequestInvalid
-from servekit.wire.openai import (
-    RequestHead,
-    error_envelope,
-    read_answer,
-    read_chat,
-    read_completion,
-    read_head,
-)
-
-
-def test_head_reads_two_fields_and_ignores_the_rest() -> None:
-    """A relay learns the model and whether to stream, and nothing else is looked at."""
-    body = b'{"messages": [{"role": "user", "content": 3}], "model": "m", "stream": true}'
-
-    assert read_head(body) == RequestHead(model="m", stream=True)
+from servekit.wire.openai import error_envelope, read_answer
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b'"m"', b"{", b'{"model": 3}', b"\xff", b'{"model": "\xff"}', b"[" * 5000]
+    "body",
+    [b"", b"[]", b'"m"', b"{", b'{"choices": 3}', b"\xff", b'{"choices": "\xff"}', b"[" * 5000],
 )
 def test_bad_body_is_the_callers_error(body: bytes) -> None:
     """Whatever is wrong with a body, the caller hears about it in one line."""
     with pytest.raises(RequestInvalid) as caught:
-        read_head(body)
+        read_answer(body)
 
     assert "\n" not in str(caught.value)
 
@@ -38,29 +26,8 @@ def test_bad_body_is_the_callers_error(body: bytes) -> None:
 @given(body=st.binary())
 def test_no_body_raises_anything_else(body: bytes) -> None:
     """Hostile bytes are a request error, never a crash."""
-    for read in (read_head, read_completion, read_chat, read_answer):
-        try:
-            read(body)
-        except RequestInvalid:
-            continue
-
-
-@pytest.mark.parametrize(
-    "prompt", ["text", ["two", "texts"], [1, 2, 3], [[1, 2], [3]]], ids=lambda p: type(p).__name__
-)
-def test_completion_takes_text_and_token_ids(prompt: object) -> None:
-    """All four spellings of a prompt arrive as they were sent."""
-    body = json.dumps({"model": "m", "prompt": prompt, "max_tokens": 4}).encode()
-
-    assert read_completion(body).prompt == prompt
-
-
-def test_chat_content_may_come_in_parts() -> None:
-    """A message's content is text, or typed parts."""
-    parts = [{"type": "text", "text": "hello"}]
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}]}).encode()
-
-    assert read_chat(body).messages[0].content == parts
+    with contextlib.suppress(RequestInvalid):
+        read_answer(body)
 
 
 @pytest.mark.parametrize(

@@ -411,10 +411,6 @@ class Balancer:
             self.telemetry.ejections[replica.name] += 1
             self.refresh()
 
-    def good_answer(self, service: ModelService, replica: ReplicaState) -> None:
-        """*replica* gave an answer as it should be."""
-        service.answers.good(replica.name)
-
     def bad_answer(self, service: ModelService, replica: ReplicaState, fault: str) -> None:
         """*replica* gave an answer that is not the caller's fault: compare it with its siblings."""
         self.telemetry.faults[replica.name, fault] += 1

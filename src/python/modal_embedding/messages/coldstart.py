@@ -30,10 +30,6 @@ class ColdStart(msgspec.Struct, frozen=True):
     first_embedding_s: float | None = None
 
     @property
-    def made_s(self) -> float:
-        return sum(stage.seconds for stage in self.made)
-
-    @property
     def woken_s(self) -> float:
         return sum(stage.seconds for stage in self.woken)
 

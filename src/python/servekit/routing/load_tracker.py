@@ -73,10 +73,6 @@ class ReplicaLoad:
             return None
         return self.last_load
 
-    def age_s(self, now_s: float) -> float | None:
-        """Return how old the last poll is; None where none ever came."""
-        return None if self.last_load is None else now_s - self._polled_at_s
-
     def slow_start_factor(self, now_s: float) -> float:
         """Return what its work counts for: more than 1 while it starts slowly after an absence."""
         left = 1.0 - (now_s - self._back_at_s) / SLOW_START_S

@@ -14,13 +14,6 @@ from servekit.errors.tree import RequestInvalid
 T = TypeVar("T")
 
 
-class RequestHead(msgspec.Struct, frozen=True):
-    """What a relay must know of a request body."""
-
-    model: str = ""
-    stream: bool = False
-
-
 class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
     continuous_usage_stats: bool = False
@@ -114,45 +107,15 @@ class _ErrorEnvelope(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_head = msgspec.json.Decoder(RequestHead).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
-_decode_completion = msgspec.json.Decoder(CompletionRequest).decode
-_decode_chat = msgspec.json.Decoder(ChatRequest).decode
 _decode_models = msgspec.json.Decoder(ModelList).decode
-
-
-def read_head(body: bytes) -> RequestHead:
-    """Return the model and stream fields of a request *body*.
-
-    Raises:
-        RequestInvalid: the body is not a JSON object, or a field has the wrong type.
-    """
-    return _read(_decode_head, body)
-
-
-def read_completion(body: bytes) -> CompletionRequest:
-    """Return the request in *body*.
-
-    Raises:
-        RequestInvalid: as for `read_head`.
-    """
-    return _read(_decode_completion, body)
-
-
-def read_chat(body: bytes) -> ChatRequest:
-    """Return the request in *body*.
-
-    Raises:
-        RequestInvalid: as for `read_head`.
-    """
-    return _read(_decode_chat, body)
 
 
 def read_answer(body: bytes) -> Answer:
     """Return an answer, or the data of one event.
 
     Raises:
-        RequestInvalid: as for `read_head`.
+        RequestInvalid: it is not a JSON object, or a field has the wrong type.
     """
     return _read(_decode_answer, body)
 
@@ -161,7 +124,7 @@ def read_models(body: bytes) -> ModelList:
     """Return the list that /v1/models answers with.
 
     Raises:
-        RequestInvalid: as for `read_head`.
+        RequestInvalid: as for `read_answer`.
     """
     return _read(_decode_models, body)
 
