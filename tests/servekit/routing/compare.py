@@ -15,12 +15,12 @@ from importlib import resources
 from itertools import product
 from statistics import fmean
 
+from bench.fleetsim.outcome import FleetOutcome
+from bench.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
+from bench.fleetsim.world import World
 from bench.workload.schedule import BLOCK_TOKENS
 from bench.workload.trace_formats import TraceRow, read_trace
 from servekit.enginesim.calibration import calibration_for
-from servekit.fleetsim.outcome import FleetOutcome
-from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.registry import policy_named
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"

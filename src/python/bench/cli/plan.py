@@ -25,15 +25,15 @@ from bench.cli.options import (
     TraceRate,
 )
 from bench.cli.simulate import trace_schedule
+from bench.fleetsim.outcome import FleetOutcome
+from bench.fleetsim.scenario import Scenario
+from bench.fleetsim.world import World
 from bench.results.files import new_run_folder, write_file
 from bench.twin.fleet_run import arrivals_of, longest, setups_of
 from bench.workload.schedule import Call
 from servekit.cli.options import old_name
 from servekit.errors.tree import ServeError, SettingInvalid
 from servekit.fleet.fleet import Fleet, load_fleet
-from servekit.fleetsim.outcome import FleetOutcome
-from servekit.fleetsim.scenario import Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
 
 _LIMIT = re.compile(r"(ttft|itl|e2e|per_token)_p(\d{1,2}(?:\.\d+)?)\s*<=?\s*([\d.]+)\s*(ms|s)")

@@ -29,6 +29,9 @@ from bench.cli.options import (
     TraceName,
     TraceRate,
 )
+from bench.fleetsim.outcome import FleetOutcome
+from bench.fleetsim.scenario import Arrival, Scenario
+from bench.fleetsim.world import World
 from bench.loadgen.run_result import RunResult
 from bench.loadgen.session import Endpoint
 from bench.results.context import RunContext
@@ -51,9 +54,6 @@ from bench.workload.trace_formats import read_trace
 from servekit.cli.options import old_name
 from servekit.errors.tree import WorkloadInvalid
 from servekit.fleet.fleet import Fleet, load_fleet
-from servekit.fleetsim.outcome import FleetOutcome
-from servekit.fleetsim.scenario import Arrival, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
 
 # A trace keeps requests of any length: engines are simulated with the context that it needs.

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli.options import JsonFile, Policies, PollInterval, Seed
+from bench.fleetsim.scenario import ReplicaSetup, Scenario
+from bench.fleetsim.world import World
 from bench.results.files import write_file
 from bench.twin.load import mixed
 from servekit.enginesim.calibration import calibration_for
 from servekit.errors.tree import SettingInvalid
-from servekit.fleetsim.scenario import ReplicaSetup, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"

@@ -17,6 +17,9 @@ from rich.table import Table
 
 from bench.cli.calibrate_engine import recorded_profile
 from bench.cli.options import JsonFile, Seed
+from bench.fleetsim.outcome import FleetOutcome, quantiles
+from bench.fleetsim.scenario import Arrival, ReplicaSetup, Scenario
+from bench.fleetsim.world import World
 from bench.results.files import write_file
 from bench.twin.engine_probe import MOST_KNOWN
 from bench.twin.live_engine import LiveEngine, open_engine
@@ -29,9 +32,6 @@ from servekit.enginesim.calibration import (
     read_calibration,
 )
 from servekit.errors.tree import ServeError, SettingInvalid
-from servekit.fleetsim.outcome import FleetOutcome, quantiles
-from servekit.fleetsim.scenario import Arrival, ReplicaSetup, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.simple import RoundRobin
 
 SHARES = (0.5, 0.9, 0.99)

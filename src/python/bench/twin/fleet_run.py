@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.fleetsim.outcome import OK, STATUS, FleetOutcome
+from bench.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup
 from bench.loadgen.record import Record
 from bench.workload.schedule import BLOCK_TOKENS, Call
 from servekit.enginesim.setup import engine_setup
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import Fleet
-from servekit.fleetsim.outcome import OK, STATUS, FleetOutcome
-from servekit.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup
 
 SHARES = (0.5, 0.9, 0.99)
 

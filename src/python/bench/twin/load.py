@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from bench.fleetsim.scenario import Arrival
 from bench.twin.fleet_run import arrivals_of, longest, total_tokens
 from bench.workload.schedule import BLOCK_TOKENS, Call, Schedule
 from servekit.errors.tree import SettingInvalid
-from servekit.fleetsim.scenario import Arrival
 
 # The mix: what public traces of conversations have in common.  Half of the prompts begin with one
 # of a few thousand texts that others begin with too, some far more often than others; lengths are

@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import msgspec
 
+from bench.fleetsim.scenario import ReplicaSetup, Scenario
+from bench.fleetsim.world import World
 from bench.loadgen.record import Record
 from bench.loadgen.replay import abba
 from bench.stats.comparison import compare
@@ -18,8 +20,6 @@ from bench.stats.windowed_metrics import SloLimits, windows_of
 from bench.twin.fleet_run import arrivals_of, longest, records_of, setups_of
 from bench.workload.schedule import Part, Schedule, split
 from servekit.fleet.fleet import Fleet
-from servekit.fleetsim.scenario import ReplicaSetup, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.simple import RandomPolicy
 
 # Enough for intervals of 95 %; the main job draws more because its p values are compared closer to

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.fleetsim.outcome import OK
+from bench.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
+from bench.fleetsim.world import World
 from servekit.enginesim.calibration import EngineCalibration
-from servekit.fleetsim.outcome import OK
-from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.registry import policy_named
 from tests.servekit.enginesim.driving import PROFILE
 

@@ -1,9 +1,9 @@
 """One engine of a simulated fleet, and the requests that are on their way through it.  Pure."""
 
+from bench.fleetsim.scenario import Arrival, ReplicaSetup
+from bench.fleetsim.tokens import TokenTimes
 from servekit.enginesim.engine import SimulatedEngine
 from servekit.enginesim.sequence import EngineRequest
-from servekit.fleetsim.scenario import Arrival, ReplicaSetup
-from servekit.fleetsim.tokens import TokenTimes
 from servekit.routing.load_tracker import InFlight, ReplicaLoad
 from servekit.routing.request import RouteRequest
 

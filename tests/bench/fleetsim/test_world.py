@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.fleetsim.outcome import CUT, OK, FleetOutcome
+from bench.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup, Scenario
+from bench.fleetsim.world import World
 from servekit.enginesim.calibration import EngineCalibration
 from servekit.enginesim.engine_args import EngineOptions
 from servekit.errors.tree import SettingInvalid
-from servekit.fleetsim.outcome import CUT, OK, FleetOutcome
-from servekit.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup, Scenario
-from servekit.fleetsim.world import World
 from servekit.routing.registry import POLICY_NAMES, policy_named
 from tests.servekit.enginesim.driving import PROFILE
 

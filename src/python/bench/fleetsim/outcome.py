@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from servekit.fleetsim.histogram import GapHistogram
+from bench.fleetsim.histogram import GapHistogram
 
 # Why a request has no whole answer.
 OK, REFUSED, CUT, NO_REPLICA, TOO_LONG = range(5)

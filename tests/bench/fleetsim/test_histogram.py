@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.fleetsim.histogram import GapHistogram
+from bench.fleetsim.histogram import GapHistogram
 
 
 @given(gaps=st.lists(st.floats(1e-4, 10.0), min_size=1, max_size=200))

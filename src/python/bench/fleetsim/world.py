@@ -14,15 +14,15 @@ from itertools import count
 from math import ceil
 from random import Random
 
+from bench.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, FleetOutcome
+from bench.fleetsim.replica import Trip, VirtualReplica
+from bench.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
+from bench.fleetsim.tokens import TokenTimes
 from servekit.enginesim.engine import SimulatedEngine
 from servekit.enginesim.setup import engine_config
 from servekit.enginesim.shared_memory import SharedMemory
 from servekit.enginesim.step import EngineStep
 from servekit.errors.tree import EngineRefused, PromptTooLong, RequestInvalid
-from servekit.fleetsim.outcome import CUT, NO_REPLICA, OK, REFUSED, TOO_LONG, FleetOutcome
-from servekit.fleetsim.replica import Trip, VirtualReplica
-from servekit.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
-from servekit.fleetsim.tokens import TokenTimes
 from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.load_tracker import LoadTracker, Pool, ReplicaLoad
 from servekit.routing.policy import Policy
