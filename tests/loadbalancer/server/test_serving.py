@@ -101,9 +101,10 @@ async def test_requests_beyond_the_limit_wait_for_room() -> None:
 
 async def test_request_that_waited_too_long_is_told_when_to_come_back() -> None:
     """503 with Retry-After, and nothing stays counted."""
-    async with running(Engine("stall"), max_in_flight=1, wait_s=0.05) as (balancer, port):
+    engine = Engine("stall")
+    async with running(engine, max_in_flight=1, wait_s=0.05) as (balancer, port):
         stuck = asyncio.create_task(post(port))
-        await asyncio.sleep(0.05)
+        await until(lambda: engine.bodies)
         answer = await post(port)
         stuck.cancel()
         await asyncio.gather(stuck, return_exceptions=True)

@@ -233,10 +233,11 @@ async def test_a_connection_is_used_again() -> None:
 
 async def test_a_cancelled_request_closes_its_connection() -> None:
     """The upstream sees the client leave, and can stop generating."""
-    left = asyncio.Event()
+    asked, left = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM + chunk(TOKEN))
+        asked.set()
         while await reader.read(1024):
             pass
         writer.close()
@@ -245,7 +246,7 @@ async def test_a_cancelled_request_closes_its_connection() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", SystemClock())
         request = asyncio.create_task(client.complete(REQUEST))
-        await asyncio.sleep(0.05)
+        await asked.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
