@@ -102,8 +102,16 @@ def test_wall_time_and_virtual_time_agree(asks: list[tuple[int, int, int]]) -> N
     ]
     twin = drive(SimulatedEngine(config, calibration.profile), requests, most=1_000_000)
 
+    # Who comes within a timer's millisecond of a step's end is in the next step in one of the two
+    # and in the one after that in the other; from then on they are two histories.
+    ends = [step.end_s for step in twin.steps]
+    ties = [at for at, _, _ in due if any(abs(at - end) < 0.0021 for end in ends)]
+    until_s = min(ties, default=float("inf"))
     assert all(listener.ended for listener in listeners)
     for number, (listener, (_, _, output)) in enumerate(zip(listeners, due, strict=True)):
         assert len(listener.times) == output
-        assert abs(listener.times[0] - twin.first_s[number]) < 0.0021
-        assert abs(listener.times[-1] - twin.last_s[number]) < 0.0021
+        for ours, theirs in (
+            (listener.times[0], twin.first_s[number]),
+            (listener.times[-1], twin.last_s[number]),
+        ):
+            assert theirs > until_s - 0.0021 or abs(ours - theirs) < 0.0021
