@@ -17,6 +17,12 @@ CHAT = {"max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
 # The first replica of the fleet that the simulator's image serves.
 FLEET_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
+CHAT_BACKEND = (
+    *("--env", "ENGINE_URL=http://{fleet}:8001"),
+    *("--env", f"MODEL_NAME={FLEET_MODEL}"),
+)
+QUESTION = {"message": "hello", "max_tokens": 4}
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -80,18 +86,19 @@ SERVERS = (
     Server(
         "chat_backend",
         8080,
-        options=("--env", "ENGINE_URL=http://{fleet}:8001", "--env", f"MODEL_NAME={FLEET_MODEL}"),
+        options=CHAT_BACKEND,
         path="/chat",
-        body={"message": "hello", "max_tokens": 4},
+        body=QUESTION,
         answered='"response":',
     ),
     Server(
         "chat",
         8080,
-        options=("--env", "BACKEND_URL=http://{fleet}:8001"),
+        options=("--env", "BACKEND_URL=http://{backend}:8080"),
         health="/healthz",
-        path="/api/v1/chat/completions",
-        body={**CHAT, "model": FLEET_MODEL},
+        path="/api/chat",
+        body=QUESTION,
+        answered='"response":',
     ),
     Server(
         "modal_embedding",

@@ -61,7 +61,7 @@ def test_check_finds_the_cpu_build() -> None:
 def test_model_is_kept_on_a_volume_that_is_large_enough() -> None:
     """By a user that is not root, under a root that is read-only."""
     with hub(TOKEN) as gated:
-        code, said = _download(gated.url, "16m")
+        code, said = _download(gated.url, "128m")
 
     assert code == 0, said
     assert '"event": "downloaded"' in said
