@@ -120,7 +120,8 @@ def _mock(ttft_ms: float, itl_ms: float, folder: Path) -> Iterator[str]:
 def _starts(program: str, folder: Path) -> tuple[ProcessTimes, ProcessTimes]:
     """Return what one single request costs with each tool, as a program: ours, then aiperf's."""
     with _mock(0.0, 0.0, folder) as url:
-        own = [sys.executable, "-m", "bench.runner", "run", "--url", url, "--model", "mock"]
+        own = [sys.executable, "-m", "bench.runner", "run"]  # pants: no-infer-dep
+        own += ["--url", url, "--model", "mock"]
         own += ["--request-count", "1", "--output-dir", str(folder / "own")]
         ours = run_aiperf(own)
         return ours, run_aiperf(_argv(program, url, 1, 1, folder / "aiperf-start"))

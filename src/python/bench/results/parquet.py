@@ -36,7 +36,7 @@ def records_parquet(records: Sequence[Record]) -> bytes:
     check_parquet()
     # By name: a plain import would make an extra of some 50 MB a part of every installation.
     arrow: Any = importlib.import_module("pyarrow")
-    write: Any = importlib.import_module("pyarrow.parquet")
+    write: Any = importlib.import_module("pyarrow.parquet")  # pants: no-infer-dep
     columns = {name: arrow.array(own, kind) for name, kind, own in _columns(records, arrow)}
     file = io.BytesIO()
     write.write_table(arrow.table(columns), file, compression="zstd")

@@ -58,7 +58,7 @@ def check_installed(balancers: Sequence[str]) -> None:
         if kind not in ENVIRONMENTS:
             raise SettingInvalid(f"load balancer must be 'baseline' or 'managed', not {kind!r}")
         require_module(f"loadbalancer.{kind}", _REMEDY)
-    require_module("simulator.main", _REMEDY)
+    require_module("simulator.main", _REMEDY)  # pants: no-infer-dep
 
 
 def start_arms(
@@ -102,7 +102,7 @@ def _read(balancer: str) -> tuple[str, str, str]:
 
 def _simulator(fleet: str, balancer: str) -> list[str]:
     speed = _read(balancer)[2]
-    argv = ["simulator.main", "--fleet", fleet, "--ports", "auto"]
+    argv = ["simulator.main", "--fleet", fleet, "--ports", "auto"]  # pants: no-infer-dep
     return [*argv, "--speed", speed] if speed else argv
 
 

@@ -68,7 +68,8 @@ def _checked(url: str, name: str) -> str:
         # Not the value: it may hold a password.
         raise SettingInvalid(f"{name} is not an http URL; give one like http://collector:4318")
     try:
-        found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+        exporter = "opentelemetry.exporter.otlp.proto.http"  # pants: no-infer-dep
+        found = importlib.util.find_spec(exporter)
     except ModuleNotFoundError:
         found = None
     if found is None:
