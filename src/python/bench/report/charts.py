@@ -31,6 +31,29 @@ class Plot(msgspec.Struct, frozen=True):
     content: str
 
 
+class Plots(msgspec.Struct, frozen=True):
+    """All plots of a report; each kind may be empty."""
+
+    distributions: Sequence[Plot]
+    over_time: Sequence[Plot]
+    replicas: Sequence[Plot]
+
+    @property
+    def worth_a_file(self) -> Sequence[Plot]:
+        return [*self.distributions, *self.over_time[:2]]
+
+
+def plots_of(
+    lines: Sequence[PlotLine], parts: Sequence[Part], snapshots: Sequence[ServerSnapshot]
+) -> Plots:
+    """Return the plots that every report has."""
+    return Plots(
+        distributions(lines),
+        over_time(lines, windows_of(parts)),
+        [*per_replica(lines), *engines_over_time(lines, snapshots)],
+    )
+
+
 def differences(found: Comparison) -> Plot | None:
     """Return a forest plot of the ratios: all metrics on one axis, whatever their units."""
     rows = [row for row in found.rows if row.ratio_low is not None and row.ratio is not None]
@@ -94,9 +117,8 @@ def _cumulative(
     return Plot(name, title, svg.line_chart(title, x, svg.Axis("", 0.0, 1.0), series))
 
 
-def over_time(lines: Sequence[PlotLine], parts: Sequence[Part]) -> list[Plot]:
+def over_time(lines: Sequence[PlotLine], windows: Sequence[Window]) -> list[Plot]:
     """Return TTFT, tokens and requests of every window of the schedule, where they are known."""
-    windows = windows_of(parts)
     if not windows:
         return []
     plots = (

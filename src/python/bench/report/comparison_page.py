@@ -3,7 +3,7 @@
 from html import escape
 
 from bench.report import charts, markup, sections
-from bench.report.charts import PlotLine
+from bench.report.charts import Plot, PlotLine
 from bench.report.sections import RenderedReport
 from bench.report.tables import number, summary_markdown
 from bench.stats.comparison import ComparedMetric, Comparison
@@ -22,28 +22,21 @@ def _lines(compared: ComparedRun) -> tuple[PlotLine, PlotLine]:
 
 def comparison_report(compared: ComparedRun) -> RenderedReport:
     """Return the report: verdict first, then why, then how far to trust it."""
-    found, lines = compared.comparison, _lines(compared)
+    found, run, lines = compared.comparison, compared.run, _lines(compared)
+    forest = charts.differences(found)
+    plots = charts.plots_of(lines, compared.parts, run.snapshots)
     parts = (
         _verdict(compared),
         _tiles(found),
-        _differences(found),
-        sections.distributions(lines),
-        sections.over_time(lines, compared.parts),
-        sections.by_model(lines),
-        sections.by_replica(lines, compared.run.snapshots),
+        _differences(forest),
+        *sections.evidence(lines, plots, run.snapshots),
         _all_metrics(found),
-        sections.trust(lines, compared.validity, compared.run.manifest),
-        sections.method(compared.goal, compared.run.manifest),
+        *sections.how_far_to_trust(lines, compared.validity, compared.goal, run.manifest),
     )
-    forest = charts.differences(found)
     return RenderedReport(
         html=markup.page(f"{found.candidate} against {found.baseline}", sections.style(), parts),
         markdown=summary_markdown(compared),
-        plots=[
-            *([forest] if forest else []),
-            *charts.distributions(lines),
-            *charts.over_time(lines, compared.parts)[:2],
-        ],
+        plots=[*([forest] if forest else []), *plots.worth_a_file],
         legend=sections.legend(lines),
     )
 
@@ -105,8 +98,7 @@ def _tile(row: ComparedMetric) -> str:
     )
 
 
-def _differences(found: Comparison) -> str:
-    plot = charts.differences(found)
+def _differences(plot: Plot | None) -> str:
     if plot is None:
         return ""
     return markup.section(

@@ -21,20 +21,18 @@ def _lines(grid: GridRun) -> list[PlotLine]:
 
 def grid_report(grid: GridRun) -> RenderedReport:
     """Return the report: the effects first."""
-    lines = _lines(grid)
+    run, lines = grid.run, _lines(grid)
+    plots = charts.plots_of(lines, run.parts, run.snapshots)
     parts = (
         _heading(grid),
         _effects(grid.effects),
-        sections.distributions(lines),
-        sections.over_time(lines, grid.run.parts),
-        sections.by_model(lines),
-        sections.trust(lines, grid.validity, grid.run.manifest),
-        sections.method(grid.goal, grid.run.manifest),
+        *sections.evidence(lines, plots, run.snapshots),
+        *sections.how_far_to_trust(lines, grid.validity, grid.goal, run.manifest),
     )
     return RenderedReport(
         html=markup.page("Engine and load balancer", sections.style(), parts),
         markdown=effects_markdown(grid.effects),
-        plots=charts.distributions(lines),
+        plots=plots.worth_a_file,
         legend=sections.legend(lines),
     )
 

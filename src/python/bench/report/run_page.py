@@ -29,22 +29,19 @@ def _whole(run: RunResult) -> Part:
 
 def run_report(run: RunResult, goal: SloLimits) -> RenderedReport:
     """Return the report of one target, which has no verdict."""
-    lines, whole = [_line(run)], [_whole(run)]
+    lines = [_line(run)]
+    plots = charts.plots_of(lines, [_whole(run)], run.snapshots)
     rate = rates(run.records, map(goal.met_by, run.records))
     parts = (
         _run_heading(run, rate),
         _run_tiles(run, rate),
-        sections.distributions(lines),
-        sections.over_time(lines, whole),
-        sections.by_model(lines),
-        sections.by_replica(lines, run.snapshots),
-        sections.trust(lines, judge(run.records, run.burden), run.manifest),
-        sections.method(goal, run.manifest),
+        *sections.evidence(lines, plots, run.snapshots),
+        *sections.how_far_to_trust(lines, judge(run.records, run.burden), goal, run.manifest),
     )
     return RenderedReport(
         html=markup.page(f"{run.arms[0]}, measured", sections.style(), parts),
         markdown=run_markdown(run, rate),
-        plots=[*charts.distributions(lines), *charts.over_time(lines, whole)[:2]],
+        plots=plots.worth_a_file,
         legend=sections.legend(lines),
     )
 

@@ -11,14 +11,13 @@ import numpy as np
 
 from bench.loadgen.record import Record
 from bench.loadgen.server_metrics import ReplicaUsage, ServerSnapshot, replica_loads
-from bench.report import charts, markup
-from bench.report.charts import Plot, PlotLine
+from bench.report import markup
+from bench.report.charts import Plot, PlotLine, Plots
 from bench.report.remarks import dropped_text, remarks
 from bench.report.tables import client_line, error_text, number
 from bench.stats.request_metrics import totals
 from bench.stats.validity import Validity
 from bench.stats.windowed_metrics import SloLimits
-from bench.workload.schedule import Part
 
 PARTIAL = "<p><b>Partial run:</b> it was stopped early.</p>"
 
@@ -41,17 +40,38 @@ def style() -> str:
     return (resources.files("bench.report") / "report.css").read_text()
 
 
-def distributions(lines: Sequence[PlotLine]) -> str:
+def evidence(
+    lines: Sequence[PlotLine], plots: Plots, snapshots: Sequence[ServerSnapshot]
+) -> Sequence[str]:
+    """Return what was measured: by request, over time, by model, by replica."""
+    return (
+        _distributions(lines, plots.distributions),
+        _over_time(lines, plots.over_time),
+        _by_model(lines),
+        _by_replica(lines, plots.replicas, replica_loads(snapshots)),
+    )
+
+
+def how_far_to_trust(
+    lines: Sequence[PlotLine],
+    validity: Validity,
+    goal: SloLimits | None,
+    manifest: Mapping[str, Any],
+) -> Sequence[str]:
+    """Return whether the run is valid, and how it was measured."""
+    return _trust(lines, validity, manifest), _method(goal, manifest)
+
+
+def _distributions(lines: Sequence[PlotLine], plots: Sequence[Plot]) -> str:
     return markup.section(
         "Distributions",
         "Cumulative distributions over requests (ITL: over gaps between tokens), measured from the "
         "scheduled time of each request. Further left is better.",
-        legend(lines) + _figures(charts.distributions(lines)),
+        legend(lines) + _figures(plots),
     )
 
 
-def over_time(lines: Sequence[PlotLine], parts: Sequence[Part]) -> str:
-    plots = charts.over_time(lines, parts)
+def _over_time(lines: Sequence[PlotLine], plots: Sequence[Plot]) -> str:
     if not plots:
         return ""
     text = (
@@ -75,7 +95,7 @@ def legend(lines: Sequence[PlotLine]) -> str:
     return markup.legend([(line.name, line.css) for line in lines]) if len(lines) > 1 else ""
 
 
-def by_model(lines: Sequence[PlotLine]) -> str:
+def _by_model(lines: Sequence[PlotLine]) -> str:
     models = sorted({one.model for line in lines for one in line.records})
     rows = [
         [model, line.name, *_latencies([r for r in line.records if r.model == model])]
@@ -94,9 +114,9 @@ def _latencies(records: Sequence[Record]) -> list[str]:
     return [f"{len(records):,}", *quantiles, error_text(totals(records))]
 
 
-def by_replica(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnapshot]) -> str:
-    plots = [*charts.per_replica(lines), *charts.engines_over_time(lines, snapshots)]
-    replicas = replica_loads(snapshots)
+def _by_replica(
+    lines: Sequence[PlotLine], plots: Sequence[Plot], replicas: Sequence[ReplicaUsage]
+) -> str:
     if not plots and not replicas:
         return ""
     return markup.section(
@@ -136,7 +156,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def trust(lines: Sequence[PlotLine], validity: Validity, manifest: Mapping[str, Any]) -> str:
+def _trust(lines: Sequence[PlotLine], validity: Validity, manifest: Mapping[str, Any]) -> str:
     reasons = "".join(f'<p class="invalid">{escape(reason)}</p>' for reason in validity.reasons)
     errors = "".join(
         f"<p>{escape(line.name)}: {error_text(totals(line.records))} of {len(line.records):,} "
@@ -181,7 +201,7 @@ def _quantiles_of_both(pairs: Sequence[tuple[float, float]]) -> list[str]:
     return [number(float(v)) for row in np.percentile(pairs, (50, 99), axis=0) for v in row]
 
 
-def method(goal: SloLimits | None, manifest: Mapping[str, Any]) -> str:
+def _method(goal: SloLimits | None, manifest: Mapping[str, Any]) -> str:
     shown = msgspec.json.format(msgspec.json.encode(manifest, enc_hook=str), indent=2).decode()
     return markup.section(
         "Method",

@@ -1,9 +1,10 @@
 """The directory of a run: what is written to it, and reports rebuilt from it.  Input and output."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from os.path import relpath
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -22,6 +23,8 @@ from bench.results.parquet import records_parquet
 from bench.stats.factorial import GridRun
 from bench.stats.verdict import ComparedRun, conclude
 from servekit.errors.tree import SettingInvalid
+
+Files: TypeAlias = Mapping[str, bytes | str]
 
 
 class _Arms(msgspec.Struct, frozen=True):
@@ -45,9 +48,8 @@ def slug(name: str) -> str:
 def keep_run(run: RunResult, folder: Path, context: RunContext) -> None:
     """Write a run of one arm to *folder*, what cannot be made again first."""
     write_files(folder, raw_files(run))
-    write_files(folder, export_files(run))
-    _keep_parquet(run.records, folder, context)
-    _keep_report(run_report(run, context.goal), [folder], context)
+    write_files(folder, {**export_files(run), **_parquet(run.records, context)})
+    _keep_report(run_report(run, context.goal), {folder: {}}, context)
 
 
 def keep_comparison(compared: ComparedRun, folder: Path, context: RunContext) -> None:
@@ -59,8 +61,7 @@ def keep_comparison(compared: ComparedRun, folder: Path, context: RunContext) ->
     for one, place in arms:
         write_files(place, raw_files(one))
     for one, place in arms:
-        write_files(place, export_files(one))
-        _keep_parquet(one.records, place, context)
+        write_files(place, {**export_files(one), **_parquet(one.records, context)})
     keep_verdict(compared, (other, folder), (other, folder), context)
 
 
@@ -70,21 +71,24 @@ def keep_verdict(
     """Write the comparison to each of *folders*; *arms* are those of the two runs.  Return its
     summary in Markdown."""
     report = comparison_report(compared)
-    for folder in folders:
-        where = [os.path.relpath(arm, folder) for arm in arms]
-        said = {"comparison.json": comparison_json(compared, where)}
-        write_files(folder, {**said, "comparison.md": report.markdown})
-    return _keep_report(report, folders, context)
+    said = {folder: _verdict_files(compared, report, arms, folder) for folder in folders}
+    return _keep_report(report, said, context)
+
+
+def _verdict_files(
+    compared: ComparedRun, report: RenderedReport, arms: tuple[Path, Path], folder: Path
+) -> Files:
+    where = [relpath(arm, folder) for arm in arms]
+    return {"comparison.json": comparison_json(compared, where), "comparison.md": report.markdown}
 
 
 def keep_grid(grid: GridRun, folder: Path, context: RunContext) -> None:
     """Write a 2x2 design to *folder*."""
     report = grid_report(grid)
     write_files(folder, raw_files(grid.run))
-    write_files(folder, {"grid.md": report.markdown, "grid.json": grid_json(grid)})
-    write_files(folder, export_files(grid.run))
-    _keep_parquet(grid.run.records, folder, context)
-    _keep_report(report, [folder], context)
+    write_files(folder, {**export_files(grid.run), **_parquet(grid.run.records, context)})
+    said: Files = {"grid.md": report.markdown, "grid.json": grid_json(grid)}
+    _keep_report(report, {folder: said}, context)
 
 
 def report_again(folder: Path, context: RunContext) -> str:
@@ -95,8 +99,8 @@ def report_again(folder: Path, context: RunContext) -> str:
     """
     if not (folder / "comparison.json").exists():
         run = load_saved(folder)
-        _keep_parquet(run.records, folder, context)
-        return _keep_report(run_report(run, context.goal), [folder], context)
+        write_files(folder, _parquet(run.records, context))
+        return _keep_report(run_report(run, context.goal), {folder: {}}, context)
     try:
         known = msgspec.json.decode((folder / "comparison.json").read_bytes(), type=_Arms)
     except (OSError, msgspec.DecodeError) as error:
@@ -104,21 +108,22 @@ def report_again(folder: Path, context: RunContext) -> str:
     arms = folder / known.folders[0], folder / known.folders[1]
     runs = load_saved(arms[0]), load_saved(arms[1])
     for run, place in zip(runs, arms, strict=True):
-        _keep_parquet(run.records, place, context)
+        write_files(place, _parquet(run.records, context))
     both = together(*runs, (known.baseline, known.candidate))
     return keep_verdict(conclude(both, context.goal), [folder], arms, context)
 
 
-def _keep_report(report: RenderedReport, folders: Sequence[Path], context: RunContext) -> str:
-    for folder in folders:
-        write_files(folder, {"report.html": report.html})
+def _keep_report(report: RenderedReport, said: Mapping[Path, Files], context: RunContext) -> str:
+    """Write the report to each folder of *said*, beside the files named there; then its pictures,
+    for which a browser may be missing.  Return the summary in Markdown."""
+    for folder, files in said.items():
+        write_files(folder, {**files, "report.html": report.html})
     if context.browser:
         for plot, picture in draw(report.plots, report.legend, context.browser):
-            for folder in folders:
+            for folder in said:
                 write_files(folder, {f"{plot.name}.png": picture})
     return report.markdown
 
 
-def _keep_parquet(records: Sequence[Record], folder: Path, context: RunContext) -> None:
-    if context.parquet:
-        write_files(folder, {"records.parquet": records_parquet(records)})
+def _parquet(records: Sequence[Record], context: RunContext) -> Files:
+    return {"records.parquet": records_parquet(records)} if context.parquet else {}
