@@ -1,12 +1,20 @@
 """Heads: what every server reads the same way is read; everything else is refused."""
 
+import tracemalloc
+
 import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from servekit.errors.tree import RequestInvalid, StreamCut
-from servekit.relay.heads import bearer, read_request_head, read_response_head, with_lines
+from servekit.relay.heads import (
+    bearer,
+    header_lines,
+    read_request_head,
+    read_response_head,
+    with_lines,
+)
 
 GOOD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 
@@ -140,3 +148,48 @@ def test_answer_that_ends_with_its_connection_is_not_kept_alive() -> None:
 
     assert (head.length, head.chunked, head.keep_alive) == (None, False, False)
     assert head.first == b"HTTP/1.1 200 OK\r\nServer: x\r\n"
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"A: b", b"Host: x", b"CONNECTION: a", b"Content-Length: 1", b"A", b"b: "]
+        ),
+        max_size=6,
+    )
+)
+def test_a_head_is_read_the_same_the_second_time(lines: list[bytes]) -> None:
+    """Lines are remembered, what they mean together is not."""
+    head = b"POST / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+    assert _read(head) == _read(head)
+
+
+def _read(head: bytes) -> object:
+    try:
+        return read_request_head(head)
+    except RequestInvalid as error:
+        return str(error)
+
+
+def test_a_key_is_not_remembered() -> None:
+    """Its line is forgotten with its request."""
+    read_request_head(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n")
+
+    assert not any(b"abc" in line for line in header_lines)
+
+
+def test_clients_cannot_fill_the_memory_with_lines() -> None:
+    """Only so many are remembered, and no long ones."""
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            read_request_head(
+                b"GET / HTTP/1.1\r\nHost: x\r\nA: %d\r\nB: %b%d\r\n\r\n"
+                % (number, b"x" * 2000, number)
+            )
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 2 << 20

@@ -250,7 +250,8 @@ class ProxiedRequest(RelayExchange):
 
     def _send(self, connection: EngineConnection) -> None:
         self._connection = connection
-        head = request_head(self._head, self._replica.upstream.address, len(self._body))
+        upstream = self._replica.upstream
+        head = request_head(self._head, upstream.path, upstream.authority, len(self._body))
         connection.send(head, self._body, self)
         self._sent_s = self._balancer.now()
         if not self._tried:
@@ -283,6 +284,9 @@ class ProxiedRequest(RelayExchange):
 
     def more(self, piece: bytes, framing: Framing) -> None:
         self.chunks_received += 1
+        if not (self._early or framing.unfinished or self._held or self._decoder):
+            self._write(piece)
+            return
         if self._early:
             self._receive_early(piece, framing)
             return

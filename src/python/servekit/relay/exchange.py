@@ -181,7 +181,8 @@ class PassThrough(RelayExchange):
 
     def _send(self, connection: EngineConnection) -> None:
         self._connection = connection
-        head = request_head(self._head, self._upstream.address, len(self._body))
+        upstream = self._upstream
+        head = request_head(self._head, upstream.path, upstream.authority, len(self._body))
         connection.send(head, self._body, self, bodiless=self.bodiless)
 
     # The engine's answer.

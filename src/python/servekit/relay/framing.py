@@ -5,7 +5,22 @@ import re
 from servekit.errors.tree import RequestInvalid, RequestTooLarge, StreamCut
 
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
+# Sizes of the chunks that hold an event: few enough to be remembered.
+_PLAIN_SIZE = re.compile(rb"[0-9a-f]{1,3}|[0-9A-F]{1,3}")
 _TRAILERS = re.compile(rb"(?:[^\r\n]+\r\n)*\r\n")
+
+
+class _Sizes(dict[bytes, int]):
+    """Sizes of chunks as they are written -> numbers; -1 for what needs a closer look."""
+
+    def __missing__(self, written: bytes) -> int:
+        if _PLAIN_SIZE.fullmatch(written) is None:
+            return -1
+        size = self[written] = int(written, 16)
+        return size
+
+
+_sizes = _Sizes()
 
 # A chunk's size with its extensions, or all trailers, are a line or two.
 _MAX_LINE = 4096
@@ -65,6 +80,11 @@ class ChunkedFraming:
             StreamCut: a size is not a number.
         """
         size = len(data)
+        if not (self.unfinished or self._trailing):
+            # One whole chunk is what an engine sends nearly always.
+            end = data.find(b"\r\n", 0, 5)
+            if end > 0 and _sizes[data[:end]] == size - end - 4 > 0:
+                return size
         if self._skip > size:
             self._skip -= size
             self.unfinished += size

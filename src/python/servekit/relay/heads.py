@@ -6,24 +6,24 @@ the colon are refused, never repaired.
 """
 
 import re
+from typing import TypeVar
 
 import msgspec
 
 from servekit.errors.tree import RequestInvalid, StreamCut
-from servekit.wire.address import Address
 
 MAX_HEAD_BYTES = 32 * 1024
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
-_FIELDS = rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)\r\n"
+_T = TypeVar("_T")
+
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
 # A client that takes us for its proxy names the host too, which servers have to accept (RFC 9112,
 # section 3.2.2); it is us, whatever it says.
 _ABSOLUTE = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20/?#@\x7f-\xff]++)?+"
-_REQUEST = re.compile(
-    rb"([A-Z]{1,16}) " + _ABSOLUTE + rb"(/[\x21-\x7e]*+) HTTP/1\.([01])\r\n" + _FIELDS
-)
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*+)?\r\n" + _FIELDS)
+_REQUEST = re.compile(rb"([A-Z]{1,16}) " + _ABSOLUTE + rb"(/[\x21-\x7e]*+) HTTP/1\.([01])")
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*+)?+")
+# What follows the last line of a head.
+_END = [b"", b""]
 # More digits than any body has bytes.
 _MOST_DIGITS = 15
 
@@ -42,7 +42,89 @@ _HOP_BY_HOP = frozenset(
 )
 # Written anew for the engine: its own name, the length of what we send, and nothing to wait for.
 _REWRITTEN = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-_ONCE = (b"host", b"content-length", b"transfer-encoding")
+_ONCE = frozenset([b"host", b"content-length", b"transfer-encoding"])
+
+# What a header's name means to a relay, as bits.
+_HOP, _REWRITE, _SINGLE, _CONNECTION = 1, 2, 4, 8
+
+# Not kept in memory for longer than their request.
+_SECRET = frozenset([b"authorization", b"cookie", b"set-cookie", b"x-api-key"])
+# Nearly every line is one of the last requests': its check is remembered.
+_LINES_KEPT = 2048
+_LONGEST_KEPT = 128
+
+
+class _Remembered(dict[bytes, _T]):
+    """What was made of a line, for the lines seen last."""
+
+    def keep(self, line: bytes, made: _T) -> None:
+        if len(line) <= _LONGEST_KEPT:
+            if len(self) >= _LINES_KEPT:
+                self.clear()
+            self[line] = made
+
+
+class _HeaderLines(_Remembered[tuple[bytes, bytes, int]]):
+    """Header lines -> lower-case name, value, and what the name means to a relay.
+
+    Raises:
+        RequestInvalid: a line is not a header.
+    """
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes, int]:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise RequestInvalid("a line is not a header; check its name and its line end")
+        name = match[1].lower()
+        made = (name, match[2].strip(b" \t"), _meaning(name))
+        if name not in _SECRET:
+            self.keep(line, made)
+        return made
+
+
+class _RequestLines(_Remembered[tuple[str, bytes, bool]]):
+    """Request lines -> method, target, and whether it is HTTP/1.0.
+
+    Raises:
+        RequestInvalid: it is not one.
+    """
+
+    def __missing__(self, line: bytes) -> tuple[str, bytes, bool]:
+        match = _REQUEST.fullmatch(line)
+        if match is None:
+            raise RequestInvalid("the head is not an HTTP/1.1 request; check its lines")
+        made = (match[1].decode("ascii"), match[2], match[3] == b"0")
+        if b"?" not in line:
+            self.keep(line, made)
+        return made
+
+
+class _StatusLines(_Remembered[tuple[int, bytes, bool]]):
+    """Status lines -> status, the line as HTTP/1.1 with its end, and whether it was HTTP/1.0.
+
+    Raises:
+        StreamCut: it is not one.
+    """
+
+    def __missing__(self, line: bytes) -> tuple[int, bytes, bool]:
+        match = _RESPONSE.fullmatch(line)
+        if match is None:
+            raise StreamCut("the engine's answer is not HTTP/1.1")
+        made = (int(match[2]), b"HTTP/1.1%b\r\n" % line[8:], match[1] == b"0")
+        self.keep(line, made)
+        return made
+
+
+def _meaning(name: bytes) -> int:
+    return (
+        _HOP * (name in _HOP_BY_HOP)
+        | _REWRITE * (name in _REWRITTEN)
+        | _SINGLE * (name in _ONCE)
+        | _CONNECTION * (name == b"connection")
+    )
+
+
+header_lines, _request_lines, _status_lines = _HeaderLines(), _RequestLines(), _StatusLines()
 
 
 class HttpRequestHead(msgspec.Struct, frozen=True):
@@ -99,18 +181,17 @@ def read_request_head(head: bytes) -> HttpRequestHead:
     Raises:
         RequestInvalid: it is not a head, or not one that every server reads the same way.
     """
-    match = _REQUEST.fullmatch(head)
-    if match is None:
-        raise RequestInvalid("the head is not an HTTP/1.1 request; check its lines and line ends")
-    method, target, minor, lines = match.groups()
-    fields, passed_on, connection = _read_fields(lines, _REWRITTEN)
-    old = minor == b"0"
+    first, *lines = head.split(b"\r\n")
+    method, target, old = _request_lines[first]
+    if lines[-2:] != _END:
+        raise RequestInvalid("the head is not an HTTP/1.1 request; check its line ends")
+    fields, passed_on, connection = _read_fields(lines, _REWRITE)
     if b"host" not in fields and not old:
         raise RequestInvalid("the request has no Host header; HTTP/1.1 requires one")
     if old and b"transfer-encoding" in fields:
         raise RequestInvalid("an HTTP/1.0 request cannot be chunked; send Content-Length")
     return HttpRequestHead(
-        method=method.decode("ascii"),
+        method=method,
         target=target,
         fields=fields,
         passed_on=passed_on,
@@ -126,36 +207,38 @@ def read_response_head(head: bytes) -> HttpResponseHead:
     Raises:
         StreamCut: it is not a head.
     """
-    match = _RESPONSE.fullmatch(head)
-    if match is None:
+    first, *lines = head.split(b"\r\n")
+    status, first, old = _status_lines[first]
+    if lines[-2:] != _END:
         raise StreamCut("the engine's answer is not HTTP/1.1")
-    minor, status, lines = match.groups()
     try:
-        fields, passed_on, connection = _read_fields(lines, _HOP_BY_HOP)
+        fields, passed_on, connection = _read_fields(lines, _HOP)
         length = _length(fields, None)
     except RequestInvalid as error:
         raise StreamCut(f"the engine's answer cannot be relayed: {error}") from error
     chunked = b"transfer-encoding" in fields
-    number = int(status)
-    if number in (204, 304):
+    if status in (204, 304):
         length, chunked = 0, False
     return HttpResponseHead(
-        status=number,
+        status=status,
         fields=fields,
-        first=head[: match.start(3)].replace(b"HTTP/1.0", b"HTTP/1.1", 1) + passed_on,
+        first=first + passed_on,
         length=length,
         chunked=chunked,
-        keep_alive=minor == b"1" and b"close" not in connection and (chunked or length is not None),
+        keep_alive=not old and b"close" not in connection and (chunked or length is not None),
     )
 
 
-def request_head(head: HttpRequestHead, address: Address, length: int) -> bytes:
-    """Return *head* as an engine at *address* gets it, before a body of *length* bytes."""
+def request_head(head: HttpRequestHead, path: bytes, authority: bytes, length: int) -> bytes:
+    """Return *head* as an engine at *authority* gets it, before a body of *length* bytes.
+
+    *path* stands before the target.
+    """
     lines = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b" % (
         head.method.encode(),
-        address.path.encode(),
+        path,
         head.target,
-        address.authority.encode(),
+        authority,
         head.passed_on,
     )
     if length or head.method == "POST":
@@ -192,25 +275,26 @@ def answer_head(
     return b"%b%b\r\n" % (answer.first, own), closing
 
 
-def _read_fields(
-    lines: bytes, dropped: frozenset[bytes]
-) -> tuple[dict[bytes, bytes], bytes, bytes]:
-    """Return the fields, the lines without those in *dropped*, and the connection options."""
+def _read_fields(lines: list[bytes], dropped: int) -> tuple[dict[bytes, bytes], bytes, bytes]:
+    """Return the fields, the lines without those that are *dropped*, and the connection options.
+
+    *lines* end with two that are empty.
+    """
     fields: dict[bytes, bytes] = {}
     kept: list[bytes] = []
     connection = b""
-    for line in lines.split(b"\r\n"):
-        name, colon, value = line.partition(b":")
-        if not colon:
-            continue
-        name = name.lower()
-        if name in fields and name in _ONCE:
-            raise RequestInvalid(f"the header {name.decode()} is given twice; send it once")
-        fields[name] = value.strip(b" \t")
-        if name not in dropped:
+    for line in lines[:-2]:
+        name, value, meaning = header_lines[line]
+        if meaning:
+            if meaning & _SINGLE and name in fields:
+                raise RequestInvalid(f"the header {name.decode()} is given twice; send it once")
+            if meaning & _CONNECTION:
+                connection += value.lower() + b","
+            if not meaning & dropped:
+                kept.append(line)
+        else:
             kept.append(line)
-        elif name == b"connection":
-            connection += value.lower() + b","
+        fields[name] = value
     if connection and (named := _named_by(connection)):
         kept = _without(kept, named)
     kept.append(b"")

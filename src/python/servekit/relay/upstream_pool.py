@@ -49,6 +49,8 @@ class UpstreamPool:
         much that was."""
         self._make_room = make_room
         self.address = address
+        # As each request's head has them.
+        self.path, self.authority = address.path.encode(), address.authority.encode()
         self._authorization = bearer(key).decode("latin-1") if key else ""
         self._idle_limit_s = idle_limit_s
         self._connect_timeout_s = connect_timeout_s
