@@ -2,43 +2,15 @@
 
 import csv
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.target.processes import Program, stopped_at_the_end
+from tests.bench.program import processes_in, runner
 
 SMALL = ("--parts", "2", "--part-s", "2", "--warmup-s", "1", "--rate", "8")
 pytestmark = pytest.mark.timeout(120)
-
-
-def runner(folder: Path, *argv: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "bench.runner", *argv],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
-def processes_in(folder: Path) -> list[str]:
-    """Return the commands of running processes whose working directory is *folder*."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").resolve() == folder.resolve():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found
 
 
 def test_the_main_job_compares_two_fleets_and_leaves_results(tmp_path: Path) -> None:
@@ -71,23 +43,6 @@ def test_the_main_job_compares_two_fleets_and_leaves_results(tmp_path: Path) -> 
 
 def _lines(folder: Path) -> list[str]:
     return (folder / "profile_export.jsonl").read_text().splitlines()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) -> None:
-    """It says that it is partial, ends with 130, and leaves no process behind."""
-    with runner(tmp_path, "--parts", "4", "--part-s", "5", "--warmup-s", "1", "--rate", "8") as it:
-        assert it.stdout is not None
-        while "part 1 of 4: managed" not in it.stdout.readline():
-            assert it.poll() is None
-        it.send_signal(number)
-        output, errors = it.communicate(timeout=60)
-
-    assert it.returncode == 130, errors
-    assert "partial" in output
-    (folder,) = (tmp_path / "results" / "managed").iterdir()
-    assert json.loads((folder / "comparison.json").read_text())["partial"] is True
-    assert processes_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -161,30 +116,6 @@ def test_the_seeds_command_line_is_understood(tmp_path: Path) -> None:
     assert export["output_sequence_length"]["avg"] == 7.0
     assert "Validity" in (folder / "report.html").read_text()
     assert "Requests completed per second" in output
-
-
-def test_a_closed_loop_that_is_stopped_keeps_what_it_has(tmp_path: Path) -> None:
-    """Partial is said, and what ended is there."""
-    with stopped_at_the_end() as programs:
-        timing = ["--tokens", "5", "--itl-ms", "1", "--ttft-ms", "20"]
-        programs.append(
-            Program("mock", ["bench.target.mock_server", *timing], log=tmp_path / "mock.log")
-        )
-        url = programs[-1].ready()["url"]
-        argv = ["run", "-m", "mock", "--url", url, "--request-count", "20000"]
-        with runner(tmp_path, *argv, "--concurrency", "2") as process:
-            assert process.stdout is not None
-            while not re.search(r" [1-9]\d*/20000 requests", process.stdout.readline()):
-                assert process.poll() is None
-            process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=60)
-
-    assert process.returncode == 130, errors
-    assert "partial" in output
-    (folder,) = (tmp_path / "results" / "url").iterdir()
-    assert json.loads((folder / "manifest.json").read_text())["partial"] is True
-    assert len(_lines(folder)) > 0
-    assert json.loads((folder / "profile_export_aiperf.json").read_text())["was_cancelled"] is True
 
 
 def test_what_was_saved_is_asked_of_one_that_runs(tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ async def test_refusal_is_one_line_that_says_what_to_do(
     tmp_path: Path, gated: Hub, environ: dict[str, str], said: str, command: str
 ) -> None:
     """The same at start as in a Job; exit code 2, no traceback, nothing left that looks whole."""
-    async with model_server(tmp_path, command, **_online(gated) | environ) as running:
+    # A bucket is asked for on this machine, and is as unknown here.
+    buckets = {"AWS_ENDPOINT_URL_S3": gated.url}
+    async with model_server(tmp_path, command, **_online(gated, **buckets) | environ) as running:
         code = await running.ended()
 
     assert code == 2

@@ -131,7 +131,7 @@ def test_tokens_that_were_not_counted_are_not_drawn() -> None:
     """Neither at zero nor on an empty axis."""
     uncounted = [msgspec.structs.replace(r, completion_tokens=None) for r in an_arm(1.0, 2)]
 
-    names = [plot.name for plot in over_time([PlotLine("a", uncounted, "s0")], PARTS)]
+    names = [plot.name for plot in over_time([PlotLine("a", uncounted, "s0")], WINDOWS)]
 
     assert np.isnan(delivered_tokens(uncounted, WINDOWS)).any()
     assert names == ["ttft-over-time", "due-over-time"]

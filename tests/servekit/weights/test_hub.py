@@ -9,6 +9,7 @@ import pytest
 from servekit.errors.tree import WeightsMissing, WeightsUnreachable
 from servekit.weights.hub import HubDownload
 from servekit.weights.source import HubRepo
+from tests.support.clock import FakeClock
 from tests.support.hub_server import Hub, hub_server
 from tests.support.model_archive import model_files
 
@@ -82,12 +83,12 @@ async def test_a_token_that_does_not_open_is_told_from_a_licence(
     assert "hf_x" not in str(raised.value)
 
 
-async def test_a_hub_that_is_gone_is_told(hub: Hub, tmp_path: Path) -> None:
+async def test_a_hub_that_is_gone_is_told(tmp_path: Path) -> None:
     """No network is not a wrong name."""
-    hub.url = "http://127.0.0.1:9"
+    download, repo = HubDownload(None, "http://127.0.0.1:9"), HubRepo("org/name", "v1")
 
     with pytest.raises(WeightsUnreachable, match="org/name"):
-        await _fetch(hub, tmp_path / "repo")
+        await download.fetch(repo, tmp_path / "repo", clock=FakeClock(), report=lambda _: None)
 
 
 async def test_size_is_that_of_what_would_be_fetched(hub: Hub) -> None:
