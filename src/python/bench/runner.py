@@ -63,8 +63,10 @@ def main(
     """
     if context.invoked_subcommand is not None:
         return
+    import msgspec
+
     from bench.experiments.run import compare_fleets
-    from bench.workload.registry import fleet_shares, schedule_for
+    from bench.workload.registry import schedule_for, trace_on_fleet
     from bench.workload.schedule import PartLayout
     from servekit.fleet.fleet import load_fleet
 
@@ -74,8 +76,9 @@ def main(
         raise SettingInvalid(f"--balancers must name two load balancers (A,B), not {balancers!r}")
     given = run_context(context, kept, goal=limits.goal())
     shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
-    shares = fleet_shares(load_fleet(load.fleet))
-    schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
+    ask = trace_on_fleet(load_fleet(load.fleet), load.rate, load.seed)
+    ask = msgspec.structs.replace(ask, workload=load.workload, arrivals=load.arrivals)
+    schedule = schedule_for(shape, ask)
     exit_as(compare_fleets(arms, load.fleet, schedule, shape, given), fail_on)
 
 

@@ -58,7 +58,7 @@ def conditions(
     progress: RunProgress | None = None, stop: asyncio.Event | None = None
 ) -> SessionInputs:
     return SessionInputs(
-        PromptBook(1).body,
+        PromptBook(1),
         SystemClock(),
         progress or NoProgress(),
         Endpoint(),

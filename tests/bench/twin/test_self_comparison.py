@@ -1,7 +1,7 @@
 """The verdict against itself, in virtual time."""
 
 from bench.twin.self_comparison import ArmTurn, self_test, virtual_run
-from bench.workload.registry import fleet_shares, schedule_for
+from bench.workload.registry import schedule_for, trace_on_fleet
 from bench.workload.schedule import Part, PartLayout, Schedule
 from servekit.fleet.fleet import load_fleet
 
@@ -11,7 +11,7 @@ LENGTHS_S = [SHAPE.part_s] * SHAPE.parts
 
 
 def a_schedule(seed: int) -> Schedule:
-    return schedule_for(SHAPE, "mooncake", fleet_shares(FLEET), 8.0, "trace", seed)
+    return schedule_for(SHAPE, trace_on_fleet(FLEET, 8.0, seed))
 
 
 def test_virtual_requests_are_all_answered_in_order_of_cause() -> None:

@@ -4,8 +4,18 @@ import json
 
 import pytest
 
-from bench.workload.request_bodies import FIRST_TOKEN, LAST_TOKEN, WORDS, PromptBook, block_tokens
+from bench.workload.request_bodies import (
+    FIRST_TOKEN,
+    LAST_TOKEN,
+    WORDS,
+    Api,
+    PromptBook,
+    RequestShape,
+    block_tokens,
+)
 from bench.workload.schedule import Call
+
+CHAT = RequestShape(api=Api.CHAT)
 
 
 def a_call(prompt_tokens: int, *blocks: int, text: str = "") -> Call:
@@ -60,7 +70,7 @@ def test_written_prompts_stay_words() -> None:
     call = a_call(2, text='say "hi"')
 
     assert json.loads(PromptBook(1).body(call))["prompt"] == 'say "hi"'
-    chat = json.loads(PromptBook(1, chat=True).body(call))
+    chat = json.loads(PromptBook(1, CHAT).body(call))
     assert chat["messages"] == [{"role": "user", "content": 'say "hi"'}]
 
 
@@ -69,7 +79,7 @@ def test_a_chat_has_a_word_for_each_token(tokens: int) -> None:
     """Words that are one token each, in every vocabulary, and four characters with the blank."""
     blocks = range(-(-tokens // 512))
 
-    body = json.loads(PromptBook(1, chat=True).body(a_call(tokens, *blocks)))
+    body = json.loads(PromptBook(1, CHAT).body(a_call(tokens, *blocks)))
 
     content = body["messages"][0]["content"]
     assert len(content.split()) == tokens
@@ -79,7 +89,7 @@ def test_a_chat_has_a_word_for_each_token(tokens: int) -> None:
 
 def test_equal_blocks_are_equal_words() -> None:
     """A chat shares prefixes as the trace does, too."""
-    book = PromptBook(1, chat=True)
+    book = PromptBook(1, CHAT)
     first, second = (
         json.loads(book.body(a_call(1024, 0, n)))["messages"][0]["content"] for n in (1, 2)
     )

@@ -4,7 +4,8 @@ from importlib import resources
 
 import pytest
 
-from bench.workload.trace_formats import TraceRow, read_trace
+from bench.workload.trace_formats import read_trace
+from bench.workload.trace_rows import TraceRow
 from bench.workload.traces.cut import cut
 from servekit.errors.tree import WorkloadInvalid
 
@@ -46,7 +47,7 @@ def test_burstgpt_requests_that_failed_are_left_out() -> None:
     [
         (f"{LINE}\nnot json", r"t.jsonl, line 2: not JSON"),
         (f"{LINE}\n\n{{}}", r"t.jsonl, line 3: not a request"),
-        (LINE.replace("600", "0"), r"t.jsonl, line 1: 0 prompt"),
+        (LINE.replace("600", "0"), r"t.jsonl, line 1: field 'input_length': 0 prompt"),
         ("", r"contains no requests"),
     ],
 )

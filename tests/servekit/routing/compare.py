@@ -19,7 +19,8 @@ from bench.fleetsim.outcome import FleetOutcome
 from bench.fleetsim.scenario import Arrival, ReplicaFailure, ReplicaSetup, Scenario
 from bench.fleetsim.world import World
 from bench.workload.schedule import BLOCK_TOKENS
-from bench.workload.trace_formats import TraceRow, read_trace
+from bench.workload.trace_formats import read_trace
+from bench.workload.trace_rows import TraceRow
 from servekit.enginesim.calibration import calibration_for
 from servekit.routing.registry import policy_named
 

@@ -83,7 +83,7 @@ def self_comparison(
     from rich.progress import track
 
     from bench.twin.self_comparison import self_test
-    from bench.workload.registry import fleet_shares, schedule_for
+    from bench.workload.registry import schedule_for, trace_on_fleet
     from bench.workload.schedule import PartLayout
     from servekit.fleet.fleet import load_fleet
 
@@ -92,7 +92,7 @@ def self_comparison(
 
     def schedules() -> "Iterator[Schedule]":
         for seed in track(range(runs), "comparing", console=console, transient=True):
-            yield schedule_for(layout, "mooncake", fleet_shares(known), rate, "trace", seed)
+            yield schedule_for(layout, trace_on_fleet(known, rate, seed))
 
     found = self_test(schedules(), known, [layout.part_s] * layout.parts, slow)
     if slow != 1.0:

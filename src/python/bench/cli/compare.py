@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.asked import served_models, with_text_scales, workload_for
 from bench.cli.options import (
     Drain,
     EngineCheckOptions,
     FailOn,
     Models,
     OutputOptions,
-    RequestOptions,
     SloOptions,
     TrafficOptions,
     check_fail_on,
     exit_as,
     run_context,
-    served_models,
 )
+from bench.cli.request_options import DataOptions, RequestOptions
 from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
@@ -48,6 +48,7 @@ def compare(
     baseline: Annotated[str, typer.Argument(help=_ARM.format("Baseline"))],
     candidate: Annotated[str, typer.Argument(help=_ARM.format("Candidate"))],
     load: TrafficOptions,
+    data: DataOptions,
     limits: SloOptions,
     upstream: RequestOptions,
     proofs: EngineCheckOptions,
@@ -71,7 +72,7 @@ def compare(
     if first is None:
         with live_arms(specs, load.fleet, given) as arms:
             proven = _prove(arms, proofs, given)
-            schedule, shape = _plan(arms, load, model, drain, given)
+            schedule, shape, proven = _plan(context, arms, load, data, model, drain, proven)
             exit_as(compare_urls(arms, schedule, shape, proven), fail_on)
         return
     both = [
@@ -89,7 +90,7 @@ def _measure_like(
 
     with live_arms([spec], fleet, given) as (arm,):
         proven = _prove([arm], proofs, given)
-        served = served_models(arm.url, given.endpoint.api_key)
+        served = served_models(arm.url, given.endpoint)
         missing = sorted(set(saved.schedule.models) - set(served))
         if missing:
             raise SettingInvalid(
@@ -99,20 +100,32 @@ def _measure_like(
 
 
 def _plan(
+    context: typer.Context,
     arms: "Sequence[Arm]",
     load: TrafficOptions,
+    data: DataOptions,
     models: list[str] | None,
     drain: bool,
     given: "RunContext",
-) -> "tuple[Schedule, PartLayout]":
-    """Return the schedule that all *arms* replay, and its parts."""
-    from bench.workload.registry import read_shares, schedule_for
+) -> "tuple[Schedule, PartLayout, RunContext]":
+    """Return the schedule that all *arms* replay, its parts, and *given* with how the first arm
+    counts words."""
+    from bench.workload.registry import schedule_for
     from bench.workload.schedule import PartLayout
 
     shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
-    shares = read_shares(models or served_models(arms[0].url, given.endpoint.api_key))
-    schedule = schedule_for(shape, load.workload, shares, load.rate, load.arrivals, load.seed)
-    return schedule, shape
+    ask = workload_for(
+        context,
+        [arm.url for arm in arms],
+        models,
+        load.workload,
+        data,
+        given.endpoint,
+        seed=load.seed,
+        rate=load.rate,
+        arrivals=load.arrivals,
+    )
+    return schedule_for(shape, ask), shape, with_text_scales(given, arms[0].url, ask)
 
 
 def _prove(arms: "Sequence[Arm]", proofs: EngineCheckOptions, given: "RunContext") -> "RunContext":
@@ -189,6 +202,7 @@ def grid(
         ),
     ],
     load: TrafficOptions,
+    data: DataOptions,
     limits: SloOptions,
     upstream: RequestOptions,
     proofs: EngineCheckOptions,
@@ -208,7 +222,7 @@ def grid(
     given = run_context(context, kept, upstream=upstream, goal=limits.goal())
     with live_arms(cells, load.fleet, given) as arms:
         proven = _prove(arms, proofs, given)
-        schedule, shape = _plan(arms, load, model, drain, given)
+        schedule, shape, proven = _plan(context, arms, load, data, model, drain, proven)
         if measure_grid(arms, schedule, shape, proven).partial:
             raise typer.Exit(130)
 

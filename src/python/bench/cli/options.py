@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from bench.cli.request_options import RequestOptions
 from servekit.cli.options import old_name
 from servekit.errors.tree import SettingInvalid
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from bench.results.context import RunContext
     from bench.stats.verdict import ComparedRun
     from bench.stats.windowed_metrics import SloLimits
-    from bench.workload.generators import TokenLengths
 
 # On the fleet `h100` under the Mooncake trace, queues form now and then at this rate and nothing is
 # saturated: the table under "The default rate" in docs/benchmarks/client.md.
@@ -193,66 +193,18 @@ class SingleLoadOptions:
     ] = None
     arrivals: ArrivalShape = "poisson"
     workload: WorkloadName = "default"
-    endpoint_type: Annotated[str, typer.Option(help="API: completions or chat.")] = "completions"
-    streaming: Annotated[bool, typer.Option(help="Request streaming responses.")] = True
     seed: Seed = 1
     backend: Annotated[str, typer.Option(hidden=True, help="genai-perf's.")] = "vllm"
 
     def check(self) -> None:
         """Raise unless every choice is a known one."""
-        if self.endpoint_type not in ("chat", "completions"):
-            raise SettingInvalid(
-                f"--endpoint-type must be 'completions' or 'chat', not {self.endpoint_type!r}"
-            )
         if self.backend != "vllm":
             raise SettingInvalid(f"--backend must be 'vllm', not {self.backend!r}; omit the option")
 
-    def chat(self) -> bool:
-        return self.endpoint_type == "chat"
-
-    def users(self) -> int | None:
-        """Concurrent requests of the closed loop; None for an open one."""
-        return self.concurrency if self.rate is None else None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLengthOptions:
-    """Lengths of synthetic prompts and outputs, with genai-perf's and aiperf's option names."""
-
-    HEADING: ClassVar[str] = "Synthetic workload"
-    prompt_mean: Annotated[
-        float,
-        typer.Option("--synthetic-input-tokens-mean", "--isl", help="Mean prompt length (tokens)."),
-    ] = 512.0
-    prompt_stddev: Annotated[
-        float,
-        typer.Option(
-            "--synthetic-input-tokens-stddev",
-            "--isl-stddev",
-            help="Standard deviation of the prompt length (tokens).",
-        ),
-    ] = 128.0
-    output_mean: Annotated[
-        float, typer.Option("--output-tokens-mean", "--osl", help="Mean output length (tokens).")
-    ] = 256.0
-    output_stddev: Annotated[
-        float,
-        typer.Option(
-            "--output-tokens-stddev",
-            "--osl-stddev",
-            help="Standard deviation of the output length (tokens).",
-        ),
-    ] = 64.0
-
-    def lengths(self) -> "TokenLengths":
-        from bench.workload.generators import TokenLengths
-
-        return TokenLengths(
-            self.prompt_mean, self.prompt_stddev, self.output_mean, self.output_stddev
-        )
-
-
-TOKEN_OPTIONS = ("prompt_mean", "prompt_stddev", "output_mean", "output_stddev")
+    def users(self, speed: float | None) -> int | None:
+        """Concurrent requests of the closed loop; None for an open one, at a rate or at the *speed*
+        of a trace."""
+        return self.concurrency if self.rate is None and speed is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,21 +246,6 @@ class SloOptions:
         return SloLimits(
             ttft_ms=self.ttft_ms or None, itl_ms=self.itl_ms or None, e2e_ms=self.e2e_ms or None
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOptions:
-    """How requests are sent."""
-
-    HEADING: ClassVar[str] = _TARGET
-    timeout_s: Annotated[
-        float,
-        typer.Option("--request-timeout-s", old_name("--timeout-s"), help="Request timeout (s)."),
-    ] = 300.0
-    # Never on a command line, where others could read it, and never in a manifest.
-    api_key: Annotated[
-        str, typer.Option("--api-key", envvar="OPENAI_API_KEY", hidden=True, show_envvar=False)
-    ] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,28 +292,21 @@ def run_context(
     *,
     upstream: RequestOptions | None = None,
     goal: "SloLimits | None" = None,
-    chat: bool = False,
-    stream: bool = True,
     workers: int = 1,
 ) -> "RunContext":
     """Return what every job is given: how to send, where to print and keep, what was asked.
 
     Raises:
-        SettingInvalid: Parquet or PNG is wanted, and what writes it is missing.
+        SettingInvalid: Parquet or PNG is wanted, and what writes it is missing; or an option of
+            the requests cannot be sent.
     """
     from rich.console import Console
 
-    from bench.loadgen.session import Endpoint
     from bench.results.context import RunContext
     from bench.stats.windowed_metrics import DEFAULT_SLO
-    from servekit.client.client import CHAT, COMPLETIONS
 
-    path = CHAT if chat else COMPLETIONS
-    asked = upstream or RequestOptions()
     return RunContext(
-        endpoint=Endpoint(
-            path=path, stream=stream, timeout_s=asked.timeout_s, api_key=asked.api_key
-        ),
+        endpoint=(upstream or RequestOptions()).endpoint(),
         goal=goal or DEFAULT_SLO,
         # A file or a pipe has no width; the widest table needs this much.
         console=console if (console := Console()).is_terminal else Console(width=120),
@@ -390,10 +320,15 @@ def run_context(
 
 def _asked(context: typer.Context) -> dict[str, str]:
     return {
-        name: str(value)
+        name: _masked(value) if name == "header" else str(value)
         for name, value in context.params.items()
         if value is not None and name != "api_key"
     }
+
+
+def _masked(headers: list[str]) -> str:
+    """Names alone: a header may be a key, and results are passed on."""
+    return ", ".join(f"{header.partition(':')[0]}: …" for header in headers)
 
 
 def _parquet(kept: OutputOptions) -> bool:
@@ -431,19 +366,6 @@ def one_url(env: str | None, url: str | None) -> str:
             "give either --env baseline|managed or --url http://host:port, not both"
         )
     return url if url is not None else environment_url(env or "")
-
-
-def served_models(url: str, api_key: str = "") -> list[str]:
-    """Return the models at *url*.
-
-    Raises:
-        EngineUnreachable: the server cannot be reached.
-    """
-    import uvloop
-
-    from bench.target.arms import models_at
-
-    return list(uvloop.run(models_at(url, api_key)))
 
 
 def check_fail_on(fail_on: str | None) -> None:

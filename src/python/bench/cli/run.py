@@ -4,23 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    TOKEN_OPTIONS,
-    Env,
-    OutputOptions,
-    RequestOptions,
-    SingleLoadOptions,
-    TokenLengthOptions,
-    Url,
-    one_url,
-    run_context,
-    served_models,
-)
+from bench.cli.asked import with_text_scales, workload_for
+from bench.cli.options import Env, OutputOptions, SingleLoadOptions, Url, one_url, run_context
+from bench.cli.request_options import DataOptions, RequestOptions
 from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
     from bench.loadgen.run_result import LoadResult
+    from bench.results.context import RunContext
     from bench.workload.schedule import Schedule
 
 
@@ -39,7 +31,7 @@ def run(
     ] = 1,
     *,
     once: SingleLoadOptions,
-    tokens: TokenLengthOptions,
+    data: DataOptions,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
@@ -51,11 +43,10 @@ def run(
     from bench.target.arms import Arm
 
     where = one_url(env, url)
-    schedule = _schedule(context, where, once, tokens, upstream)
-    given = run_context(
-        context, kept, upstream=upstream, chat=once.chat(), stream=once.streaming, workers=workers
-    )
-    measured = measure_one(Arm(name=env or "url", url=where), schedule, once.users(), given)
+    given = run_context(context, kept, upstream=upstream, workers=workers)
+    schedule, given = _plan(context, where, once, data, given)
+    users = once.users(data.speed)
+    measured = measure_one(Arm(name=env or "url", url=where), schedule, users, given)
     if measured.partial:
         raise typer.Exit(130)
     _fail_if_nothing_was_answered(measured)
@@ -75,7 +66,7 @@ def aiperf(
     ] = "aiperf",
     *,
     once: SingleLoadOptions,
-    tokens: TokenLengthOptions,
+    data: DataOptions,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
@@ -84,50 +75,39 @@ def aiperf(
     from bench.target.arms import Arm
 
     where = one_url(env, url)
-    schedule = _schedule(context, where, once, tokens, upstream)
-    given = run_context(context, kept, upstream=upstream, chat=once.chat(), stream=once.streaming)
+    given = run_context(context, kept, upstream=upstream)
+    schedule, given = _plan(context, where, once, data, given)
+    if any(call.delay_s is not None for call in schedule.calls):
+        raise SettingInvalid("aiperf is given whole requests, without conversations; use `run`")
     arm = Arm(name="aiperf", url=where)
-    measured = measure_by_aiperf(aiperf, arm, schedule, once.users(), given)
+    measured = measure_by_aiperf(aiperf, arm, schedule, once.users(data.speed), given)
     if measured.partial:
         raise typer.Exit(1)
     _fail_if_nothing_was_answered(measured)
 
 
-def _schedule(
+def _plan(
     context: typer.Context,
     where: str,
     once: SingleLoadOptions,
-    tokens: TokenLengthOptions,
-    upstream: RequestOptions,
-) -> "Schedule":
-    from bench.workload.registry import WorkloadSpec, make_schedule, read_shares
+    data: DataOptions,
+    given: "RunContext",
+) -> "tuple[Schedule, RunContext]":
+    """Return what is sent, and *given* with how the server counts words."""
+    from bench.workload.registry import make_schedule
 
     once.check()
-    return make_schedule(
-        WorkloadSpec(
-            workload=_workload(context, once.workload),
-            shares=read_shares(once.model or served_models(where, upstream.api_key)),
-            requests=once.num_requests,
-            rate=1.0 if once.rate is None else once.rate,
-            arrivals=once.arrivals,
-            seed=once.seed,
-            lengths=tokens.lengths(),
-        )
+    ask = workload_for(
+        context,
+        [where],
+        once.model,
+        once.workload,
+        data,
+        given.endpoint,
+        seed=once.seed,
+        rate=1.0 if once.rate is None else once.rate,
+        requests=once.num_requests,
+        arrivals=once.arrivals,
     )
-
-
-def _workload(context: typer.Context, workload: str) -> str:
-    """Token lengths on the command line select the synthetic workload, as in genai-perf."""
-    names = [name for name in TOKEN_OPTIONS if _was_given(context, name)]
-    if not names or workload == "synthetic":
-        return workload
-    if _was_given(context, "workload"):
-        raise SettingInvalid(
-            f"--workload {workload} defines its token lengths; omit --isl and --osl, or --workload"
-        )
-    return "synthetic"
-
-
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    schedule = make_schedule(ask)
+    return schedule, with_text_scales(given, where, ask)

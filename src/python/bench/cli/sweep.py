@@ -4,19 +4,19 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.asked import with_text_scales, workload_for
 from bench.cli.options import (
     Env,
     Models,
     OutputOptions,
-    RequestOptions,
     Seed,
     SloOptions,
     Url,
     WorkloadName,
     one_url,
     run_context,
-    served_models,
 )
+from bench.cli.request_options import DataOptions, RequestOptions
 from servekit.cli.options import grouped, old_name
 from servekit.errors.tree import SettingInvalid
 
@@ -49,6 +49,7 @@ def sweep(
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
+    data: DataOptions,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
@@ -69,16 +70,9 @@ def sweep(
             for n in _numbers(concurrencies)
         ]
     )
-    models = model or served_models(where, upstream.api_key)
-    sweep_steps(
-        where,
-        env or "url",
-        models,
-        workload,
-        steps,
-        seed,
-        run_context(context, kept, upstream=upstream),
-    )
+    given = run_context(context, kept, upstream=upstream)
+    ask = workload_for(context, [where], model, workload, data, given.endpoint, seed=seed)
+    sweep_steps(where, env or "url", ask, steps, with_text_scales(given, where, ask))
 
 
 def search(
@@ -122,6 +116,7 @@ def search(
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
+    data: DataOptions,
     limits: SloOptions,
     upstream: RequestOptions,
     kept: OutputOptions,
@@ -130,18 +125,18 @@ def search(
     from bench.experiments.sweeps import search_rate
 
     where = one_url(env, url)
+    given = run_context(context, kept, upstream=upstream)
+    ask = workload_for(context, [where], model, workload, data, given.endpoint, seed=seed)
     search_rate(
         where,
         env or "url",
-        model or served_models(where, upstream.api_key),
-        workload,
+        ask,
         goal=limits.goal(),
         share=share,
         start=start,
         trials=trials,
         seconds=seconds,
-        seed=seed,
-        context=run_context(context, kept, upstream=upstream),
+        context=with_text_scales(given, where, ask),
     )
 
 
@@ -151,12 +146,14 @@ def all_models(
     concurrency: Annotated[int, typer.Argument(min=1, help="Concurrent requests per model.")] = 10,
     num_requests: Annotated[int, typer.Argument(min=1, help="Requests per model.")] = 100,
     url: Url = None,
+    model: Models = None,
     pause_s: Annotated[
         float, typer.Option(help="Pause between two models (s).", rich_help_panel="Load")
     ] = 10.0,
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
     *,
+    data: DataOptions,
     upstream: RequestOptions,
     kept: OutputOptions,
 ) -> None:
@@ -168,8 +165,22 @@ def all_models(
     where = url or environment_url(env)
     environment_url(env)
     given = run_context(context, kept, upstream=upstream)
-    models = served_models(where, given.endpoint.api_key)
-    each_model(models, where, env, concurrency, num_requests, workload, seed, pause_s, given)
+    ask = workload_for(
+        context,
+        [where],
+        model,
+        workload,
+        data,
+        given.endpoint,
+        seed=seed,
+        requests=num_requests,
+    )
+    learned = with_text_scales(given, where, ask)
+    measured = each_model(where, env, concurrency, ask, pause_s, learned)
+    if any(run.partial for run in measured):
+        raise typer.Exit(130)
+    if not all(any(record.ok for record in run.records) for run in measured):
+        raise typer.Exit(1)
 
 
 def _numbers(text: str) -> list[float]:

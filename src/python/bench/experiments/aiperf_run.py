@@ -13,13 +13,12 @@ import msgspec
 
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.run_result import LoadResult
-from bench.loadgen.session import book_for
+from bench.loadgen.session import Endpoint, book_for
 from bench.results.aiperf import aiperf_input, aiperf_records, ended_records
 from bench.results.context import RunContext
 from bench.results.files import make_folder, write_file
 from bench.target.arms import Arm
 from bench.workload.schedule import Schedule
-from servekit.client.client import CHAT
 from servekit.errors.tree import EngineError, SettingInvalid
 
 _WORDS = 1_000
@@ -58,8 +57,7 @@ def measure_with_aiperf(
     write_file(folder / "input.jsonl", aiperf_input(schedule, body, timed=timed))
     argv = [
         *argv_for(program, arm.url, schedule.models[0], folder, write_tokenizer(folder)),
-        *("--endpoint-type", "chat" if context.endpoint.path == CHAT else "completions"),
-        *(["--streaming"] if context.endpoint.stream else []),
+        *_how(context.endpoint),
         *("--input-file", str(folder / "input.jsonl"), "--custom-dataset-type", "mooncake-trace"),
         *_load(schedule, users),
     ]
@@ -83,6 +81,16 @@ def measure_with_aiperf(
         started=started,
         partial=not ended_records(records, schedule),
     )
+
+
+def _how(endpoint: Endpoint) -> list[str]:
+    """Return how aiperf sends the bodies that it is given."""
+    argv = ["--endpoint-type", str(endpoint.shape.api)]
+    argv += ["--streaming"] if endpoint.shape.streams else []
+    argv += ["--custom-endpoint", endpoint.path] if endpoint.path else []
+    for name, value in endpoint.headers.items():
+        argv += ["--header", f"{name}:{value}"]
+    return argv
 
 
 def _load(schedule: Schedule, users: int | None) -> list[str]:

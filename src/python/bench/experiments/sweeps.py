@@ -8,7 +8,8 @@ import msgspec
 from rich.table import Table
 
 from bench.experiments.run import load_one, measure_one
-from bench.loadgen.run_result import LoadResult
+from bench.loadgen.run_result import LoadResult, RunResult
+from bench.report.model_table import model_rows, models_table
 from bench.report.tables import number
 from bench.results.comparison_json import pretty
 from bench.results.context import RunContext
@@ -19,7 +20,7 @@ from bench.stats.request_metrics import ITL, LATENCY, TTFT, summarize, totals
 from bench.stats.validity import judge
 from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
 from bench.target.arms import Arm
-from bench.workload.registry import WorkloadSpec, make_schedule, read_shares
+from bench.workload.registry import WorkloadSpec, make_schedule
 from bench.workload.schedule import Schedule
 
 # Beyond this the upstream is behind its load, and a higher rate only makes a longer queue.
@@ -52,17 +53,15 @@ class SweepStepResult(msgspec.Struct, frozen=True, kw_only=True):
 def sweep_steps(
     url: str,
     env: str,
-    models: Sequence[str],
-    workload: str,
+    ask: WorkloadSpec,
     steps: Sequence[SweepStep],
-    seed: int,
     context: RunContext,
 ) -> list[SweepStepResult]:
     """Run *steps* in order, until one saturates the upstream or is stopped; print and keep them."""
     folder = new_run_folder(context.output_dir, f"{env}-sweep", datetime.now())  # noqa: DTZ005
     found: list[SweepStepResult] = []
     for step in steps:
-        schedule = _schedule(models, workload, step.requests, step.rate, seed)
+        schedule = _schedule(ask, step.requests, step.rate)
         measured = load_one(Arm(name=env, url=url), schedule, step.users, context)
         found.append(_stepped(step, measured))
         write_file(folder / "sweep.json", pretty(found))
@@ -80,22 +79,20 @@ def sweep_steps(
 def search_rate(
     url: str,
     env: str,
-    models: Sequence[str],
-    workload: str,
+    ask: WorkloadSpec,
     *,
     goal: SloLimits,
     share: float,
     start: float,
     trials: int,
     seconds: float,
-    seed: int,
     context: RunContext,
 ) -> RateTrial | None:
     """Print, keep and return the highest rate at which *share* of requests meet *goal*."""
     folder = new_run_folder(context.output_dir, f"{env}-search", datetime.now())  # noqa: DTZ005
     tried: list[RateTrial] = []
     while len(tried) < trials and (rate := next_rate(tried, start, share)) is not None:
-        schedule = _schedule(models, workload, max(10, round(rate * seconds)), rate, seed)
+        schedule = _schedule(ask, max(10, round(rate * seconds)), rate)
         measured = load_one(Arm(name=env, url=url), schedule, None, context)
         if measured.partial:
             break
@@ -114,39 +111,34 @@ def search_rate(
 
 
 def each_model(
-    models: Sequence[str],
     url: str,
     env: str,
     concurrency: int,
-    requests: int,
-    workload: str,
-    seed: int,
+    ask: WorkloadSpec,
     pause_s: float,
     context: RunContext,
-) -> None:
-    """Measure every one of *models* at *url*, with a pause between two."""
-    for number_, model in enumerate(models):
-        if number_:
+) -> list[RunResult]:
+    """Measure every model of *ask* at *url*, with a pause between two; print and keep one table
+    over all of them."""
+    folder = new_run_folder(context.output_dir, f"{env}-models", datetime.now())  # noqa: DTZ005
+    runs: dict[str, RunResult] = {}
+    for model, share in ask.shares.items():
+        if runs:
             time.sleep(pause_s)
         context.console.print(f"[bold]{model}[/bold]")
-        schedule = _schedule([model], workload, requests, 1.0, seed)
-        if measure_one(Arm(name=env, url=url), schedule, concurrency, context).partial:
-            return
+        own = msgspec.structs.replace(ask, shares={model: share})
+        schedule = _schedule(own, ask.requests, ask.rate)
+        runs[model] = measure_one(Arm(name=env, url=url), schedule, concurrency, context)
+        write_file(folder / "models.json", pretty(model_rows(runs)))
+        if runs[model].partial:
+            break
+    context.console.print(models_table(model_rows(runs)))
+    context.console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+    return list(runs.values())
 
 
-def _schedule(
-    models: Sequence[str], workload: str, requests: int, rate: float, seed: int
-) -> Schedule:
-    return make_schedule(
-        WorkloadSpec(
-            workload=workload,
-            shares=read_shares(models),
-            requests=requests,
-            rate=rate,
-            arrivals="poisson",
-            seed=seed,
-        )
-    )
+def _schedule(ask: WorkloadSpec, requests: int, rate: float) -> Schedule:
+    return make_schedule(msgspec.structs.replace(ask, requests=requests, rate=rate))
 
 
 def _stepped(step: SweepStep, measured: LoadResult) -> SweepStepResult:

@@ -10,6 +10,7 @@ import msgspec
 
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import merged
+from bench.loadgen.replay import by_conversation
 from bench.loadgen.run_result import LoadResult
 from bench.loadgen.session import Endpoint
 from bench.loadgen.worker import WorkerJob
@@ -68,8 +69,12 @@ def load_with_workers(
 
 
 def deal(calls: Sequence[Call], workers: int) -> list[tuple[Call, ...]]:
-    """Return each worker's calls: every n-th, so that a burst is shared by all."""
-    return [tuple(calls[number::workers]) for number in range(workers)]
+    """Return each worker's calls: every n-th conversation, so that a burst is shared by all."""
+    conversations = by_conversation(calls)
+    return [
+        tuple(call for turns in conversations[number::workers] for call in turns)
+        for number in range(workers)
+    ]
 
 
 def deal_users(users: int | None, workers: int) -> list[int | None]:

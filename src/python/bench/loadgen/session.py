@@ -13,25 +13,36 @@ import uvloop
 from bench.loadgen.client_load import ClientLoadMonitor, few_collections
 from bench.loadgen.progress import RunProgress
 from bench.loadgen.record import Record
-from bench.loadgen.replay import ArmReplay, Body, abba
+from bench.loadgen.replay import ArmReplay, Bodies, abba
 from bench.loadgen.run_result import LoadResult
 from bench.loadgen.server_metrics import ServerMetricsPoller
 from bench.target.arms import Arm
-from bench.workload.request_bodies import PromptBook
+from bench.workload.request_bodies import PATHS, PromptBook, RequestShape
 from bench.workload.schedule import Call, Part, Schedule
 from servekit.cli.server import until_stopped
-from servekit.client.client import CHAT, COMPLETIONS, Client
+from servekit.client.client import Client
 from servekit.client.outcome import Outcome
 from servekit.timing.clock import Clock, SystemClock
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """How requests are sent to an arm."""
+    """How requests are sent to an arm.
 
-    path: str = COMPLETIONS
-    stream: bool = True
+    Attributes:
+        path: where they go, with a query if there is one; empty for the API's usual path.
+        headers: sent with every request, in place of ours of the same name.
+    """
+
+    shape: RequestShape = RequestShape()
+    path: str = ""
+    headers: dict[str, str] = {}
     timeout_s: float = 300.0
     api_key: str = ""
+
+    @property
+    def where(self) -> str:
+        """The path that requests go to."""
+        return self.path or PATHS[self.shape.api]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +50,11 @@ class SessionInputs:
     """What every run is given.
 
     Attributes:
-        body: writes a call's body.
+        bodies: writes a call's body.
         stop: once set, the run ends with what it has.
     """
 
-    body: Body
+    bodies: Bodies
     clock: Clock
     progress: RunProgress
     endpoint: Endpoint
@@ -133,7 +144,11 @@ class _Session:
         endpoint = given.endpoint
         self.clients = {
             arm.name: Client(
-                arm.url, given.clock, timeout_s=endpoint.timeout_s, api_key=endpoint.api_key
+                arm.url,
+                given.clock,
+                timeout_s=endpoint.timeout_s,
+                api_key=endpoint.api_key,
+                headers=endpoint.headers,
             )
             for arm in arms
         }
@@ -141,13 +156,15 @@ class _Session:
     def leg(self, arm: Arm, on_record: Callable[[Record], None]) -> ArmReplay:
         client, endpoint = self.clients[arm.name], self._given.endpoint
 
-        async def send(body: bytes) -> Outcome:
-            return await client.send(endpoint.path, body, stream=endpoint.stream)
+        async def send(body: bytes, keep_text: bool) -> Outcome:
+            return await client.send(
+                endpoint.where, body, stream=endpoint.shape.streams, keep_text=keep_text
+            )
 
         leg = ArmReplay(
             arm.name,
             send,
-            self._given.body,
+            self._given.bodies,
             self._given.clock,
             run_start_s=self.start_s,
             on_record=on_record,
@@ -225,11 +242,11 @@ def run_stoppable(
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ask_to_stop, number)
-        return await work(SessionInputs(book.body, SystemClock(), progress, endpoint, stop))
+        return await work(SessionInputs(book, SystemClock(), progress, endpoint, stop))
 
     return uvloop.run(run())
 
 
 def book_for(schedule: Schedule, endpoint: Endpoint) -> PromptBook:
     """Return what writes the bodies of *schedule* for *endpoint*."""
-    return PromptBook(schedule.seed, chat=endpoint.path == CHAT, stream=endpoint.stream)
+    return PromptBook(schedule.seed, endpoint.shape)

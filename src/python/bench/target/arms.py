@@ -1,7 +1,8 @@
 """The arms of a comparison: two upstreams, or two fleets of our own.  Input and output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -126,14 +127,28 @@ async def models_at(url: str, api_key: str = "") -> tuple[str, ...]:
     return tuple(card.id for card in await model_cards(url, api_key))
 
 
-async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
+async def model_limits(
+    url: str, api_key: str = "", headers: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, int | None]:
+    """Return the models at *url*, each with the tokens that a request may have; None if unsaid.
+
+    Raises:
+        EngineUnreachable: there is no answer, or not one of an OpenAI-compatible server.
+        RequestInvalid: what answers is no list of models.
+    """
+    return {card.id: card.max_model_len for card in await model_cards(url, api_key, headers)}
+
+
+async def model_cards(
+    url: str, api_key: str = "", headers: Mapping[str, str] = MappingProxyType({})
+) -> list[ModelCard]:
     """Return what the upstream at *url* says of the models that it serves.
 
     Raises:
         EngineUnreachable: there is no answer, or not one of an OpenAI-compatible server.
         RequestInvalid: what answers is no list of models.
     """
-    status, body = await ask(url, "/v1/models", api_key)
+    status, body = await ask(url, "/v1/models", api_key, headers)
     if status == 0:
         raise EngineUnreachable(
             f"{url} cannot be reached ({body.decode()}); start it or correct --url"
@@ -148,9 +163,11 @@ async def model_cards(url: str, api_key: str = "") -> list[ModelCard]:
         raise RequestInvalid(f"{url}/v1/models: not a list of models: {error}") from error
 
 
-async def ask(url: str, path: str, api_key: str = "") -> tuple[int, bytes]:
+async def ask(
+    url: str, path: str, api_key: str = "", headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, bytes]:
     """Return status and body of a GET; status 0, and what went wrong, without an answer."""
-    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S, api_key=api_key)
+    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S, api_key=api_key, headers=headers)
     try:
         return await client.get(path)
     finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.fleetsim.outcome import OK, STATUS, FleetOutcome
 from bench.fleetsim.scenario import Arrival, Autoscale, ReplicaFailure, ReplicaSetup
 from bench.loadgen.record import Record
-from bench.workload.schedule import BLOCK_TOKENS, Call
+from bench.workload.schedule import Call
 from servekit.enginesim.setup import engine_setup
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import Fleet
@@ -84,7 +84,7 @@ def arrivals_of(calls: Iterable[Call]) -> Iterator[Arrival]:
             model=call.model,
             prompt_tokens=call.prompt_tokens,
             output_tokens=call.output_tokens,
-            segments=call.blocks[: call.prompt_tokens // BLOCK_TOKENS],
+            segments=call.segments,
             session=str(call.conversation),
         )
 

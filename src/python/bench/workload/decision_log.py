@@ -6,7 +6,7 @@ each piece that came; of a whole answer, a token for each four bytes beyond the 
 
 import msgspec
 
-from bench.workload.trace_formats import TraceRow
+from bench.workload.trace_rows import TraceRow
 from servekit.errors.tree import WorkloadInvalid
 
 # The blocks of a trace have 512 tokens, those of the load balancer about 128.

@@ -5,8 +5,8 @@ default         the shape of the seeds' default.json: written prompts, a range o
 synthetic       token counts by normal distributions
 shared-prefix   a few long system prompts, each followed by many short questions
 multi-turn      conversations whose every turn repeats what was said before
-FILE            .jsonl in Mooncake's form, .csv in Azure's or BurstGPT's, .json as default.json,
-                or a schedule.jsonl that an earlier run saved
+FILE            prompts, messages, requests or a trace (bench.workload.trace_formats), a workload
+                as default.json, or a schedule.jsonl that an earlier run saved
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from bench.workload.schedule import BLOCK_TOKENS, Call
-from bench.workload.trace_formats import TraceRow
+from bench.workload.trace_rows import CHARS_PER_TOKEN, TraceRow
 from servekit.errors.tree import WorkloadInvalid
 
 NAMES = ("mooncake", "default", "synthetic", "shared-prefix", "multi-turn")
@@ -80,41 +80,96 @@ def choose_models(
         yield next((m for m, end in zip(models, bounds, strict=True) if point < end), models[-1])
 
 
-def from_trace(
-    rows: Sequence[TraceRow], shares: Mapping[str, float], *, seed: int, speed: float, fit: int
+def from_rows(
+    rows: Sequence[TraceRow], shares: Mapping[str, float], *, seed: int, speed: float
 ) -> list[Call]:
-    """Return the rows that *fit* a context of so many tokens, played *speed* times as fast.
+    """Return the calls of *rows*, played *speed* times as fast.
 
-    A conversation is what shares its second block: the first one is common to all of Mooncake's.
-    Rows without blocks are conversations of their own, of blocks that are not shared.
+    A conversation is a session, or what shares its second block: the first one is common to all of
+    Mooncake's.  Other rows are conversations of their own, of blocks that are not shared.
     """
-    kept = [row for row in rows if row.prompt_tokens + row.output_tokens <= fit]
-    conversations = [_conversation(row, n) for n, row in enumerate(kept)]
-    models = choose_models(shares, conversations, seed)
-    fresh = itertools.count(1 + max((b for row in kept for b in row.blocks), default=0))
-    return [
-        Call(
-            at_s=row.at_s / speed,
-            model=model,
-            prompt_tokens=row.prompt_tokens,
-            output_tokens=row.output_tokens,
-            blocks=_fitted(row.blocks, row.prompt_tokens, fresh),
-            conversation=conversation,
-        )
-        for row, conversation, model in zip(kept, conversations, models, strict=True)
+    first_of: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        first_of.setdefault(row.session, number)
+    conversations = [
+        _conversation(row, first_of[row.session] if row.session else n)
+        for n, row in enumerate(rows)
     ]
+    models = choose_models(shares, conversations, seed)
+    fresh = itertools.count(1 + max((b for row in rows for b in row.blocks), default=0))
+    said: dict[str, int] = {}
+    calls = []
+    for row, conversation, model in zip(rows, conversations, models, strict=True):
+        before = said.get(row.session, 0) if row.recalls else 0
+        if row.recalls:
+            said[row.session] = before + row.prompt_tokens + row.output_tokens
+        calls.append(
+            Call(
+                at_s=row.at_s / speed,
+                model=row.model or model,
+                prompt_tokens=before + row.prompt_tokens,
+                output_tokens=row.output_tokens,
+                blocks=_blocks(row, fresh),
+                block_tokens=row.block_tokens,
+                text=row.text,
+                messages=row.messages,
+                body=row.body,
+                fields=row.fields,
+                conversation=conversation,
+                delay_s=row.delay_s,
+                new_tokens=row.prompt_tokens if row.recalls else 0,
+                answer=row.answer,
+            )
+        )
+    return calls
 
 
 def _conversation(row: TraceRow, number: int) -> int:
     # A row of one block says nothing of whom it belongs to.  Numbers below zero are no block ids.
-    return row.blocks[1] if len(row.blocks) > 1 else -1 - number
+    return row.blocks[1] if len(row.blocks) > 1 and not row.session else -1 - number
 
 
-def _fitted(blocks: tuple[int, ...], tokens: int, fresh: Iterator[int]) -> tuple[int, ...]:
-    """Return exactly as many block ids as *tokens* fill, with fresh ones where some are missing."""
-    needed = -(-tokens // BLOCK_TOKENS)
-    missing = max(0, needed - len(blocks))
-    return (*blocks[:needed], *itertools.islice(fresh, missing))
+def _blocks(row: TraceRow, fresh: Iterator[int]) -> tuple[int, ...]:
+    """Return exactly as many block ids as the prompt fills, with fresh ones where some are
+    missing; none where the prompt is given."""
+    if row.text or row.messages or row.body:
+        return ()
+    needed = -(-row.prompt_tokens // row.block_tokens)
+    missing = max(0, needed - len(row.blocks))
+    return (*row.blocks[:needed], *itertools.islice(fresh, missing))
+
+
+def fitting(rows: Sequence[TraceRow], fit: int | None) -> tuple[list[TraceRow], list[TraceRow]]:
+    """Return the rows whose prompt and output fit into *fit* tokens together, and the others.
+
+    Where a turn of a session does not fit, neither do those that follow it.
+    """
+    if fit is None:
+        return list(rows), []
+    kept, too_long = [], []
+    said: dict[str, int] = {}
+    ended: set[str] = set()
+    for row in rows:
+        before = said.get(row.session, 0) if row.recalls else 0
+        total = before + row.prompt_tokens + row.output_tokens
+        if row.recalls:
+            said[row.session] = total
+        if total > fit or row.session in ended:
+            ended |= {row.session} if row.session else set()
+            too_long.append(row)
+        else:
+            kept.append(row)
+    return kept, too_long
+
+
+def repeated(rows: Sequence[TraceRow], n: int) -> list[TraceRow]:
+    """Return *n* rows: *rows* again and again, each time as sessions of their own."""
+    rounds = -(-n // len(rows))
+    return [
+        msgspec.structs.replace(row, session=f"{row.session} {turn}") if row.session else row
+        for turn in range(rounds)
+        for row in rows
+    ][:n]
 
 
 def written(workload: WrittenWorkload, models: Sequence[str], n: int, seed: int) -> list[Call]:
@@ -125,8 +180,7 @@ def written(workload: WrittenWorkload, models: Sequence[str], n: int, seed: int)
         Call(
             at_s=0.0,
             model=models[number % len(models)],
-            # Nobody counted; about four characters are a token of English.
-            prompt_tokens=max(1, len(text) // 4),
+            prompt_tokens=max(1, len(text) // CHARS_PER_TOKEN),
             output_tokens=rng.randint(low, high),
             text=text,
             conversation=number,
@@ -171,12 +225,16 @@ def multi_turn(
     seed: int,
     *,
     turns: int = 5,
-    fit: int,
+    fit: int | None,
+    delay_s: float | None = None,
 ) -> list[Call]:
     """Return *n* requests of conversations of *turns* turns; many are under way at once.
 
-    A turn's prompt is the whole conversation so far.  One that outgrows *fit* tokens ends.
+    A turn's prompt is the whole conversation so far.  One that outgrows *fit* tokens ends.  With
+    *delay_s*, a turn comes so long after the answer before it, and repeats what was really said.
     """
+    if delay_s is not None:
+        return _live_turns(lengths, shares, n, seed, turns=turns, fit=fit, delay_s=delay_s)
     rng = random.Random(seed)
     fresh = itertools.count()
     calls: list[Call] = []
@@ -189,12 +247,37 @@ def multi_turn(
     return [msgspec.structs.replace(calls[i], at_s=0.0) for i in order[:n]]
 
 
+def _live_turns(
+    lengths: TokenLengths,
+    shares: Mapping[str, float],
+    n: int,
+    seed: int,
+    *,
+    turns: int,
+    fit: int | None,
+    delay_s: float,
+) -> list[Call]:
+    rng = random.Random(seed)
+    rows = [
+        TraceRow(
+            at_s=0.0,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            session=str(number // turns),
+            delay_s=delay_s if number % turns else None,
+            recalls=True,
+        )
+        for number, (prompt, output) in enumerate(lengths.draw(rng) for _ in range(n))
+    ]
+    return from_rows(fitting(rows, fit)[0], shares, seed=seed, speed=1.0)
+
+
 def _turns(
     number: int,
     model: str,
     lengths: TokenLengths,
     turns: int,
-    fit: int,
+    fit: int | None,
     rng: random.Random,
     fresh: Iterator[int],
 ) -> Iterator[Call]:
@@ -203,7 +286,7 @@ def _turns(
     for turn in range(turns):
         asked, answered = lengths.draw(rng)
         call = _own(number, model, (asked, answered), fresh, said)
-        if call.prompt_tokens + answered > fit:
+        if fit is not None and call.prompt_tokens + answered > fit:
             return
         yield msgspec.structs.replace(call, at_s=start + turn)
         # Only whole blocks are shared: the question's last one and the answer are fresh tokens.
@@ -231,7 +314,11 @@ def _own(
 
 
 def timed(calls: Sequence[Call], times_s: Sequence[float]) -> tuple[Call, ...]:
-    """Return *calls* due at *times_s*, one each."""
-    return tuple(
-        msgspec.structs.replace(call, at_s=at_s) for call, at_s in zip(calls, times_s, strict=True)
-    )
+    """Return *calls* due at *times_s*, one each; what follows another call has that one's."""
+    begun_s: dict[int, float] = {}
+    due = []
+    for call, at_s in zip(calls, times_s, strict=True):
+        if call.delay_s is None:
+            begun_s[call.conversation] = at_s
+        due.append(msgspec.structs.replace(call, at_s=begun_s[call.conversation]))
+    return tuple(due)

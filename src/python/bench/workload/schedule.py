@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,10 +19,18 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         at_s: when it is due, from the start of the schedule.
-        blocks: ids of the prompt's blocks of BLOCK_TOKENS tokens, the last one cut to fit
+        blocks: ids of the prompt's blocks of *block_tokens* tokens, the last one cut to fit
             *prompt_tokens*; equal ids are equal tokens, so that equal prefixes are real ones.
         text: the prompt, where it is words and not blocks.
+        messages: a chat's messages as a file has them, instead of *text*.
+        fields: further fields of the request, as a file has them.
+        body: the whole request, as a file has it; only model and streaming are put in.
         conversation: requests of one conversation share a prefix and a model.
+        delay_s: it follows the call before it in its conversation: due this long after that one's
+            answer, and not before *at_s*; None: due at *at_s*.
+        new_tokens: what it adds to its conversation, in tokens, where what was said before precedes
+            it; 0: the prompt is complete as it is.
+        answer: what is taken to have been answered; empty: what the model really says.
     """
 
     at_s: float
@@ -32,6 +40,22 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     blocks: tuple[int, ...] = ()
     text: str = ""
     conversation: int = 0
+    block_tokens: int = BLOCK_TOKENS
+    messages: tuple[dict[str, Any], ...] = ()
+    fields: dict[str, Any] = {}
+    body: dict[str, Any] = {}
+    delay_s: float | None = None
+    new_tokens: int = 0
+    answer: str = ""
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Ids of the prompt's whole stretches of BLOCK_TOKENS tokens, whatever its blocks' size."""
+        whole, each = self.prompt_tokens // BLOCK_TOKENS, BLOCK_TOKENS // self.block_tokens
+        if each <= 1:
+            return self.blocks[:whole]
+        # Python hashes tuples of numbers the same way in every process.
+        return tuple(hash(self.blocks[n * each : (n + 1) * each]) for n in range(whole))
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -49,23 +73,27 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class DroppedRows(msgspec.Struct, frozen=True):
-    """What of a trace was left out, since it is longer than a request may be.
+    """What of a workload's file was left out.
 
     Attributes:
-        rows, of_rows: requests left out, and all that the file has.
+        of_rows: requests that the file has.
+        reasons: how many were left out, by why.
         prompt_share: share of the file's prompt tokens that were left out, 0.0 to 1.0.
-        limit: prompt and output tokens that a request may have, together.
     """
 
-    rows: int
     of_rows: int
+    reasons: dict[str, int]
     prompt_share: float
-    limit: int
+
+    @property
+    def rows(self) -> int:
+        return sum(self.reasons.values())
 
     def __str__(self) -> str:
+        why = "; ".join(f"{n:,} {reason}" for reason, n in self.reasons.items())
         return (
             f"{self.rows:,} of {self.of_rows:,} requests of the workload's file were left out, "
-            f"with {self.prompt_share:.0%} of its prompt tokens: longer than {self.limit:,} tokens"
+            f"with {self.prompt_share:.0%} of its prompt tokens: {why}"
         )
 
 
@@ -76,12 +104,14 @@ class Schedule(msgspec.Struct, frozen=True):
         name: the workload that it was made from.
         seed: what every random choice in it came from.
         dropped: what of its file it leaves out; not saved with it.
+        notes: what else a reader must know of how it was made; not saved with it.
     """
 
     name: str
     seed: int
     calls: tuple[Call, ...]
     dropped: DroppedRows | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def length_s(self) -> float:
@@ -131,12 +161,25 @@ def in_order(schedule: Schedule) -> Schedule:
 
 
 def split(schedule: Schedule, lengths_s: Sequence[float]) -> tuple[Part, ...]:
-    """Return consecutive parts of *schedule* of the given lengths; the rest is left out."""
+    """Return consecutive parts of *schedule* of the given lengths; the rest is left out.
+
+    A call that follows another belongs to the part in which its conversation began.
+    """
+    begun_s: dict[int, float] = {}
+    for call in schedule.calls:
+        if call.delay_s is None:
+            begun_s[call.conversation] = call.at_s
     parts: list[Part] = []
     start_s = 0.0
     for number, length_s in enumerate(lengths_s):
         end_s = start_s + length_s
-        calls = tuple(call for call in schedule.calls if start_s <= call.at_s < end_s)
+        calls = tuple(
+            call
+            for call in schedule.calls
+            if start_s
+            <= (call.at_s if call.delay_s is None else begun_s[call.conversation])
+            < end_s
+        )
         parts.append(Part(number, start_s, length_s, calls))
         start_s = end_s
     return tuple(parts)

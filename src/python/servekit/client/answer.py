@@ -35,11 +35,12 @@ _PLAIN = (b"", b"identity")
 class AnswerReading:
     """The body of one answer: pieces are kept as they come and decoded a few at a time."""
 
-    def __init__(self, stream: bool) -> None:
+    def __init__(self, stream: bool, *, keep_text: bool = False) -> None:
         self.exchange = Exchange(self._take)
         self._stream = stream
         self._pieces: list[tuple[bytes, float]] = []
-        self._read = StreamReading()
+        self._keep_text = keep_text
+        self._read = StreamReading(keep_text=keep_text)
         self._unpacking: zlib._Decompress | None = None
 
     def outcome(self, sent_s: float, wrote_s: float | None) -> Outcome:
@@ -112,6 +113,7 @@ class AnswerReading:
             notices=(Notice.NOT_STREAMED,) if self._stream and error is None else (),
             prompt_tokens=answer.counts.prompt,
             completion_tokens=answer.counts.completion,
+            text=answer.text if self._keep_text else "",
         )
 
     def _streamed(self, whole: Outcome) -> Outcome:
@@ -135,6 +137,7 @@ class AnswerReading:
             completion_tokens=read.completion_tokens,
             hidden_tokens=read.hidden_tokens,
             first_tokens=read.first_tokens,
+            text=read.text,
         )
 
     def _decode(self) -> None:

@@ -7,6 +7,8 @@ ttft_s = outcome.first_content_s - outcome.sent_s
 
 import asyncio
 import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -31,6 +33,17 @@ CHAT = "/v1/chat/completions"
 _encode = msgspec.json.Encoder().encode
 
 
+def _head_lines(authority: str, api_key: str, headers: Mapping[str, str]) -> str:
+    """Return the lines that every request has; those of *headers* take the place of ours."""
+    # A compressor on the way would hold tokens back until it has enough to compress.
+    own = {"Host": authority, "Accept": "*/*", "Accept-Encoding": "identity"}
+    if api_key:
+        own["Authorization"] = f"Bearer {api_key}"
+    given = {name.lower() for name in headers}
+    lines = {k: v for k, v in own.items() if k.lower() not in given} | dict(headers)
+    return "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+
 class Client:
     """A pool of connections to one upstream.
 
@@ -39,17 +52,18 @@ class Client:
     """
 
     def __init__(
-        self, url: str, clock: Clock, *, timeout_s: float = TIMEOUT_S, api_key: str = ""
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        api_key: str = "",
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._address = read_address(url)
         self._clock = clock
         self._timeout_s = timeout_s
-        # A compressor on the way would hold tokens back until it has enough to compress.
-        self._headers = (
-            f"Host: {self._address.authority}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
-        )
-        if api_key:
-            self._headers += f"Authorization: Bearer {api_key}\r\n"
+        self._headers = _head_lines(self._address.authority, api_key, headers)
         self._tls = ssl.create_default_context() if self._address.secure else None
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -62,13 +76,16 @@ class Client:
         """Send *request* to /v1/chat/completions."""
         return await self.send(CHAT, _encode(request), stream=request.stream)
 
-    async def send(self, path: str, body: bytes, *, stream: bool = True) -> Outcome:
+    async def send(
+        self, path: str, body: bytes, *, stream: bool = True, keep_text: bool = False
+    ) -> Outcome:
         """POST *body*, a request that asks for a stream or does not, and time its answer.
 
-        A cancelled request closes its connection, so that the upstream stops working on it.
+        With *keep_text*, the outcome has what was answered.  A cancelled request closes its
+        connection, so that the upstream stops working on it.
         """
         sent_s = self._clock.now()
-        reading = AnswerReading(stream)
+        reading = AnswerReading(stream, keep_text=keep_text)
         request = self._head("POST", path, len(body)) + body
         wrote_s = await self._exchange(request, reading.exchange)
         return reading.outcome(sent_s, wrote_s)
@@ -96,7 +113,9 @@ class Client:
         await asyncio.sleep(0)
 
     def _head(self, method: str, path: str, length: int) -> bytes:
-        kind = f"Content-Type: application/json\r\nContent-Length: {length}\r\n"
+        is_typed = "\r\ncontent-type:" in self._headers.lower()
+        kind = "" if is_typed else "Content-Type: application/json\r\n"
+        kind += f"Content-Length: {length}\r\n"
         return (
             f"{method} {self._address.path}{path} HTTP/1.1\r\n{self._headers}"
             f"{kind if method == 'POST' else ''}\r\n"

@@ -120,6 +120,8 @@ class Outcome:
         first_tokens: how many came in the first read; estimated from its share of the text where
             an event is no token.
         served_by: the replica that the load balancer named; empty where it named none.
+        text: what was answered, without reasoning, tool calls and refusals; empty unless it was
+            asked to be kept.
     """
 
     sent_s: float
@@ -136,6 +138,7 @@ class Outcome:
     hidden_tokens: int | None = 0
     first_tokens: int = 1
     served_by: str = ""
+    text: str = ""
 
     @property
     def ok(self) -> bool:

@@ -48,6 +48,7 @@ class StreamedAnswer:
             where reasoning and answer are one text.
         hidden_tokens: completion tokens that no event carried; None where that is unknown.
         first_tokens: how many came in the first read.
+        text: what was answered; empty unless it is kept.
     """
 
     content_s: tuple[float, ...]
@@ -60,6 +61,7 @@ class StreamedAnswer:
     completion_tokens: int | None
     hidden_tokens: int | None
     first_tokens: int
+    text: str = ""
 
 
 class StreamReading:
@@ -73,7 +75,8 @@ class StreamReading:
         error: what ended it early.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_text: bool = False) -> None:
+        self._text: list[str] | None = [] if keep_text else None
         self._decoder = SseDecoder()
         self._read_s = 0.0
         self._content_s: list[float] = []
@@ -126,6 +129,7 @@ class StreamReading:
             completion_tokens=counts.completion,
             hidden_tokens=hidden,
             first_tokens=self._first_tokens(streamed_tokens(counts.completion, hidden)),
+            text="".join(self._text or ()),
         )
 
     def _take_all(self, events: Sequence[SseEvent], at_s: float) -> None:
@@ -162,6 +166,8 @@ class StreamReading:
             self._notices.add(Notice.INLINE_REASONING)
         if self._answer_s is None and tokens.kind is not TokenKind.REASONING:
             self._answer_s = at_s
+        if self._text is not None and tokens.choice == 0:
+            self._text.append(tokens.text)
         self._kinds.add(tokens.kind)
         self._choices.add(tokens.choice)
         self._chars += tokens.chars
@@ -280,6 +286,7 @@ class WholeAnswer:
     detail: str = ""
     finish: str | None = None
     counts: TokenCounts = field(default_factory=TokenCounts)
+    text: str = ""
 
 
 def read_whole(body: bytes) -> WholeAnswer:
@@ -294,10 +301,11 @@ def read_whole(body: bytes) -> WholeAnswer:
     fault = FINISH_FAULTS.get((said.finish or "").lower())
     if fault is not None:
         return WholeAnswer(fault, f"finish_reason {said.finish}", said.finish)
-    if not said.tokens:
+    if not said.tokens and not said.embeddings:
         return WholeAnswer(Fault.EMPTY, "the answer carried no tokens", said.finish)
     known = TokenCounts(counts.prompt or None, counts.completion or None, counts.reasoning)
-    return WholeAnswer(finish=said.finish, counts=known)
+    text = "".join(tokens.text for tokens in said.tokens if tokens.choice == 0)
+    return WholeAnswer(finish=said.finish, counts=known, text=text)
 
 
 def refusal(status: int, body: bytes, location: str = "") -> tuple[str, str]:

@@ -44,12 +44,14 @@ class EventTokens(msgspec.Struct, frozen=True):
         chars: its length in characters.
         choice: which of several answers it belongs to.
         opens_reasoning: it begins with a `<think>` tag that no parser of the server took out.
+        text: the text itself, where it is part of the answer.
     """
 
     kind: TokenKind
     chars: int
     choice: int = 0
     opens_reasoning: bool = False
+    text: str = ""
 
 
 class StreamEvent(msgspec.Struct, frozen=True):
@@ -63,6 +65,7 @@ class StreamEvent(msgspec.Struct, frozen=True):
             inside a character.  A heartbeat of a proxy may look the same.
         is_last: nothing follows, by the rules of the dialect.
         null_choices: it says `"choices": null`, which no client of OpenAI's can iterate over.
+        embeddings: how many vectors it has.
     """
 
     tokens: tuple[EventTokens, ...] = ()
@@ -72,6 +75,7 @@ class StreamEvent(msgspec.Struct, frozen=True):
     holds_back: bool = False
     is_last: bool = False
     null_choices: bool = False
+    embeddings: int = 0
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -283,10 +287,13 @@ def _content(content: Any, choice: int) -> list[EventTokens]:
 
 def _tokens(kind: TokenKind, spoken: Any, choice: int = 0) -> list[EventTokens]:
     if isinstance(spoken, str):
-        opens = kind is TokenKind.TEXT and spoken.lstrip().startswith("<think")
-        return [EventTokens(kind, len(spoken), choice, opens)] if spoken else []
+        is_text = kind is TokenKind.TEXT
+        opens = is_text and spoken.lstrip().startswith("<think")
+        text = spoken if is_text else ""
+        return [EventTokens(kind, len(spoken), choice, opens, text)] if spoken else []
     chars = _chars(spoken)
-    return [EventTokens(kind, chars, choice)] if chars else []
+    text = _text_of(spoken) if kind is TokenKind.TEXT else ""
+    return [EventTokens(kind, chars, choice, text=text)] if chars else []
 
 
 # Text that was generated, in the parts of a tool call, of content and of reasoning.
@@ -301,6 +308,18 @@ def _chars(spoken: Any) -> int:
         return 0
     own = sum(len(v) for k, v in spoken.items() if k in _GENERATED and isinstance(v, str))
     return own + sum(_chars(value) for value in spoken.values())
+
+
+def _text_of(parts: Any) -> str:
+    """The text in nested parts of an answer."""
+    if isinstance(parts, list):
+        return "".join(_text_of(part) for part in parts)
+    kind = str(parts.get("type", "")) if isinstance(parts, dict) else "none"
+    if not isinstance(parts, dict) or "think" in kind or "reason" in kind:
+        return ""
+    text = parts.get("text")
+    own = text if isinstance(text, str) else ""
+    return own + _text_of(parts.get("content"))
 
 
 def _finish(reason: Any) -> str | None:
@@ -358,12 +377,20 @@ def _ended(response: dict[str, Any], finish: str) -> StreamEvent:
 
 def _whole_typed(body: bytes) -> StreamEvent:
     answer = _decode_any(body)
+    if vectors := _vectors(answer.get("data")):
+        return StreamEvent(counts=_counts(answer.get("usage")), finish="stop", embeddings=vectors)
     parts = answer.get("output") or answer.get("content") or []
     tokens = tuple(_tokens(TokenKind.TEXT, parts))
     if answer.get("status") == "failed" or (not tokens and answer.get("detail")):
         return StreamEvent(error=_words(answer))
     finish = _finish(answer.get("stop_reason")) or "stop" if tokens else None
     return StreamEvent(tokens, _counts(answer.get("usage")), finish)
+
+
+def _vectors(data: Any) -> int:
+    """How many embeddings are in the *data* of an answer."""
+    rows = data if isinstance(data, list) else []
+    return sum(isinstance(row, dict) and bool(row.get("embedding")) for row in rows)
 
 
 def _counts(said: Any) -> TokenCounts | None:
