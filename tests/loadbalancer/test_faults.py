@@ -119,7 +119,7 @@ async def _call(port: int, *, stream: bool) -> str:
         return f"lost: {answer[:300]!r}"
     if not stream or b"[DONE]" in answer:
         return "whole"
-    return "told" if b'"error"' in answer and answer.endswith(b"0\r\n\r\n") else "cut"
+    return "told" if b'"error"' in answer and not answer.endswith(b"0\r\n\r\n") else "cut"
 
 
 async def test_killed_replica_costs_no_request_before_its_first_byte() -> None:

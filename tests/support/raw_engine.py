@@ -82,6 +82,10 @@ class PlainHost:
         del head
         return self.refused
 
+    def refusal_for(self, head: HttpRequestHead | None, answer: LocalResponse) -> LocalResponse:
+        del head
+        return answer
+
     def serve(self, client: Responder, head: HttpRequestHead, body: bytes) -> PassThrough:
         return PassThrough(self, self.upstream, client, head, body)
 

@@ -188,7 +188,7 @@ async def test_path_that_we_do_not_know_makes_no_new_name() -> None:
     async with collecting() as collector:
         tracing = tracing_to(collector)
         async with running(Engine(), tracing=tracing) as (_, port):
-            ask = request(lines=b"connection: close\r\n").replace(b"/v1/completions", b"/v1/odd")
+            ask = request(lines=b"connection: close\r\n").replace(b"/v1/completions", b"/v1/score")
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(ask)
             await reader.read()
@@ -196,7 +196,7 @@ async def test_path_that_we_do_not_know_makes_no_new_name() -> None:
         await asyncio.to_thread(tracing.close)
 
     (span,) = collector.spans
-    assert (span.name, told(span)["url.path"]) == ("POST /v1/*", "/v1/odd")
+    assert (span.name, told(span)["url.path"]) == ("POST /v1/*", "/v1/score")
 
 
 async def test_collector_that_is_gone_is_no_harm() -> None:

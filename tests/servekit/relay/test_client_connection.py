@@ -80,6 +80,10 @@ class House:
     def now(self) -> float:
         return self.clock.now()
 
+    def refusal_for(self, head: HttpRequestHead | None, answer: LocalResponse) -> LocalResponse:
+        del head
+        return answer
+
     def admit(self, head: HttpRequestHead) -> LocalResponse | None:
         del head
         return self.refused

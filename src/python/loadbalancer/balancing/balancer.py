@@ -51,6 +51,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         policy: the name of the default policy.
         poll_s: seconds between two polls of a replica.
         answer_timeout_s: the longest silence of an engine, before and within an answer.
+        extra_paths: paths that are relayed besides those that are known.
+        cors_origins: web origins whose pages may read answers; `*` is any.
+        policy_header: whether a request may choose its policy.
         max_in_flight: requests for each of a model's replicas; others wait here.  0 is no limit.
         most_waiting: requests of a model that may wait.
         wait_s: how long they may.
@@ -65,6 +68,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 32 * 1024 * 1024
     max_body_memory_bytes: int = 1024 * 1024 * 1024
     health: HealthRules = HealthRules()
+    extra_paths: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    policy_header: bool = True
     max_in_flight: int = 0
     most_waiting: int = 1000
     wait_s: float = 30.0
@@ -264,7 +270,7 @@ class Balancer:
         """
         service = self.services.get(model)
         if service is None:
-            raise self._unknown(model)
+            raise self.unknown(model)
         return service
 
     def requested_policy(self, service: ModelService, name: bytes) -> Policy:
@@ -460,7 +466,8 @@ class Balancer:
         replica.health.refused(self.now(), rest_asked_s(fields))
         self.refresh()
 
-    def _unknown(self, model: str) -> RequestInvalid | ModelUnknown | ReplicaMissing:
+    def unknown(self, model: str) -> RequestInvalid | ModelUnknown | ReplicaMissing:
+        """Return what is said of a *model* that no replica is known to serve."""
         if not model:
             return RequestInvalid("the request names no model; set 'model'")
         named = repr(model[:MOST_NAME_SHOWN])
@@ -478,6 +485,7 @@ class Balancer:
 def _seen(replica: ReplicaState, now_s: float) -> ReplicaSeen:
     return ReplicaSeen(
         url=replica.upstream.address.url,
+        label=replica.label,
         models=replica.models,
         healthy=replica.health.available(now_s),
         breaker=replica.health.state(now_s),

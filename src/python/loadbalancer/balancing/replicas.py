@@ -32,6 +32,7 @@ class ReplicaState:
     Attributes:
         models: the ids it serves; empty until it was asked, and where it serves others than those
             that were declared.
+        label: what clients are told of it: its name, unless that is its address.
         declared: the ids that the fleet says it serves; empty where it is asked.
     """
 
@@ -41,6 +42,12 @@ class ReplicaState:
     health: Health
     models: tuple[str, ...] = ()
     declared: tuple[str, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.name
+        if self.upstream.address.authority in self.name:
+            self.label = f"replica-{self.number & 0xFFFFFFFF:08x}"
 
     @property
     def number(self) -> int:

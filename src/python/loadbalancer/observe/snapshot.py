@@ -29,6 +29,7 @@ class ReplicaSeen(msgspec.Struct, frozen=True):
     """One replica, as one worker or all of them see it.
 
     Attributes:
+        label: what clients are told of it, where its name is its address.
         in_flight: requests sent and not ended.
         breaker: what the circuit breaker does: `closed`, `half-open` or `open`.
         ejected_for: the fault that it was ejected for; empty once it is well again.
@@ -36,6 +37,7 @@ class ReplicaSeen(msgspec.Struct, frozen=True):
     """
 
     url: str
+    label: str
     models: tuple[str, ...]
     healthy: bool
     breaker: str
@@ -148,6 +150,7 @@ def _one_replica(views: Sequence[ReplicaSeen]) -> ReplicaSeen:
     """A replica is as well as the worker that sees it worst says."""
     return ReplicaSeen(
         url=views[0].url,
+        label=views[0].label,
         models=views[0].models,
         healthy=all(view.healthy for view in views),
         breaker=max((view.breaker for view in views), key=_BREAKERS.index),

@@ -9,6 +9,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 import xxhash
 
@@ -27,6 +28,7 @@ from loadbalancer.server.answer_faults import (
     says_no_tokens,
     stream_has_no_tokens,
 )
+from loadbalancer.server.forwarding import REQUEST_ID
 from loadbalancer.workers.deadly_requests import MOST_KILLED
 from servekit.errors.tree import (
     EngineError,
@@ -42,9 +44,11 @@ from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.exchange import RelayExchange
 from servekit.relay.framing import ChunkedFraming, Framing
 from servekit.relay.heads import HttpRequestHead, HttpResponseHead, request_head
-from servekit.relay.responses import last_chunks, refusal, status_of
+from servekit.relay.responses import last_chunk, refusal, status_of
 from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import InFlight
+from servekit.wire.dialects import Dialect, error_event
+from servekit.wire.routes import Route
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Traced
@@ -60,6 +64,7 @@ MOST_ATTEMPTS = 3
 PIECES_KEPT = 6
 
 
+_OWN_LINES = b"%bx-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
 _JSON_STARTS = b"{["
 _STREAMS = re.compile(rb'"stream"\s*:\s*true')
 
@@ -84,11 +89,14 @@ class ProxiedRequest(RelayExchange):
         "_held",
         "_in_flight",
         "_killed",
+        "_last",
         "_over",
+        "_own_lines",
         "_pending",
         "_raw",
         "_replica",
         "_routable",
+        "_route",
         "_sent_s",
         "_shadow",
         "_spoken",
@@ -110,10 +118,17 @@ class ProxiedRequest(RelayExchange):
         body: bytes,
         traced: "Traced | None" = None,
         *,
+        route: Route,
+        own_lines: bytes = b"",
         engine_key: bool = False,
     ) -> None:
-        """*engine_key*: whether *head* has the engines' key in place of the client's."""
+        """*own_lines*: headers that the answer gets from us; *engine_key*: whether *head* has the
+        engines' key in place of the client's."""
         super().__init__(client, head, body)
+        self._route = route
+        if route.dialect is Dialect.RESPONSES:
+            self._write = self._write_numbered  # type: ignore[assignment]
+        self._own_lines = own_lines
         self._traced = traced
         self._balancer = balancer
         self._routable = routable
@@ -134,6 +149,8 @@ class ProxiedRequest(RelayExchange):
         self._pending: HttpResponseHead | None = None
         self._answer_head: HttpResponseHead | None = None
         self._held = b""
+        # What came last of a stream whose events are numbered.
+        self._last = b""
         self._raw = True
         self._spoken = False
         # Whether the pieces that come are kept.
@@ -243,7 +260,7 @@ class ProxiedRequest(RelayExchange):
             connection = await replica.upstream.connect()
         except EngineError as error:
             self._connecting = None
-            self.broke(error)
+            self.broke(_without_address(error, replica))
             return
         self._connecting = None
         self._send(connection)
@@ -517,14 +534,34 @@ class ProxiedRequest(RelayExchange):
             self._balancer.telemetry.refusals[self._status] += 1
         self._leave(error=type(error).__name__)
         if not self._out:
-            self._client.answer(refusal(error))
-        elif self._raw or self._decoder is not None:
-            self._client.cut()
+            answer = refusal(error).in_dialect(self._route.dialect)
+            self._client.answer(msgspec.structs.replace(answer, lines=self._own_lines))
         else:
-            self._write(last_chunks(error))
-            self._client.relayed(keep_alive=False)
+            self._cut_short(error)
+
+    def _cut_short(self, error: ServeError) -> None:
+        """Say in the stream what failed, if it can be said there, and leave it without its end."""
+        head = self._answer_head
+        assert head is not None
+        # Within a chunk anything of ours would be taken for the engine's.
+        takes_events = head.is_event_stream and b"content-encoding" not in head.fields
+        in_chunk = head.chunked and self._raw
+        event = None
+        if takes_events and not in_chunk:
+            event = error_event(self._route.dialect, 502, str(error), self._last)
+        if event is None:
+            self._client.cut()
+        elif head.chunked and self._decoder is None:
+            self._client.cut(last_chunk(event), framed=True)
+        else:
+            self._client.cut(event)
 
     # Relaying.
+
+    def _write_numbered(self, piece: bytes | bytearray | memoryview) -> None:
+        """Pass on a piece of a stream whose events are numbered."""
+        self._last = bytes(piece)
+        self._client.transport.write(piece)
 
     def _first_byte(self) -> None:
         self._spoken = True
@@ -547,11 +584,15 @@ class ProxiedRequest(RelayExchange):
         self._answer_head = head
         if head.status < 400 and (self._suspected or self._hash):
             self._settle()
-        own = b"x-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n" % (
-            self._decision.replica.encode(),
+        own = _OWN_LINES % (
+            self._own_lines,
+            self._replica.label.encode(),
             self._decision.policy.encode(),
             1000 * (self._waited_s or 0.0),
         )
+        if REQUEST_ID in head.fields:
+            # The engine has it from us, and says so itself.
+            own = own[own.index(b"\n") + 1 :]
         self._begin_answer(head, piece, draining=self._balancer.draining, own=own)
 
     def _whole_chunks(self, piece: bytes, framing: Framing) -> bytes:
@@ -623,3 +664,11 @@ class ProxiedRequest(RelayExchange):
             self._trial = False
             self._balancer.trial_over(self._replica)
         self._let_go()
+
+
+def _without_address(error: EngineError, replica: ReplicaState) -> EngineError:
+    """Return *error*, which says where *replica* is, as a client may read it."""
+    log.debug("replica not connected", replica=replica.name, why=str(error))
+    if isinstance(error, ShortOfResources):
+        return ShortOfResources("no connection to an engine can be opened; retry later")
+    return type(error)("the engine cannot be connected; retry later")

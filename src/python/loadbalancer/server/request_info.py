@@ -47,7 +47,7 @@ def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) ->
     """
     seen = look_at(body)
     service = balancer.service(seen.model)
-    wanted = fields.get(b"x-servekit-policy")
+    wanted = fields.get(b"x-servekit-policy") if balancer.rules.policy_header else None
     policy = service.policy if wanted is None else balancer.requested_policy(service, wanted)
     return RoutableRequest(
         service, policy, route_request(seen, fields, len(body), policy, service.shadow)

@@ -9,7 +9,7 @@ import structlog
 
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.membership.polling import Pollers
-from loadbalancer.server.handlers import AdminHandlers, RequestHandlers
+from loadbalancer.server.handlers import RequestHandlers
 from loadbalancer.server.keys import KeyRing
 from loadbalancer.server.replica_watch import ReplicaWatch
 from loadbalancer.workers.shared_stats import WorkerStats
@@ -45,17 +45,23 @@ class Server:
         self._balancer = balancer
         self._stats = stats or WorkerStats(balancer)
         self._admin_socket = admin
-        self._handlers = RequestHandlers(balancer, self._stats, admin=admin is None)
+        self._handlers = RequestHandlers(balancer, self._stats, admins=admin is None)
         self._listener = Listener(self._handlers, clock, also=self._sweep)
         self._watch = ReplicaWatch(balancer, self._listener.clients.exchanges)
         balancer.make_room = self._listener.clients.shed_idle
-        self._admin_handlers = RequestHandlers(balancer, self._stats)
-        self._admin = Listener(AdminHandlers(self._admin_handlers), clock)
+        self._admin_handlers = RequestHandlers(balancer, self._stats, clients=False)
+        self._admin = Listener(self._admin_handlers, clock)
         self.pollers = Pollers(balancer, clock, rng)
 
     def use_keys(self, keys: KeyRing) -> None:
         """Admit clients that have one of *keys*, from now on."""
-        self._handlers.keys = self._admin_handlers.keys = keys
+        self._handlers.use_keys(keys)
+        self._admin_handlers.use_keys(keys)
+
+    def use_admin_keys(self, keys: KeyRing) -> None:
+        """Admit admins that have one of *keys*, from now on."""
+        self._handlers.use_admin_keys(keys)
+        self._admin_handlers.use_admin_keys(keys)
 
     def use_tracing(self, tracing: "Tracing") -> None:
         """Make a span of each request, from now on."""

@@ -2,13 +2,17 @@
 
 from typing import Protocol
 
-from servekit.errors.tree import EngineError, EngineUnreachable
+from servekit.errors.tree import EngineError
 from servekit.relay.client_connection import Handler, Responder
 from servekit.relay.exchange import PassThrough
 from servekit.relay.framing import ChunkedFraming, Framing
 from servekit.relay.heads import HttpRequestHead, HttpResponseHead
-from servekit.relay.responses import last_chunks, refuse
+from servekit.relay.responses import last_chunk, refuse
 from servekit.relay.upstream_pool import UpstreamPool
+from servekit.wire.dialects import Dialect, error_event
+from servekit.wire.routes import RouteTable
+
+_ROUTES = RouteTable()
 
 
 class ExchangeBook(Protocol):
@@ -88,11 +92,13 @@ class EngineExchange(PassThrough):
         """Tell the client *message*: by a last event of its stream, or as the whole answer."""
         self._book.ended(self, abandoned=False)
         self._let_go()
+        route = _ROUTES.find(self._head.path)
+        dialect = Dialect.UNKNOWN if route is None else route.dialect
+        event = error_event(dialect, 502, message) if self._can_take_an_event else None
         if not self._out:
-            self._client.answer(refuse(503, message))
-        elif self._can_take_an_event:
-            self._write(last_chunks(EngineUnreachable(message)))
-            self._client.relayed(keep_alive=False)
+            self._client.answer(refuse(503, message).in_dialect(dialect))
+        elif event is not None:
+            self._client.cut(last_chunk(event), framed=True)
         else:
             self._client.cut()
 

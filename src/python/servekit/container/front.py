@@ -14,7 +14,7 @@ from servekit.relay.responses import LocalResponse
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
-from servekit.wire.routes import HEALTH
+from servekit.wire.routes import HEALTH, RouteTable
 
 # Cloud Run's start-up probe looks every 10 s; a client that waits this long meets the next state.
 RETRY_AFTER_S = 5
@@ -32,6 +32,8 @@ LIMITS = ConnectionLimits(
 
 # The engine is on the same machine: what takes longer is not there.
 CONNECT_TIMEOUT_S = 2.0
+
+_ROUTES = RouteTable()
 
 
 class FrontServer:
@@ -101,6 +103,11 @@ class FrontServer:
         return EngineExchange(
             self, self._upstream, client, head, body, book=self, is_work=shows_life(head)
         )
+
+    def refusal_for(self, head: HttpRequestHead | None, answer: LocalResponse) -> LocalResponse:
+        """Return *answer* in the envelope of the API that was asked."""
+        route = None if head is None else _ROUTES.find(head.path)
+        return answer if route is None else answer.in_dialect(route.dialect)
 
     # What its exchanges say.
 

@@ -72,7 +72,7 @@ class Gate:
 
     def _methods(self, path: str) -> tuple[str, ...]:
         own = ROUTES.get(path, ())
-        if _RESPONSE.fullmatch(path):
+        if path not in ROUTES and _RESPONSE.fullmatch(path):
             own = _READ
         elif _CANCEL.fullmatch(path):
             own = ("POST",)

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import socket
+import struct
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -84,9 +86,14 @@ class RelayedRequest(Protocol):
 
 
 class Responder(Protocol):
-    """Where the answer to a request goes."""
+    """Where the answer to a request goes.
+
+    Attributes:
+        peer: the client's IP address, as text; `unknown` where it has none.
+    """
 
     transport: asyncio.Transport
+    peer: bytes
 
     def answer(self, answer: LocalResponse) -> None:
         """Send an answer of our own; the exchange is over."""
@@ -94,8 +101,9 @@ class Responder(Protocol):
     def relayed(self, *, keep_alive: bool) -> None:
         """The answer is out; the exchange is over."""
 
-    def cut(self) -> None:
-        """Close at once: the answer cannot be completed."""
+    def cut(self, last: bytes = b"", *, framed: bool = False) -> None:
+        """Write *last*, and end an answer that cannot be completed, so that no client takes it for
+        whole.  *framed*: its end would be marked, so that closing the connection is enough."""
 
     def wait_anew(self) -> None:
         """Only now does the engine have the request: its silence begins."""
@@ -127,6 +135,10 @@ class Handler(Protocol):
         Raises:
             ServeError: the request cannot be relayed.
         """
+
+    def refusal_for(self, head: HttpRequestHead | None, answer: LocalResponse) -> LocalResponse:
+        """Return *answer*, which refuses the request of *head* (None where that was not read), as
+        its client expects it."""
 
 
 class ClientSet(set["ClientConnection"]):
@@ -180,6 +192,7 @@ class ClientConnection(asyncio.Protocol):
         "_unread",
         "exchange",
         "idle_since_s",
+        "peer",
         "transport",
     )
 
@@ -214,6 +227,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
         clients = self._clients
         clients.add(self)
         if len(clients) > clients.most and not clients.shed_idle():
@@ -270,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
     def _give_up(self, exchange: RelayedRequest) -> None:
         if self._unread:
             # We read no more of the answer because the client does not: the engine is not to blame.
-            self.transport.abort()
+            reset(self.transport)
         else:
             exchange.time_out()
 
@@ -301,7 +316,8 @@ class ClientConnection(asyncio.Protocol):
             return
         refused = self._handler.admit(head)
         if refused is not None:
-            self._refuse(refused, bodiless=head.method == "HEAD")
+            self._head = head
+            self._refuse(refused)
         elif head.length == 0:
             self._serve(head, b"", data[end:])
         else:
@@ -318,6 +334,7 @@ class ClientConnection(asyncio.Protocol):
         limit = self._limits.max_body_bytes
         length = head.length
         if length is not None and length > limit:
+            self._head = head
             self._refuse(refusal(_too_large(length, limit)))
             return
         if length is not None and len(data) >= length:
@@ -382,13 +399,14 @@ class ClientConnection(asyncio.Protocol):
             size = self._body_bytes = len(body)
             self._clients.body_bytes += size
             if self._clients.body_bytes > self._limits.max_body_memory_bytes:
+                self._head = head
                 self._refuse(refuse(503, "no memory for another request body; retry later"))
                 return
         self._buffer = rest
         try:
             served = self._handler.serve(self, head, body)
         except ServeError as error:
-            served = refusal(error)
+            served = self._handler.refusal_for(head, refusal(error))
         if isinstance(served, LocalResponse):
             self._reply(served, keep_alive=head.keep_alive, bodiless=head.method == "HEAD")
             return
@@ -408,9 +426,14 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = None
         self._next(keep_alive=keep_alive)
 
-    def cut(self) -> None:
+    def cut(self, last: bytes = b"", *, framed: bool = False) -> None:
         self.exchange = None
-        self.transport.abort()
+        if last:
+            self.transport.write(last)
+        if framed:
+            self.transport.close()
+        else:
+            reset(self.transport)
 
     def wait_anew(self) -> None:
         self._deadline_s = self._now() + self._limits.answer_timeout_s
@@ -448,9 +471,11 @@ class ClientConnection(asyncio.Protocol):
             if data and not self.transport.is_closing():
                 self._take_head(data)
 
-    def _refuse(self, answer: LocalResponse, *, bodiless: bool = False) -> None:
+    def _refuse(self, answer: LocalResponse) -> None:
         """Answer a request that cannot be read to its end, and close."""
-        self._head = None
+        head, self._head = self._head, None
+        answer = self._handler.refusal_for(head, answer)
+        bodiless = head is not None and head.method == "HEAD"
         self._body = []
         self._buffer = b""
         self.release_body()
@@ -460,6 +485,15 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(answer.encode(keep_alive=False, bodiless=bodiless))
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection in a way that no client takes for the end of an answer, which an HTTP/1.0
+    one sees in any orderly close."""
+    connected = transport.get_extra_info("socket")
+    if connected is not None:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _too_large(length: int, limit: int) -> RequestTooLarge:

@@ -152,6 +152,13 @@ class HttpRequestHead(msgspec.Struct, frozen=True):
         target = self.target
         return target.partition(b"?")[0] if b"?" in target else target
 
+    @property
+    def opens_websocket(self) -> bool:
+        """Whether the client asks to go on in the WebSocket protocol (RFC 6455, section 4.2.1)."""
+        fields = self.fields
+        upgrade = fields.get(b"upgrade", b"").lower() == b"websocket"
+        return upgrade and b"upgrade" in fields.get(b"connection", b"").lower() and not self.old
+
 
 class HttpResponseHead(msgspec.Struct, frozen=True):
     """The head of an engine's answer.

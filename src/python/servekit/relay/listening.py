@@ -5,7 +5,13 @@ import socket
 from collections.abc import Callable
 
 from servekit.errors.tree import SettingInvalid
-from servekit.relay.client_connection import IN_TRANSIT_S, ClientConnection, ClientSet, Handler
+from servekit.relay.client_connection import (
+    IN_TRANSIT_S,
+    ClientConnection,
+    ClientSet,
+    Handler,
+    reset,
+)
 from servekit.relay.keepalive import enable_keepalive
 from servekit.timing.clock import Clock
 
@@ -71,7 +77,7 @@ class Listener:
         if self._sweeper is not None:
             self._sweeper.cancel()
         for client in list(self.clients):
-            client.transport.abort()
+            reset(client.transport)
 
     async def _sweep(self) -> None:
         while True:

@@ -17,8 +17,7 @@ from servekit.errors.tree import (
     ShortOfResources,
     StreamCut,
 )
-from servekit.wire.openai import error_envelope
-from servekit.wire.sse import encode
+from servekit.wire.dialects import Dialect, error_body
 
 _STATUSES: dict[type[ServeError], int] = {
     RequestInvalid: 400,
@@ -42,6 +41,8 @@ class LocalResponse(msgspec.Struct, frozen=True):
 
     Attributes:
         allowed: the methods that the endpoint takes, where the request had another.
+        message: what went wrong, of an error; the body says it in the words of an API.
+        lines: further header lines, each with its line end.
     """
 
     status: int
@@ -49,6 +50,8 @@ class LocalResponse(msgspec.Struct, frozen=True):
     content_type: str = JSON
     retry_after_s: int | None = None
     allowed: tuple[str, ...] = ()
+    message: str = ""
+    lines: bytes = b""
 
     def encode(self, *, keep_alive: bool, bodiless: bool = False) -> bytes:
         """Return it as bytes; *bodiless* where the request was a HEAD."""
@@ -64,7 +67,13 @@ class LocalResponse(msgspec.Struct, frozen=True):
             head += "www-authenticate: Bearer\r\n"
         if not keep_alive:
             head += "connection: close\r\n"
-        return head.encode() + b"\r\n" + (b"" if bodiless else self.body)
+        return b"%b%b\r\n%b" % (head.encode(), self.lines, b"" if bodiless else self.body)
+
+    def in_dialect(self, dialect: Dialect) -> "LocalResponse":
+        """Return it as clients of that API read errors; what is no error stays as it is."""
+        if not self.message or dialect is not Dialect.MESSAGES:
+            return self
+        return msgspec.structs.replace(self, body=error_body(dialect, self.status, self.message))
 
 
 def status_of(error: ServeError) -> int:
@@ -83,7 +92,8 @@ def refusal(error: ServeError) -> LocalResponse:
 def refuse(status: int, message: str) -> LocalResponse:
     """Return an error answer."""
     retry_after_s = RETRY_AFTER_S if status in (429, 503) else None
-    return LocalResponse(status, error_envelope(status, message), JSON, retry_after_s)
+    body = error_body(Dialect.OPENAI, status, message)
+    return LocalResponse(status, body, JSON, retry_after_s, message=message)
 
 
 def not_allowed(message: str, allowed: tuple[str, ...]) -> LocalResponse:
@@ -96,10 +106,6 @@ def json_answer(value: object, status: int = 200) -> LocalResponse:
     return LocalResponse(status, msgspec.json.encode(value))
 
 
-def last_chunks(error: ServeError) -> bytes:
-    """Return an error event and the end of a chunked event stream.
-
-    The empty line in front ends an event that was cut in the middle.
-    """
-    event = b"\n\n" + encode(error_envelope(502, str(error)))
-    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)
+def last_chunk(event: bytes) -> bytes:
+    """Return *event* as a chunk; what ends a chunked body does not follow it."""
+    return b"%x\r\n%b\r\n" % (len(event), event)
