@@ -219,6 +219,50 @@ def test_prefix_finds_its_replica_among_a_thousand() -> None:
     assert len(decision.scores) < 20
 
 
+@pytest.mark.parametrize("name", ["prefix", "latency"])
+@pytest.mark.parametrize("size", [1, 8, 32, 33, 200, 500])
+def test_conversation_returns_to_its_replica_in_a_fleet_of_any_size(name: str, size: int) -> None:
+    """Each of many conversations that share a system prompt finds the one that read its turns."""
+    pool = pool_of(LoadTracker(1.0), size)
+    policy = policy_named(name, Random(0))
+    system = tuple(range(10))
+    homes = {}
+    for user in range(60):
+        talk = RouteRequest(prompt_tokens=2560, blocks=system + blocks_of(user, 10))
+        homes[user] = pool[user * 7 % size]
+        policy.sent(talk, homes[user], 0.0)
+
+    turns = [
+        RouteRequest(prompt_tokens=3840, blocks=system + blocks_of(user, 20)) for user in homes
+    ]
+    decisions = [policy.choose(turn, pool, 0.0) for turn in turns]
+
+    returned = [d.replica == homes[user].name for user, d in enumerate(decisions)]
+    explored = sum(d.reason == "explore" for d in decisions)
+    assert sum(returned) >= len(returned) - explored
+    assert max(len(d.scores) for d in decisions) <= 32
+
+
+def blocks_of(user: int, count: int) -> tuple[int, ...]:
+    return tuple(1000 * (user + 1) + number for number in range(count))
+
+
+def test_sample_of_a_large_fleet_has_holders_at_every_depth() -> None:
+    """Where all have read the system prompt and one has read more, that one is looked at."""
+    pool = pool_of(LoadTracker(1.0), 300)
+    policy = policy_named("latency", Random(0))
+    system = tuple(range(10))
+    for replica in pool:
+        policy.sent(RouteRequest(prompt_tokens=1280, blocks=system), replica, 0.0)
+    talk = RouteRequest(prompt_tokens=3840, blocks=system + blocks_of(0, 20))
+    policy.sent(talk, pool[123], 0.0)
+
+    scores = policy.choose(talk, pool, 0.0).scores
+
+    assert "r123" in dict(scores)
+    assert 8 <= len(scores) <= 16
+
+
 def test_restarted_replica_has_lost_its_prefixes() -> None:
     """What is forgotten attracts nobody."""
     pool = pool_of(LoadTracker(1.0), 2)

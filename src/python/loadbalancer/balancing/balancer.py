@@ -305,7 +305,7 @@ class Balancer:
         if not pool:
             raise service.missing(now_s)
         if self._shared is not None:
-            self._shared.refresh(pool)
+            self._shared.refresh_lately(pool, now_s)
         if self.rules.max_in_flight:
             pool = self._with_room(pool)
             if not pool:

@@ -23,6 +23,8 @@ JITTER = 0.2
 AWAY_S = 1.0
 # LoRA adapters are loaded while an engine serves; their user waits for them.
 ASK_AGAIN_S = 5.0
+# Of no more replicas than this, every poll of one is followed by a look at all.
+FEW = 32
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class Poller:
     async def once(self) -> bool:
         """Poll; return whether the replica is up."""
         replica, begun_s = self._replica, self._balancer.now()
+        reachable = replica.health.reachable
         try:
             if self._is_time_to_ask():
                 await self._learn_models()
@@ -73,7 +76,10 @@ class Poller:
             self._balancer.poll_failed(replica)
             if not replica.health.reachable:
                 self._note(up, why)
-        self._balancer.refresh()
+        # Looking again at every replica after each poll of one would take a large fleet's balancer
+        # all its time; sweeping does so now and then.
+        if reachable != replica.health.reachable or len(self._balancer.replicas) <= FEW:
+            self._balancer.refresh()
         self.polled.set()
         return up
 

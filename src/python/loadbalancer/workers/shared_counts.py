@@ -16,6 +16,11 @@ from servekit.routing.load_tracker import Pool, ReplicaLoad
 SLOTS = 1 << 16
 _BYTES = 4
 
+# The counts of more replicas than this are added up every few milliseconds: with 500 that takes
+# longer than a choice, in which a request more or less at one of them matters little.
+LARGE = 64
+LARGE_PERIOD_S = 0.005
+
 
 class SharedCounts:
     """Requests in flight by worker and replica.
@@ -36,6 +41,8 @@ class SharedCounts:
         self.deadly = DeadlyRequests(mmap.mmap(-1, SIZE_BYTES))
         self.worker = 0
         self._slots: dict[str, int] = {}
+        self._refreshed: Pool | None = None
+        self._refresh_s = 0.0
 
     def become(self, worker: int) -> None:
         """Say which worker this process is.  What a predecessor left in its row is forgotten."""
@@ -52,11 +59,18 @@ class SharedCounts:
 
     def refresh(self, pool: Pool) -> None:
         """Bring in what the others have in flight."""
+        others = [row for number, row in enumerate(self._rows) if number != self.worker]
         for load in pool:
             slot = self._slot(load.name)
-            load.other_workers = sum(
-                row[slot] for number, row in enumerate(self._rows) if number != self.worker
-            )
+            load.other_workers = sum([row[slot] for row in others])
+
+    def refresh_lately(self, pool: Pool, now_s: float) -> None:
+        """Do so, but for a large fleet not at every choice."""
+        if len(pool) > LARGE:
+            if pool is self._refreshed and now_s < self._refresh_s:
+                return
+            self._refreshed, self._refresh_s = pool, now_s + LARGE_PERIOD_S
+        self.refresh(pool)
 
     def _slot(self, name: str) -> int:
         slot = self._slots.get(name)

@@ -15,13 +15,12 @@ prompt_batching.py.
 """
 
 import math
-from collections.abc import Mapping
 from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import Pool, ReplicaLoad
-from servekit.routing.policy import looked_at, lowest
+from servekit.routing.policy import lowest, with_holders
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
 from servekit.routing.prompt_batching import WITHIN, PromptBatching
 from servekit.routing.request import RouteRequest
@@ -176,11 +175,11 @@ class Latency:
         self._answers = 0
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        scores = self._scores(request, pool, now_s)
+        joined = self._batching.open(request.prompt_tokens, len(pool), now_s)
+        scores = self._scores(request, pool, joined, now_s)
         if self._rng.random() < EXPLORED:
             name, _ = scores[int(self._rng.random() * len(scores))]
             return Decision(name, self.name, "explore", tuple(scores))
-        joined = self._batching.open(request.prompt_tokens, len(pool), now_s)
         if joined is not None and _is_near(joined, scores, now_s):
             return Decision(joined.name, self.name, "together", tuple(scores))
         return lowest(self.name, scores, self._rng)
@@ -189,8 +188,8 @@ class Latency:
         blocks, name = request.blocks, replica.name
         unread = request.prompt_tokens
         if blocks:
-            unread = _unread(request, self._index.held_by(name, blocks))
-            self._index.add(name, blocks, blocks_held(replica, request.block_tokens))
+            capacity = blocks_held(replica, request.block_tokens)
+            unread = _unread(request, self._index.add(name, blocks, capacity))
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
         held = replica.held(now_s)
@@ -212,19 +211,22 @@ class Latency:
         self._index.forget(replica)
         self._speed_ratios.forget(replica)
 
-    def _scores(self, request: RouteRequest, pool: Pool, now_s: float) -> list[tuple[str, float]]:
+    def _scores(
+        self, request: RouteRequest, pool: Pool, joined: ReplicaLoad | None, now_s: float
+    ) -> list[tuple[str, float]]:
         """Return the seconds that each replica would take, and the crowd there; written for speed.
 
         Who starts slowly counts as slower for all but a share of the requests: seconds differ so
         little between replicas that four times as many would always be the most.
         """
-        hits = self._index.hits(request.blocks) if request.blocks else _NO_HITS
+        path = self._index.path(request.blocks) if request.blocks else []
+        replicas, hits = with_holders(pool, path, self._rng, joined)
         asked, per_unread, per_queued, per_held = self._model.weights()
         per_held += CROWDING_S
         unread = request.prompt_tokens
         factors, typical = self._speed_ratios.factors, self._speed_ratios.typical
         scores: list[tuple[str, float]] = []
-        for replica in looked_at(pool, self._rng):
+        for replica in replicas:
             name = replica.name
             if hits:
                 unread = _unread(request, hits.get(name, 0))
@@ -240,8 +242,6 @@ class Latency:
 
 # Requests that never get a first byte must not be remembered for ever.
 _MOST_UNANSWERED = 10_000
-
-_NO_HITS: Mapping[str, int] = {}
 
 
 def _is_near(replica: ReplicaLoad, scores: list[tuple[str, float]], now_s: float) -> bool:

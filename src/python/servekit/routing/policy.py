@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 
 from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import Pool, ReplicaLoad
+from servekit.routing.prefix_index import Path, held_on, longest_readers, path_hits
 from servekit.routing.request import RouteRequest
 
 
@@ -80,6 +81,8 @@ def lowest(
 # of a choice does not grow with the fleet.
 LOOK_AT_ALL = 32
 SAMPLE = 8
+# Beside the sample, so many of the replicas that have read the most of the prompt are looked at.
+MOST_HOLDERS = 8
 
 
 def looked_at(pool: Pool, rng: Random) -> Sequence[ReplicaLoad]:
@@ -87,3 +90,28 @@ def looked_at(pool: Pool, rng: Random) -> Sequence[ReplicaLoad]:
     if len(pool) <= LOOK_AT_ALL:
         return pool
     return [pool[index] for index in rng.sample(range(len(pool)), SAMPLE)]
+
+
+def with_holders(
+    pool: Pool, path: Path, rng: Random, also: ReplicaLoad | None = None
+) -> tuple[Sequence[ReplicaLoad], dict[str, int]]:
+    """Return the replicas to compare, and how many blocks of *path* they hold.
+
+    Holders of the longest prefix are always among them, however large the fleet is; so is *also*.
+    """
+    if len(pool) <= LOOK_AT_ALL:
+        return pool, path_hits(path) if path else _NO_HITS
+    replicas = {replica.name: replica for replica in looked_at(pool, rng)}
+    if also is not None and pool.named(also.name) is also:
+        replicas[also.name] = also
+    if not path:
+        return list(replicas.values()), _NO_HITS
+    for name in longest_readers(path, rng, MOST_HOLDERS):
+        holder = pool.named(name)
+        if holder is not None:
+            replicas[name] = holder
+    hits = {name: length for name in replicas if (length := held_on(path, name))}
+    return list(replicas.values()), hits
+
+
+_NO_HITS: dict[str, int] = {}

@@ -5,13 +5,12 @@ by prefix alone sends everyone who shares a system prompt to one replica.  Both 
 first token, so they are added up: the tokens that must still be read, and the work that is queued.
 """
 
-from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
 from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import Pool, ReplicaLoad
-from servekit.routing.policy import looked_at, lowest
+from servekit.routing.policy import lowest, with_holders
 from servekit.routing.prefix_index import PrefixIndex, blocks_held
 from servekit.routing.queueing import TOKENS_LIKE_A_REQUEST, queue_score, typical_speed
 from servekit.routing.request import RouteRequest
@@ -20,9 +19,6 @@ from servekit.routing.request import RouteRequest
 # the least loaded one, and this many times as much.
 GAP = 8.0
 RATIO = 1.5
-
-# Of the replicas that know a prefix in a large fleet, this many are looked at.
-MOST_HOLDERS = 8
 
 
 class Prefix:
@@ -37,8 +33,7 @@ class Prefix:
         self._index = PrefixIndex()
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
-        hits = self._index.hits(request.blocks)
-        replicas = self._compared(pool, hits)
+        replicas, hits = with_holders(pool, self._index.path(request.blocks), self._rng)
         speed = typical_speed(replicas)
         loads = {a.name: queue_score(a, speed, now_s) for a in replicas}
         least = min(loads.values())
@@ -63,15 +58,6 @@ class Prefix:
 
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
-
-    def _compared(self, pool: Pool, hits: dict[str, int]) -> Sequence[ReplicaLoad]:
-        replicas = looked_at(pool, self._rng)
-        if len(replicas) == len(pool):
-            return replicas
-        names = {replica.name for replica in replicas}
-        longest = sorted(hits, key=hits.__getitem__, reverse=True)[:MOST_HOLDERS]
-        known = (pool.named(name) for name in longest if name not in names)
-        return [*replicas, *(replica for replica in known if replica is not None)]
 
     def _unread(self, request: RouteRequest, hits: dict[str, int], name: str, busy: bool) -> float:
         """Return the prompt tokens that *name* must still read, in requests' work."""
