@@ -22,7 +22,7 @@ PANTS = """
 echo "$*" >>"$PANTS_CALLS"
 for word in $PANTS_FAILS; do [[ " $* " != *" $word "* ]] || exit 1; done
 case " $* " in
-  *" list "*) echo src/python/one:lib ;;
+  *" list "* | *" dependencies "*) echo src/python/one:lib ;;
   *" test "*)
     mkdir -p dist/test/reports
     echo '<testsuite><testcase classname="a" name="b"/></testsuite>' >dist/test/reports/a.xml ;;
@@ -121,7 +121,7 @@ def test_a_job_of_main_looks_at_everything(repository: Repository, steps: str) -
 
     assert [run.code for run in runs] == [0] * len(runs), runs
     calls = repository.calls.read_text()
-    assert "--changed-since" not in calls
+    assert "--changed-dependents" not in calls
     assert "::" in calls or "bench:runner" in calls
 
 
@@ -134,7 +134,8 @@ def test_a_job_of_a_pull_request_looks_at_what_changed(repository: Repository, s
 
     assert [run.code for run in runs] == [0] * len(runs), runs
     calls = repository.calls.read_text()
-    assert f"--changed-since={repository.base} --changed-dependents=transitive" in calls
+    assert "--changed-dependents=transitive list" in calls
+    assert "--spec-files=dist/ci/selected-" in calls
 
 
 @pytest.mark.parametrize("steps", STEPS)
