@@ -1,17 +1,19 @@
 """An engine that answers word by word, and does what its prompt says.
 
 A prompt is as many tokens as it has words, without the `<s>` that begins it.  Words with a
-meaning: `slow` waits before every token, `die` ends the engine, `refuse` is refused, `stumble`
-meets a mistake.  What happens is noted in `engine.log`, line by line, since a test looks from
-another process.
+meaning: `slow` waits before every token, `die` ends the engine, `hang` computes nothing, `refuse`
+is refused, `stumble` meets a mistake.  What happens is noted in `engine.log`, line by line, since a
+test looks from another process.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from cog_predictor.engine.engine import EngineFactory, Sampling, TextDelta
 from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
+from servekit.launch.engine_work import EngineWork
 
 GOLDEN = Path(__file__).parents[1] / "golden/cog/async_engine_args_v0.32.0.txt"
 
@@ -51,6 +53,10 @@ class FakeEngine:
         self.max_model_len = self.own_length if given < 0 else given
         self.chat_template = template.read_text() if template.exists() else None
         self.special_tokens = {"bos_token": "<s>"}
+        self.now = time.monotonic
+        self.work = EngineWork()
+        self._condemned = asyncio.Event()
+        self._why = "it was told to die"
 
     def tokenize(self, text: str, *, complete: bool) -> list[int]:  # noqa: ARG002
         words = text.removeprefix("<s>").split()
@@ -67,14 +73,27 @@ class FakeEngine:
         if "stumble" in words:
             raise KeyError("stumbled")
         self._running.add(request_id)
+        self.work.begin(self.now())
+        try:
+            async for piece in self._repeated(words, sampling, request_id):
+                yield piece
+        finally:
+            self.work.end(abandoned=False)
+
+    async def _repeated(
+        self, words: list[str], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[TextDelta, None]:
         for number in range(sampling.max_tokens):
             if "slow" in words:
                 await asyncio.sleep(SLOW_TOKEN_S)
+            if "hang" in words:
+                await self._condemned.wait()
             if "die" in words:
                 self._dead = True
             await self.check()
             if request_id not in self._running:
                 return
+            self.work.hear(self.now())
             yield TextDelta(f"{words[number % len(words)]} ", 1)
         self._running.discard(request_id)
 
@@ -84,7 +103,17 @@ class FakeEngine:
 
     async def check(self) -> None:
         if self._dead:
-            raise EngineExited("the engine is gone: it was told to die")
+            raise EngineExited(f"the engine is gone: {self._why}")
+
+    async def counters(self) -> object:
+        return self.work.heard_s
+
+    async def computes(self) -> bool:
+        return not self._dead
+
+    def condemn(self, why: str) -> None:
+        self._dead, self._why = True, why
+        self._condemned.set()
 
     def _note(self, line: str) -> None:
         with self._log.open("a") as file:

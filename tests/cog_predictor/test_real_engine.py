@@ -2,25 +2,18 @@
 
 import asyncio
 import os
-import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import cog
-import coglet  # pants: no-infer-dep  # comes with cog
 import pytest
 import pytest_asyncio
-import zstandard
 
-import cog_predictor.service.prediction_service
-from tests.cog_predictor.cog_server import CogServer, cog_server, flat_folder
+from tests.cog_predictor.cog_server import CogServer
 from tests.cog_predictor.fake_engine import known_args
-from tests.real_engine.engine import READY_TIMEOUT_S, ensure_model
+from tests.cog_predictor.real_server import CONFIG, real_server
+from tests.real_engine.engine import READY_TIMEOUT_S
 from tests.real_engine.environment import EngineEnvironment, environment_or_skip
-from tests.real_engine.processes import descendants, engine_core_of
-from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.real_engine,
@@ -28,52 +21,17 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-CONFIG = {
-    "engine_args": {
-        "max_model_len": 2048,
-        "max_num_seqs": 32,
-        "enforce_eager": True,
-        "kv_cache_memory_bytes": 64 * 1024 * 1024,
-    }
-}
-
 
 @pytest.fixture(name="vllm", scope="module")
 def _vllm() -> EngineEnvironment:
     return environment_or_skip(os.environ)
 
 
-def _serving(
-    folder: Path, vllm: EngineEnvironment, config: Mapping[str, object]
-) -> AbstractAsyncContextManager[CogServer]:
-    """The server, in the environment of vLLM with nothing of ours but our code and Cog."""
-    flat_folder(folder, config=config, python=str(vllm.python))
-    packages = folder / "packages"
-    packages.mkdir()
-    for package in (cog, coglet, zstandard):
-        (packages / package.__name__).symlink_to(Path(str(package.__file__)).parent)
-    ours = Path(cog_predictor.service.prediction_service.__file__).parents[2]
-    environ = {
-        "PYTHONPATH": f"{ours}:{packages}",
-        "PATH": f"{vllm.python.parent}:/usr/bin:/bin",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    return cog_server(
-        folder,
-        weights=str(ensure_model(vllm, 0)),
-        runner="run.py:Runner",
-        environ=environ,
-        module="cog_predictor.serve",
-    )
-
-
 @pytest_asyncio.fixture(name="server", scope="module", loop_scope="module")
 async def _server(
     vllm: EngineEnvironment, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[CogServer]:
-    async with _serving(tmp_path_factory.mktemp("cog") / "flat", vllm, CONFIG) as server:
+    async with real_server(tmp_path_factory.mktemp("cog") / "flat", vllm, CONFIG) as server:
         health = await server.settled(READY_TIMEOUT_S)
         assert health["status"] == "READY", health["setup"]["logs"]
         yield server
@@ -181,23 +139,8 @@ async def test_a_value_that_vllm_refuses_is_told_in_the_health(
 ) -> None:
     """The name is right and the value is not: E1200, with what vLLM says."""
     config = {"engine_args": {**CONFIG["engine_args"], "max_model_len": 10**9}}
-    async with _serving(tmp_path / "cog", vllm, config) as server:
+    async with real_server(tmp_path / "cog", vllm, config) as server:
         health = await server.settled(READY_TIMEOUT_S)
 
     assert health["status"] == "SETUP_FAILED"
     assert "E1200 VLLMUnknownError: vLLM did not start" in health["setup"]["logs"]
-
-
-async def test_a_killed_engine_ends_the_server(server: CogServer) -> None:
-    """The last test of this file: the prediction fails with E1200, and the process ends."""
-    prediction = asyncio.create_task(
-        server.predict({"prompt": "hello", "max_tokens": 1900, "min_tokens": 1900})
-    )
-    await asyncio.sleep(0.5)
-    os.kill(engine_core_of(server.process.pid), signal.SIGKILL)
-
-    _, body = await prediction
-    await asyncio.wait_for(server.process.wait(), 30.0)
-
-    assert "E1200 VLLMUnknownError: the engine is gone" in body["error"]
-    await until(lambda: not descendants(server.process.pid))

@@ -16,7 +16,7 @@ from random import Random
 from modal_embedding.client.backends import HttpService, open_session
 from modal_embedding.client.embedding_client import EmbeddingClient
 from modal_embedding.messages.vectors import cosine_distances
-from tests.modal_embedding.test_real_engine import KEY, MODEL, TEXTS, by_hand, local
+from tests.modal_embedding.real_service import KEY, MODEL, TEXTS, by_hand, local
 from tests.real_engine.engine import ensure_model
 from tests.real_engine.environment import ensure_environment
 

@@ -110,6 +110,7 @@ def test_no_stop_sequence_is_empty(text: str) -> None:
         ("prompt", "half \ud800", "prompt is not Unicode"),
         ("stop_sequences", ["a"], "stop_sequences is .*; it is text"),
         ("json_schema", "nonsense", "json_schema is not JSON"),
+        ("json_schema", '{"minItems": 1000000000}', "the JSON schema counts 1e[+]09 items"),
     ],
 )
 def test_a_value_of_another_kind_is_refused_by_name(name: str, value: Any, says: str) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from servekit.launch.engine_work import EngineWork
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -79,6 +81,19 @@ class GenerationEngine(Protocol):
 
     async def check(self) -> None:
         """Raise EngineExited if the engine is gone."""
+
+    @property
+    def work(self) -> EngineWork:
+        """What it owes, by whichever door it was asked."""
+
+    async def counters(self) -> object | None:
+        """Return what changes with each step that it makes."""
+
+    async def computes(self) -> bool:
+        """Ask for one token; return whether the engine has answered within a few seconds."""
+
+    def condemn(self, why: str) -> None:
+        """Take the engine for dead: whoever waits for it is told *why*, and so is who comes."""
 
 
 @dataclass(frozen=True, slots=True)

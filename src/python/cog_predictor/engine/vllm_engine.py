@@ -4,7 +4,10 @@ vLLM is never a requirement of ours: it comes with the image, and is imported wh
 Names and arguments follow vLLM 0.32 and 0.33.
 """
 
+import asyncio
 import dataclasses
+import time
+import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,10 +15,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cog_predictor.engine.engine import EngineFactory, Sampling, TextDelta
-from cog_predictor.engine.start_failure import explained, read_error_log
+from cog_predictor.engine.start_failure import explained, read_error_log, root_cause
+from cog_predictor.engine.watched_llm import watched
 from cog_predictor.engine.weight_files import check_safetensors
 from cog_predictor.reporting.error_codes import EngineArgUnknown, EngineFailed
-from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid
+from servekit.errors.tree import EngineExited, EngineNotReady, RequestInvalid, ServeError
+from servekit.launch.engine_work import EngineWork
+from servekit.launch.memory_limit import describe_memory_kill, read_memory_limit
+from servekit.launch.watchdog import core_counters
 
 
 def vllm_kind() -> EngineFactory:
@@ -59,7 +66,8 @@ async def start_vllm(
                 f"the model is no text generator ({config.model_config.runner_type}); name one "
                 "that generates text in COG_WEIGHTS, or serve this one with modal_embedding"
             )
-        llm = async_llm.AsyncLLM.from_vllm_config(
+        work = EngineWork()
+        llm = watched(async_llm.AsyncLLM, work, time.monotonic).from_vllm_config(
             config,
             disable_log_stats=engine_args.disable_log_stats,
             enable_log_requests=engine_args.enable_log_requests,
@@ -70,7 +78,7 @@ async def start_vllm(
     except Exception as error:
         cause = explained(error, read_error_log(error_log))
         raise EngineNotReady(f"vLLM did not start: {cause}") from error
-    return VllmGenerator(llm, own_length)
+    return VllmGenerator(llm, own_length, work, error_log)
 
 
 def model_path(folder: Path) -> str:
@@ -106,9 +114,13 @@ def encode_once_begun(tokenizer: Tokenizer, text: str, *, begin: str, complete: 
 class VllmGenerator:
     """One AsyncLLM."""
 
-    def __init__(self, llm: Any, own_length: int) -> None:
+    def __init__(self, llm: Any, own_length: int, work: EngineWork, error_log: Path | None) -> None:
         self._llm = llm
         self._own_length = own_length
+        self._work = work
+        self._error_log = error_log
+        self._memory = read_memory_limit()
+        self._why_condemned = ""
         self._tokenizer = llm.get_tokenizer()
         self._sampling_params = import_module("vllm.sampling_params")
         self._dead = import_module("vllm.v1.engine.exceptions").EngineDeadError
@@ -158,6 +170,41 @@ class VllmGenerator:
         with self._translated():
             await self._llm.check_health()
 
+    @property
+    def work(self) -> EngineWork:
+        return self._work
+
+    async def counters(self) -> object | None:
+        # What vLLM's /metrics would say; without statistics these stand still, and the processor
+        # time of its core tells.
+        return core_counters(import_module("prometheus_client").generate_latest())
+
+    async def computes(self) -> bool:
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                async for _ in self.generate([0], _ONE_TOKEN, uuid.uuid4().hex):
+                    return True
+        except (TimeoutError, EngineExited):
+            return False
+        except ServeError:
+            return True
+        return True
+
+    def condemn(self, why: str) -> None:
+        self._why_condemned = why
+        self._llm.engine_core.resources.engine_dead = True
+        self._llm.output_processor.propagate_error(self._dead())
+
+    def _cause(self, error: BaseException) -> str:
+        """Return why the engine is gone, as exactly as can be found out."""
+        if self._why_condemned:
+            return self._why_condemned
+        killed = describe_memory_kill(self._memory, read_memory_limit())
+        ended = _how_ended(self._llm.engine_core.resources.engine_manager)
+        raised = root_cause(read_error_log(self._error_log))
+        found = [text for text in (killed, ended or raised) if text]
+        return "; ".join(found) or _one_line(error)
+
     def _params(self, sampling: Sampling) -> Any:
         fields = {field.name: getattr(sampling, field.name) for field in _SAMPLING_FIELDS}
         structured = self._sampling_params.StructuredOutputsParams
@@ -174,7 +221,7 @@ class VllmGenerator:
         try:
             yield
         except self._dead as error:
-            raise EngineExited(f"the engine is gone: {_one_line(error)}") from error
+            raise EngineExited(f"the engine is gone: {self._cause(error)}") from error
         # VLLMValidationError is a ValueError.
         except ValueError as error:
             raise RequestInvalid(f"vLLM refuses the request: {_one_line(error)}") from error
@@ -184,6 +231,31 @@ class VllmGenerator:
                 raise RequestInvalid(f"json_schema cannot be used: {_one_line(error)}") from error
             raise EngineFailed(f"vLLM failed: {_one_line(error)}; try again") from error
 
+
+def _how_ended(manager: Any) -> str | None:
+    """Return which signal has killed a process of vLLM's; None if none has."""
+    for process in getattr(manager, "processes", ()):
+        if process.exitcode is not None and process.exitcode < 0:
+            return f"{_CORE} was killed by signal {-process.exitcode}"
+    return None
+
+
+_CORE = "EngineCore"
+
+# A look must not hang on an engine that takes requests and does not answer.
+_LOOK_TIMEOUT_S = 5.0
+
+_ONE_TOKEN = Sampling(
+    max_tokens=1,
+    min_tokens=0,
+    temperature=0.0,
+    top_p=1.0,
+    top_k=0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    stop=(),
+    seed=0,
+)
 
 _SAMPLING_FIELDS = dataclasses.fields(Sampling)
 

@@ -15,6 +15,7 @@ from typing import Any
 from cog_predictor.engine.engine import Sampling
 from cog_predictor.reporting.error_codes import MinTokensInvalid
 from servekit.errors.tree import PromptTooLong, RequestInvalid
+from servekit.wire.schemas import require_bounded_schema
 
 # The range that cog-vllm drew from.
 _MAX_DRAWN_SEED = 100_000
@@ -112,6 +113,7 @@ def _check_schema(schema: str) -> None:
         raise RequestInvalid(f"json_schema is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise RequestInvalid(f"json_schema is {schema:.80}; it is a JSON object")
+    require_bounded_schema(found)
 
 
 def choose_sampling(

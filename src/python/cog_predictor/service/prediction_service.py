@@ -1,5 +1,6 @@
 """What the runner file calls: a predictor with error codes, logs and an end."""
 
+import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cog_predictor.engine.engine import EngineFactory, GenerationEngine
+from cog_predictor.engine.guardian import start_guardian
 from cog_predictor.engine.library_path import preload_libraries
 from cog_predictor.engine.openai_routes import openai_port, serve_openai
 from cog_predictor.engine.process import end_at_once_at_exit, end_server_soon
@@ -20,7 +22,9 @@ from cog_predictor.service.inputs import PredictionInputs
 from cog_predictor.service.predictor import RecordMetric, TextPredictor
 from cog_predictor.service.startup import PredictorStart
 from servekit.errors.tree import EngineExited
-from servekit.timing.clock import SystemClock
+from servekit.launch.watchdog import Watchdog
+from servekit.timing.clock import Clock, SystemClock
+from servekit.weights.progress import ProgressReporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,18 @@ class PredictionService:
 
     predictor: TextPredictor
     end: Callable[[], None]
+    report: ProgressReporter = report
+
+    async def watch(self, clock: Clock) -> None:
+        """Return once the engine was found dead: everybody was told, and the process ends.
+
+        vLLM's own health sees neither a core that is stopped nor one that takes in no requests.
+        """
+        engine = self.predictor.engine
+        why = await Watchdog(os.getpid(), engine.work, engine, clock=clock).verdict()
+        self.report("engine is dead", reason=why)
+        engine.condemn(why)
+        self.end()
 
     async def run(
         self, request: PredictionInputs, record: RecordMetric
@@ -43,7 +59,8 @@ class PredictionService:
                 async with aclosing(self.predictor.predict(request, record)) as pieces:
                     async for piece in pieces:
                         yield piece
-            except EngineExited:
+            except EngineExited as error:
+                self.report("engine is dead", reason=str(error))
                 self.end()
                 raise
 
@@ -51,7 +68,8 @@ class PredictionService:
         """Return whether the engine lives."""
         try:
             await self.predictor.engine.check()
-        except EngineExited:
+        except EngineExited as error:
+            self.report("engine is dead", reason=str(error))
             self.end()
             return False
         return True
@@ -68,6 +86,7 @@ def import_vllm(environ: MutableMapping[str, str]) -> EngineFactory:
         engine = await start_vllm(model, args, error_log)
         await serve_openai(engine.llm, str(model), environ)
         end_at_once_at_exit()
+        start_guardian(os.getppid())
         return engine
 
     return replace(kind, start=start)
@@ -92,4 +111,11 @@ async def start_service(
     with coded():
         predictor = await deployment.start(weights_text(weights))
     server = os.getppid()
-    return PredictionService(predictor, end=lambda: end_server_soon(server))
+    service = PredictionService(predictor, end=lambda: end_server_soon(server))
+    watching = asyncio.get_running_loop().create_task(service.watch(SystemClock()), name="watchdog")
+    # The loop keeps only a weak reference to its tasks.
+    _WATCHING.add(watching)
+    return service
+
+
+_WATCHING: "set[asyncio.Task[None]]" = set()

@@ -4,9 +4,9 @@ import json
 
 from servekit.container.engine_command import ENGINE_KEEP_ALIVE_S
 from servekit.container.engine_exchange import EngineExchange
-from servekit.container.engine_work import EngineWork
 from servekit.container.gate import STARTUP, STARTUP_METRICS, Gate, shows_life
 from servekit.container.startup_progress import StartupProgress
+from servekit.launch.engine_work import EngineWork
 from servekit.relay.client_connection import IN_TRANSIT_S, ConnectionLimits, Responder
 from servekit.relay.heads import HttpRequestHead
 from servekit.relay.listening import Listener, listen

@@ -15,23 +15,20 @@ from servekit.cli.logs import announce
 from servekit.cli.server import until_stopped
 from servekit.client.client import Client
 from servekit.container import startup_progress as stages
+from servekit.container.engine_probe import LOOK_TIMEOUT_S, HttpEngineProbe
 from servekit.container.front import STOPPING, FrontServer
 from servekit.container.gate import Gate, read_extra_routes
 from servekit.container.phases import PhaseReader
 from servekit.container.prewarm import plan_shapes, prewarm
 from servekit.container.settings import ContainerSettings
 from servekit.container.startup_progress import StartupProgress
-from servekit.container.system import (
-    MemoryLimit,
-    describe_memory_kill,
-    name_host,
-    read_memory_limit,
-)
-from servekit.container.watchdog import LOOK_TIMEOUT_S, Watchdog
+from servekit.container.system import name_host
 from servekit.errors.tree import EngineExited, EngineHung, SettingInvalid
 from servekit.launch.child import Child, start_child
+from servekit.launch.memory_limit import MemoryLimit, describe_memory_kill, read_memory_limit
 from servekit.launch.port import free_port
 from servekit.launch.readiness import wait_until_ready
+from servekit.launch.watchdog import Watchdog
 from servekit.secrets.masking import masked
 from servekit.timing.clock import Clock
 from servekit.timing.timeline import Stage
@@ -243,10 +240,9 @@ class _Lifecycle:
         assert self.child is not None
         client = self._client(LOOK_TIMEOUT_S)
         watchdog = Watchdog(
-            self.child,
+            self.child.pid,
             self.front.work,
-            client,
-            model=engine.model,
+            HttpEngineProbe(client, engine.model),
             clock=self.clock,
             silence_timeout_s=self.settings.engine_silence_timeout_s,
         )

@@ -6,6 +6,7 @@ from typing import ClassVar, TypeVar
 
 from servekit.engine.extra_arguments import ExtraArguments
 from servekit.errors.tree import SettingInvalid
+from servekit.launch.watchdog import SILENCE_TIMEOUT_S
 from servekit.secrets.secret import Secret
 from servekit.settings.environment import Settings, ShellWords, read_settings
 
@@ -51,7 +52,7 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
     extra_routes: tuple[str, ...] = ()
     startup_timeout_s: float
     shutdown_grace_s: float
-    engine_silence_timeout_s: float = 300.0
+    engine_silence_timeout_s: float = SILENCE_TIMEOUT_S
     # In the container, where only we write.
     timeline_file: Path = Path("/tmp/startup.json")  # noqa: S108
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servekit.container.system import MemoryLimit, describe_memory_kill, read_memory_limit
+from servekit.launch.memory_limit import MemoryLimit, describe_memory_kill, read_memory_limit
 
 GIB = 1024**3
 

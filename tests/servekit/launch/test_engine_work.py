@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servekit.container.engine_work import EngineWork
+from servekit.launch.engine_work import EngineWork
 
 
 def test_silence_is_counted_from_the_last_token() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from servekit.container.hang import EngineLook, EngineProcess, HangDetector
+from servekit.launch.hang import EngineLook, EngineProcess, HangDetector
 
 INTERVAL_S = 2.0
 
