@@ -12,6 +12,7 @@ from loadbalancer.balancing.balancer import Rules
 from loadbalancer.membership.dns_source import DnsSource, read_source
 from loadbalancer.observe.otlp_settings import OtelSettings, collector_url
 from servekit.errors.tree import SettingInvalid
+from servekit.relay.tls import ServerTlsFiles
 from servekit.routing.registry import POLICY_NAMES
 from servekit.secrets.secret import Secret
 from servekit.settings.environment import Settings, read_settings
@@ -44,6 +45,13 @@ class ReplicaOptions:
     ] = None
     discover: Annotated[
         str | None, Option(help="DNS name to resolve: dns://NAME:PORT or srv://NAME.")
+    ] = None
+    upstream_ca: Annotated[
+        str | None,
+        Option(
+            help="CA file (PEM) for https:// replicas, instead of the system's CAs; "
+            "HOST:PORT=FILE for one replica. Comma-separated."
+        ),
     ] = None
 
 
@@ -102,6 +110,15 @@ class ServerOptions:
     api_keys: Annotated[
         Path | None, Option(help="File with the SHA-256 of one API key per line.")
     ] = None
+    tls_cert: Annotated[
+        Path | None, Option(help="TLS certificate chain (PEM); the ports then speak TLS only.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, Option(help="Private key (PEM).  [default: in the file of --tls-cert]")
+    ] = None
+    tls_client_ca: Annotated[
+        Path | None, Option(help="CA file (PEM): require a client certificate signed by it (mTLS).")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +135,18 @@ class ObservabilityOptions:
     ] = None
 
 
+class UpstreamCas(msgspec.Struct, frozen=True):
+    """Who signs the certificates of replicas.
+
+    Attributes:
+        default: a CA file; None: the system's CAs.
+        by_authority: CA files of single replicas, by their `host:port`.
+    """
+
+    default: Path | None = None
+    by_authority: dict[str, Path] = {}
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the command line and the environment decide.
 
@@ -126,6 +155,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         source: a DNS name that stands for the replicas.
         admin_port: port of /metrics and the other admin endpoints; None: the main port.
         collector: URL that receives spans.
+        tls: what the ports prove themselves with; None: they speak plain HTTP.
         engine_key: the engines' API key; empty where they have none.
     """
 
@@ -143,6 +173,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     admin_port: int | None = None
     collector: str | None = None
     engine_key: Secret = Secret()
+    tls: ServerTlsFiles | None = None
+    upstream_ca: UpstreamCas = UpstreamCas()
 
 
 def read_plan(
@@ -187,6 +219,8 @@ def read_plan(
         decision_log=observability.decision_log,
         admin_port=server.admin_port,
         engine_key=_header_value("VLLM_API_KEY", settings.vllm_api_key),
+        tls=_tls_files(server),
+        upstream_ca=_upstream_cas(replicas.upstream_ca),
         collector=collector_url(
             observability.otlp_endpoint, read_settings(OtelSettings, environ, warn), warn
         ),
@@ -206,6 +240,49 @@ def _rules(
         max_body_bytes=limits.max_body * _MIB,
         max_body_memory_bytes=limits.max_body_memory * _MIB,
     )
+
+
+def _tls_files(server: ServerOptions) -> ServerTlsFiles | None:
+    """Return the files for TLS, if it is wanted.
+
+    Raises:
+        SettingInvalid: there is a key or a CA, but no certificate.
+    """
+    if server.tls_cert is not None:
+        return ServerTlsFiles(
+            server.tls_cert, server.tls_key or server.tls_cert, server.tls_client_ca
+        )
+    for option, given in {
+        "--tls-key": server.tls_key,
+        "--tls-client-ca": server.tls_client_ca,
+    }.items():
+        if given is not None:
+            raise SettingInvalid(f"{option} is given without --tls-cert; give the certificate too")
+    return None
+
+
+def _upstream_cas(given: str | None) -> UpstreamCas:
+    """Return who signs the certificates of replicas.
+
+    Raises:
+        SettingInvalid: two files are given for the same replicas.
+    """
+    default: list[Path] = []
+    by_authority: dict[str, Path] = {}
+    for part in filter(None, map(str.strip, (given or "").split(","))):
+        authority, equals, path = part.partition("=")
+        if not equals:
+            default.append(Path(part))
+            continue
+        authority = read_address(f"https://{authority}").authority
+        if authority in by_authority:
+            raise SettingInvalid(f"--upstream-ca names {authority} twice; give it one file")
+        by_authority[authority] = Path(path)
+    if len(default) > 1:
+        raise SettingInvalid(
+            f"--upstream-ca has {len(default)} files for all replicas; join them in one"
+        )
+    return UpstreamCas(default[0] if default else None, by_authority)
 
 
 def named_replicas(urls: tuple[str, ...]) -> dict[str, str]:

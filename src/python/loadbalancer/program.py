@@ -41,9 +41,11 @@ from servekit.cli.options import grouped
 from servekit.cli.server import run_until_stopped
 from servekit.fleet.fleet import load_fleet
 from servekit.relay.listening import listen
+from servekit.relay.tls import ServerTls, UpstreamTls
 from servekit.routing.registry import policy_named
 from servekit.settings.environment import read_settings
 from servekit.timing.clock import Clock, SystemClock
+from servekit.wire.address import Address
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Tracing
@@ -136,6 +138,8 @@ def _check(plan: Plan) -> None:
         check_fleet(load_fleet(plan.fleet))
     if plan.api_keys is not None:
         load_keys(plan.api_keys)
+    _server_tls(plan)
+    _upstream_tls(plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +158,24 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     clock = SystemClock()
     rng = Random(plan.seed)
     decisions = _decision_log(plan, place, clock)
+    tls, upstream_tls = _server_tls(plan), _upstream_tls(plan)
     balancer = Balancer(
-        plan.rules, rng, clock.now, place.counts, decisions, engine_key=plan.engine_key
+        plan.rules,
+        rng,
+        clock.now,
+        place.counts,
+        decisions,
+        engine_key=plan.engine_key,
+        upstream_tls=upstream_tls,
     )
     stats = WorkerStats(balancer, place.shared_stats, place.worker)
     stats.resume()
-    server = Server(balancer, clock, rng, stats=stats, admin=place.admin)
+    server = Server(balancer, clock, rng, stats=stats, admin=place.admin, tls=tls)
     tracing = None
     if plan.collector is not None:
         tracing = _tracing(plan.collector, place.listening, clock)
         server.use_tracing(tracing)
-    files = _files(plan, balancer, server)
+    files = [*_files(plan, balancer, server), *_watched(tls), *_watched(upstream_tls)]
     tasks = [watch_all(files, clock)]
     if plan.source is not None:
         tasks.append(await _discover(plan.source, balancer, server, rng, clock))
@@ -177,8 +188,10 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
     loop.add_signal_handler(signal.SIGHUP, lambda: [file.reload() for file in files])
     await server.start(place.listening)
     if place.announced:
-        admin = {} if place.admin is None else {"admin_url": _url_of(place.admin)}
-        announce("ready", url=_url_of(place.listening), policy=plan.rules.policy, **admin)
+        secure = tls is not None
+        admin = {} if place.admin is None else {"admin_url": _url_of(place.admin, secure=secure)}
+        url = _url_of(place.listening, secure=secure)
+        announce("ready", url=url, policy=plan.rules.policy, **admin)
     running = [loop.create_task(task) for task in tasks]
     await stop.wait()
     await server.stop(plan.drain_s)
@@ -232,9 +245,22 @@ async def _end_with(parent: int, stop: asyncio.Event, clock: Clock) -> None:
     stop.set()
 
 
-def _url_of(listening: socket.socket) -> str:
+def _url_of(listening: socket.socket, *, secure: bool) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return Address(host, port, secure).url
+
+
+def _server_tls(plan: Plan) -> ServerTls | None:
+    return None if plan.tls is None else ServerTls(plan.tls, http2=False)
+
+
+def _upstream_tls(plan: Plan) -> UpstreamTls:
+    return UpstreamTls(plan.upstream_ca.default, plan.upstream_ca.by_authority)
+
+
+def _watched(tls: ServerTls | UpstreamTls | None) -> list[WatchedFile]:
+    """Return the files of *tls*: where one changes, all are read again."""
+    return [] if tls is None else [WatchedFile(path, tls.reload) for path in tls.paths()]
 
 
 def _files(plan: Plan, balancer: Balancer, server: Server) -> list[WatchedFile]:

@@ -31,7 +31,10 @@ class Wire(asyncio.Transport):
         self.written += bytes(data)
 
     def can_write_eof(self) -> bool:
-        return False
+        return True
+
+    def write_eof(self) -> None:
+        pass
 
     def close(self) -> None:
         self.ended = "closed"

@@ -30,6 +30,7 @@ from servekit.errors.tree import (
     RequestInvalid,
     SettingInvalid,
 )
+from servekit.relay.tls import UpstreamTls
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import InFlight, LoadTracker, Pool, ReplicaLoad
@@ -87,11 +88,14 @@ class Balancer:
         shared: SharedCounts | None = None,
         decision_log: DecisionLog | None = None,
         engine_key: Secret | None = None,
+        upstream_tls: UpstreamTls | None = None,
     ) -> None:
         """*shared* are the counts of this and other workers, where there are any; *engine_key* is
-        what the engines ask for, if anything."""
+        what the engines ask for, if anything; *upstream_tls* says whom those that speak TLS are
+        signed by."""
         self.rules = rules
         self.engine_key = engine_key or Secret()
+        self._upstream_tls = upstream_tls or UpstreamTls()
         self._shared = shared
         self.decision_log = decision_log
         self.now = now
@@ -138,6 +142,7 @@ class Balancer:
             self.rules.connect_timeout_s,
             key=self.engine_key.reveal(),
             make_room=lambda: self.make_room(),
+            tls=self._upstream_tls,
         )
         replica = ReplicaState(
             name, upstream, self.tracker.load_of(name), Health(self.rules.health)

@@ -14,6 +14,7 @@ from loadbalancer.server.keys import KeyRing
 from loadbalancer.server.replica_watch import ReplicaWatch
 from loadbalancer.workers.shared_stats import WorkerStats
 from servekit.relay.listening import Listener
+from servekit.relay.tls import ServerTls
 from servekit.timing.clock import Clock
 
 if TYPE_CHECKING:
@@ -40,17 +41,19 @@ class Server:
         *,
         stats: WorkerStats | None = None,
         admin: socket.socket | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
-        """*stats* is what all workers have seen; *admin* a socket for those questions alone."""
+        """*stats* is what all workers have seen; *admin* a socket for those questions alone; *tls*
+        is what clients of both have to speak."""
         self._balancer = balancer
         self._stats = stats or WorkerStats(balancer)
         self._admin_socket = admin
         self._handlers = RequestHandlers(balancer, self._stats, admins=admin is None)
-        self._listener = Listener(self._handlers, clock, also=self._sweep)
+        self._listener = Listener(self._handlers, clock, also=self._sweep, tls=tls)
         self._watch = ReplicaWatch(balancer, self._listener.clients.exchanges)
         balancer.make_room = self._listener.clients.shed_idle
         self._admin_handlers = RequestHandlers(balancer, self._stats, clients=False)
-        self._admin = Listener(self._admin_handlers, clock)
+        self._admin = Listener(self._admin_handlers, clock, tls=tls)
         self.pollers = Pollers(balancer, clock, rng)
 
     def use_keys(self, keys: KeyRing) -> None:

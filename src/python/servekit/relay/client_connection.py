@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -31,6 +32,9 @@ MAX_AHEAD_BYTES = 64 * 1024
 
 # Of the idle connections one in so many is closed where connections run out.
 SHED_SHARE = 8
+
+# What looks like a request in it ends here; the rest is read by who speaks HTTP/2.
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
@@ -141,18 +145,52 @@ class Handler(Protocol):
         its client expects it."""
 
 
-class ClientSet(set["ClientConnection"]):
+class ConnectedClient(Protocol):
+    """A connection, or one of several requests on it.
+
+    Attributes:
+        exchange: the request that is being relayed, if one is.
+        idle_since_s: since when it has carried nothing.
+    """
+
+    exchange: RelayedRequest | None
+    idle_since_s: float
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+
+    @property
+    def requests(self) -> int:
+        """How many are, and are no clients themselves."""
+
+    def check(self, now_s: float) -> None:
+        """Act on what has taken too long."""
+
+    def close_if_idle(self, now_s: float) -> None:
+        """Close a connection on which nothing is under way, nor likely to be on its way."""
+
+    def close(self) -> None:
+        """Close it, after what is written."""
+
+    def abort(self) -> None:
+        """Close it at once."""
+
+
+class ClientSet(set[ConnectedClient]):
     """The connections of all clients, and what they hold together.
 
     Attributes:
         body_bytes: memory of request bodies.
         most: connections at one time; beyond it idle ones are closed, or the new one is refused.
+        make_http2: makes a connection that speaks HTTP/2; None where that is not spoken.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.body_bytes = 0
         self.most = 1 << 62
+        self.make_http2: Callable[[Handler, ClientSet], asyncio.Protocol] | None = None
 
     def exchanges(self) -> list[RelayedRequest]:
         """Return the requests that are being relayed."""
@@ -167,7 +205,7 @@ class ClientSet(set["ClientConnection"]):
         idle = sorted((c for c in self if not c.busy), key=lambda client: client.idle_since_s)
         shed = idle[: max(1, len(idle) // SHED_SHARE)]
         for client in shed:
-            client.transport.close()
+            client.close()
         return len(shed)
 
 
@@ -175,6 +213,7 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
+        "_begun_s",
         "_body",
         "_body_bytes",
         "_body_since_s",
@@ -215,13 +254,17 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         # Whether the client leaves unread what is written to it.
         self._unread = False
-        self.idle_since_s = self._now()
+        self._begun_s = self.idle_since_s = self._now()
         self._deadline_s = self.idle_since_s + self._limits.idle_timeout_s
 
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
         return self.exchange is not None or self._head is not None or bool(self._buffer)
+
+    @property
+    def requests(self) -> int:
+        return int(self.busy)
 
     # What the event loop calls.
 
@@ -282,6 +325,14 @@ class ClientConnection(asyncio.Protocol):
         if not self.busy and now_s - self.idle_since_s > IN_TRANSIT_S:
             self.transport.close()
 
+    def close(self) -> None:
+        """Close it, after what is written."""
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        reset(self.transport)
+
     def _give_up(self, exchange: RelayedRequest) -> None:
         if self._unread:
             # We read no more of the answer because the client does not: the engine is not to blame.
@@ -312,7 +363,8 @@ class ClientConnection(asyncio.Protocol):
         try:
             head = read_request_head(data[:end])
         except RequestError as error:
-            self._refuse(refusal(error))
+            if not self._speak_http2(data):
+                self._refuse(refusal(error))
             return
         refused = self._handler.admit(head)
         if refused is not None:
@@ -322,6 +374,20 @@ class ClientConnection(asyncio.Protocol):
             self._serve(head, b"", data[end:])
         else:
             self._expect_body(head, data[end:])
+
+    def _speak_http2(self, data: bytes) -> bool:
+        """Whether the client does, without TLS, and from its first byte on (RFC 9113, 3.3)."""
+        make = self._clients.make_http2
+        if make is None or self.idle_since_s != self._begun_s:
+            return False
+        if not data.startswith(HTTP2_PREFACE):
+            return False
+        self._clients.discard(self)
+        connection = make(self._handler, self._clients)
+        self.transport.set_protocol(connection)
+        connection.connection_made(self.transport)
+        connection.data_received(data)
+        return True
 
     def _wait_for_head(self, data: bytes) -> None:
         self._buffer = data
@@ -485,6 +551,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(answer.encode(keep_alive=False, bodiless=bodiless))
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        else:
+            # TLS reads and drops the rest by itself until the client has closed too.
+            self.transport.close()
 
 
 def reset(transport: asyncio.Transport) -> None:

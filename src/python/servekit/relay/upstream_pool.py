@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import ssl
 from collections import deque
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from servekit.relay.engine_connection import EngineConnection
 from servekit.relay.framing import ChunkedBody, Framing
 from servekit.relay.heads import HttpResponseHead, bearer
 from servekit.relay.keepalive import enable_keepalive
+from servekit.relay.tls import UpstreamTls
 from servekit.wire.address import Address
 
 # uvicorn, under vLLM, closes a connection that was idle for 5 s; one that is reused at that very
@@ -43,10 +43,11 @@ class UpstreamPool:
         idle_limit_s: float = IDLE_LIMIT_S,
         key: str = "",
         make_room: Callable[[], int] = lambda: 0,
+        tls: UpstreamTls | None = None,
     ) -> None:
         """*idle_limit_s*: for how long an idle connection may be reused; *key*: the engine's API
         key, if any; *make_room*: closes what it can where descriptors have run out, and says how
-        much that was."""
+        much that was; *tls*: whom to trust where the engine speaks TLS."""
         self._make_room = make_room
         self.address = address
         # As each request's head has them.
@@ -56,7 +57,7 @@ class UpstreamPool:
         self._connect_timeout_s = connect_timeout_s
         # The one used last is used first, so that those at the front have been idle longest.
         self._idle: deque[EngineConnection] = deque()
-        self._tls = ssl.create_default_context() if address.secure else None
+        self._tls = (tls or UpstreamTls()) if address.secure else None
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
@@ -90,10 +91,11 @@ class UpstreamPool:
 
     async def _connect(self) -> EngineConnection:
         where = self.address
+        tls = None if self._tls is None else self._tls.context(where.authority)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: EngineConnection(self._rest), where.host, where.port, ssl=self._tls
+                    lambda: EngineConnection(self._rest), where.host, where.port, ssl=tls
                 )
             enable_keepalive(connection.transport.get_extra_info("socket"), UNREAD_S)
         except TimeoutError as error:
