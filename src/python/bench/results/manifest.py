@@ -69,13 +69,21 @@ def manifest_of(
     }
 
 
+# Options whose values may be keys.
+_SECRET = ("--api-key", "--header", "-H")
+
+
 def without_keys(argv: Sequence[str]) -> list[str]:
-    """Return *argv* with whatever API key is in it left out: results are passed on."""
-    shown: list[str] = []
-    for before, word in pairwise(["", *argv]):
-        masked = "--api-key=…" if word.startswith("--api-key=") else word
-        shown.append("…" if before == "--api-key" else masked)
-    return shown
+    """Return *argv* without the keys and headers in it: results are passed on."""
+    pairs = pairwise(["", *argv])
+    return ["…" if before in _SECRET else _without_value(word) for before, word in pairs]
+
+
+def _without_value(word: str) -> str:
+    for name in _SECRET:
+        if word.startswith(f"{name}=") or (name == "-H" and word.startswith(name) and word != name):
+            return f"{name}=…"
+    return word
 
 
 def _about(schedule: Schedule | None) -> dict[str, Any] | None:
