@@ -109,6 +109,15 @@ def test_genai_perf_runner_keeps_the_arguments_of_the_seed(tmp_path: Path) -> No
     assert called.endswith("--output-tokens-mean 256 --output-tokens-stddev 64 --seed 7\n")
 
 
+def test_the_documented_command_of_the_original_works(tmp_path: Path) -> None:
+    """`python3 benchmark/run.py --env baseline --num-requests 100 --concurrency 10`."""
+    args = "--env baseline --num-requests 100 --concurrency 10"
+
+    called = run_script(tmp_path, "benchmark/run.py", args)
+
+    assert called == f"run src/python/bench:runner -- run {args}\n"
+
+
 def test_genai_perf_runner_has_defaults(tmp_path: Path) -> None:
     """Ten users, a hundred requests."""
     called = run_script(tmp_path, "benchmark/genai_perf_runner.sh", "managed a/b")

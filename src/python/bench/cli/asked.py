@@ -106,13 +106,17 @@ def with_text_scales(given: "RunContext", url: str, ask: "WorkloadSpec") -> "Run
         said = (
             "prompt tokens are not counted by the server; prompt lengths are estimates"
             if scale is None
-            else f"text prompts have {scale.chars_per_token:.2f} characters per token and "
-            f"{scale.overhead:.0f} tokens of template, by the server's count"
+            else f"text prompts have {scale.chars_per_token:.2f} characters per token"
+            f"{_template(scale.overhead)}, by the server's count"
         )
         given.console.print(f"{model}: {said}", highlight=False, soft_wrap=True)
     shape = msgspec.structs.replace(given.endpoint.shape, scales=scales)
     endpoint = msgspec.structs.replace(given.endpoint, shape=shape)
     return msgspec.structs.replace(given, endpoint=endpoint)
+
+
+def _template(tokens: float) -> str:
+    return f" and {tokens:.0f} tokens of template" if tokens >= 1.0 else ""
 
 
 def _chosen(context: typer.Context, workload: str) -> str:

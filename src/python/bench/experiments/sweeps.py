@@ -11,6 +11,7 @@ from bench.experiments.run import load_one, measure_one
 from bench.loadgen.run_result import LoadResult, RunResult
 from bench.report.model_table import model_rows, models_table
 from bench.report.tables import number
+from bench.report.terminal import print_dropped
 from bench.results.comparison_json import pretty
 from bench.results.context import RunContext
 from bench.results.files import new_run_folder, write_file
@@ -62,6 +63,8 @@ def sweep_steps(
     found: list[SweepStepResult] = []
     for step in steps:
         schedule = _schedule(ask, step.requests, step.rate)
+        if not found:
+            print_dropped(schedule, context.console)
         measured = load_one(Arm(name=env, url=url), schedule, step.users, context)
         found.append(_stepped(step, measured))
         write_file(folder / "sweep.json", pretty(found))
@@ -93,6 +96,8 @@ def search_rate(
     tried: list[RateTrial] = []
     while len(tried) < trials and (rate := next_rate(tried, start, share)) is not None:
         schedule = _schedule(ask, max(10, round(rate * seconds)), rate)
+        if not tried:
+            print_dropped(schedule, context.console)
         measured = load_one(Arm(name=env, url=url), schedule, None, context)
         if measured.partial:
             break

@@ -74,6 +74,8 @@ def plateau_text(found: Rates) -> str:
 
 
 def dropped_text(manifest: Mapping[str, Any]) -> str:
-    """Return how much of the workload's file was left out; empty where all of it was used."""
-    dropped = (manifest.get("schedule") or {}).get("dropped")
-    return str(dropped) if dropped else ""
+    """Return how much of the workload's file was left out, and what else is to be said of it; empty
+    where all of it was used once."""
+    about = manifest.get("schedule") or {}
+    dropped = about.get("dropped")
+    return "; ".join([*([str(dropped)] if dropped else []), *about.get("notes", [])])

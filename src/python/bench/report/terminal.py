@@ -54,6 +54,6 @@ def print_run(run: LoadResult, goal: SloLimits, console: Console) -> None:
 
 
 def print_dropped(schedule: Schedule, console: Console) -> None:
-    """Print which requests of its workload *schedule* has not, if there are any."""
-    if schedule.dropped:
-        console.print(str(schedule.dropped), highlight=False, soft_wrap=True)
+    """Print what of its workload *schedule* has not, and what else is to be said of it."""
+    for text in (*([str(schedule.dropped)] if schedule.dropped else []), *schedule.notes):
+        console.print(text, highlight=False, soft_wrap=True)

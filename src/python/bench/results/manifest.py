@@ -96,6 +96,7 @@ def _about(schedule: Schedule | None) -> dict[str, Any] | None:
         "length_s": schedule.length_s,
         "sha256": schedule.digest,
         "dropped": str(schedule.dropped) if schedule.dropped else None,
+        "notes": list(schedule.notes),
     }
 
 

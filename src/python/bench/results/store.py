@@ -1,6 +1,7 @@
 """The directory of a run: what is written to it, and reports rebuilt from it.  Input and output."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from os.path import relpath
 from pathlib import Path
@@ -47,9 +48,19 @@ def slug(name: str) -> str:
 
 def keep_run(run: RunResult, folder: Path, context: RunContext) -> None:
     """Write a run of one arm to *folder*, what cannot be made again first."""
+    if context.options.get("env"):
+        link_as_genai_perf(folder)
     write_files(folder, raw_files(run))
     write_files(folder, {**export_files(run), **_parquet(run.records, context)})
     _keep_report(run_report(run, context.goal), {folder: {}}, context)
+
+
+def link_as_genai_perf(folder: Path) -> None:
+    """Let *folder* also be found as genai_perf_TIME, as the original scripts called it."""
+    link = folder.parent / f"genai_perf_{folder.name}"
+    # A file system without links has the folder under its own name.
+    with suppress(OSError):
+        link.symlink_to(folder.name, target_is_directory=True)
 
 
 def keep_comparison(compared: ComparedRun, folder: Path, context: RunContext) -> None:
