@@ -8,7 +8,10 @@ from kvcached_engine.settings import (
     engine_environ,
     read_serving,
 )
+from kvcached_engine.versions import InstalledVersions
 from servekit.errors.tree import SettingInvalid
+
+UNKNOWN = InstalledVersions()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_kvcached_is_on_or_off(enabled: bool) -> None:
     """Enabled without its patches it has no part in anything, and nobody says so."""
     settings = KVCachedSettings(enable_kvcached=enabled, kvcached_ipc_name="mine")
 
-    environ = engine_environ({"KVCACHED_AUTOPATCH": "?", "HF_TOKEN": "kept"}, settings)
+    environ = engine_environ({"KVCACHED_AUTOPATCH": "?", "HF_TOKEN": "kept"}, settings, UNKNOWN)
 
     assert environ["ENABLE_KVCACHED"] == environ["KVCACHED_AUTOPATCH"] == str(enabled).lower()
     assert (environ["KVCACHED_IPC_NAME"], environ["HF_TOKEN"]) == ("mine", "kept")

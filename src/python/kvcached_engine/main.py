@@ -10,6 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from kvcached_engine.gpu_memory import NVIDIA_SMI
 from kvcached_engine.proven import ProvenEngine, run_engine
 from kvcached_engine.segment import SHARED_MEMORY, claimed
 from kvcached_engine.settings import KVCachedSettings, check_name, read_serving
@@ -33,16 +34,32 @@ def main(
     ],
     vllm: Annotated[str, typer.Option(help="Command that starts vLLM.")] = "vllm",
     shared_memory: Annotated[Path, typer.Option(hidden=True)] = SHARED_MEMORY,
+    gpu_memory: Annotated[
+        str, typer.Option(help="Command that prints index, uuid and used MiB of each GPU.")
+    ] = NVIDIA_SMI,
 ) -> None:
     """Serve a model with KVCached, or say why not and exit."""
     configure_logs()
     settings = read_settings(KVCachedSettings, os.environ, log.warning)
     segment = shared_memory / check_name(settings.kvcached_ipc_name)
-    engine = ProvenEngine(settings, read_serving(tuple(arguments)), segment, SystemClock())
+    engine = ProvenEngine(
+        settings,
+        read_serving(tuple(arguments)),
+        segment,
+        SystemClock(),
+        memory_command=gpu_memory,
+    )
 
     def ready(page: str) -> None:
         usage = engine.usage()
-        announce("ready", url=engine.url, metrics=page, kvcached=usage and asdict(usage))
+        course = engine.course
+        announce(
+            "ready",
+            url=engine.url,
+            metrics=page,
+            kvcached=usage and asdict(usage),
+            memory=course and asdict(course),
+        )
 
     async def run(stop: asyncio.Event) -> None:
         with claimed(segment):

@@ -7,17 +7,21 @@ exactly that size in /dev/shm, under flock.
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from servekit.errors.tree import SettingInvalid
+from servekit.errors.tree import EngineNotReady, SettingInvalid
+from servekit.timing.clock import Clock
 
 # Where Linux keeps POSIX shared memory.
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 _NUMBERS = struct.Struct("=3q")
+
+# How often an engine that waits for its turn looks.
+_TURN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,34 @@ def claimed(segment: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+@asynccontextmanager
+async def turn(folder: Path, clock: Clock, timeout_s: float) -> AsyncIterator[None]:
+    """Wait until no other engine that shares *folder* is being proven: one GPU's memory cannot tell
+    two loads apart.
+
+    Raises:
+        EngineNotReady: it took longer than *timeout_s*.
+    """
+    lock = os.open(folder / "kvcached.proof.claim", os.O_CREAT | os.O_RDWR, 0o666)
+    give_up_s = clock.now() + timeout_s
+    try:
+        while not _is_locked(lock):
+            if clock.now() >= give_up_s:
+                raise EngineNotReady(
+                    f"KVCached was not proven within {timeout_s:g} s: other engines were being "
+                    "proven; raise KVCACHED_PROOF_TIMEOUT_S"
+                )
+            await clock.sleep(_TURN_S)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

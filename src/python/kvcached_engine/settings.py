@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kvcached_engine.versions import InstalledVersions, runner_environ
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.secret import Secret
 from servekit.settings.environment import Settings
 
 # What `vllm serve` takes where nothing is said.
@@ -19,8 +21,10 @@ class KVCachedSettings(Settings, frozen=True):
     enable_kvcached: false for the same image, and the same vLLM, without it.
     kvcached_ipc_name: of the segment in /dev/shm; each engine of a host has its own.
     kvcached_metrics_port: of /health and /metrics; 0 takes a free one.
-    kvcached_proof_timeout_s: the segment is there before the engine answers; this is for a machine
-        that is busy.
+    kvcached_proof_timeout_s: how long the segment may be missing after the engine's first answer,
+        and how long engines that share a GPU may take to prove themselves one after another.
+    kvcached_max_cached_tokens: KVCached's own, which keeps so many tokens as cached prefixes.
+    vllm_api_key: vLLM's own, for the requests of the proof.
     engine_startup_timeout_s: a model of 93 GB is downloaded in a quarter of an hour.
     """
 
@@ -28,7 +32,9 @@ class KVCachedSettings(Settings, frozen=True):
     kvcached_ipc_name: str = "kvcached_vllm"
     kvcached_metrics_host: str = "0.0.0.0"  # noqa: S104 a container's own network
     kvcached_metrics_port: int = 9410
-    kvcached_proof_timeout_s: float = 10.0
+    kvcached_proof_timeout_s: float = 120.0
+    kvcached_max_cached_tokens: int = 16_000
+    vllm_api_key: Secret = Secret()
     engine_startup_timeout_s: float = 2400.0
 
 
@@ -88,11 +94,22 @@ def _port(arguments: Sequence[str]) -> int:
     return int(text)
 
 
-def engine_environ(environ: Mapping[str, str], settings: KVCachedSettings) -> dict[str, str]:
-    """Return the environment of the engine: KVCached is on or off, and never half of it."""
+def engine_environ(
+    environ: Mapping[str, str], settings: KVCachedSettings, installed: InstalledVersions
+) -> dict[str, str]:
+    """Return the environment of the engine: KVCached is on or off, and never half of it.
+
+    Raises:
+        SettingInvalid: the versions are known not to work together.
+    """
     state = "true" if settings.enable_kvcached else "false"
+    # Without KVCached as well, or the two arms of a comparison would differ in their runner.
+    runner = runner_environ(
+        installed if settings.enable_kvcached else InstalledVersions(vllm=installed.vllm), environ
+    )
     return {
         **environ,
+        **runner,
         "ENABLE_KVCACHED": state,
         # Without it KVCached is installed, enabled, and has no part in anything.
         "KVCACHED_AUTOPATCH": state,

@@ -10,9 +10,11 @@ import pytest
 from bench.target.engine_checks import (
     EngineFacts,
     ExpectedEngine,
+    KvcachedEvidence,
     KvcachedSource,
     kvcached_arms,
     read_active,
+    read_follows_load,
     read_prefix_caching,
     read_segments,
     read_version,
@@ -22,43 +24,55 @@ from bench.target.engine_checks import (
 ENGINE = EngineFacts(url="http://e:1", version="0.19.0", prefix_caching=True)
 
 
+NOTHING = KvcachedEvidence()
+NONE = KvcachedEvidence(segments=())
+SEGMENT = KvcachedEvidence(segments=("kvcached_vllm_7",))
+UNPROVEN = KvcachedEvidence(segments=("kvcached_vllm_7",), proven=())
+PROVEN = KvcachedEvidence(segments=("kvcached_vllm_7",), proven=("kvcached_vllm_7",))
+
+
 @pytest.mark.parametrize(
-    ("expected", "segments", "reason"),
+    ("expected", "evidence", "reason"),
     [
-        (ExpectedEngine(version="0.20.0"), None, "has version 0.19.0, not 0.20.0"),
-        (ExpectedEngine(prefix_caching=False), None, "has prefix caching True, not False"),
-        (ExpectedEngine(kvcached=True), [], "no KVCached segments"),
-        (ExpectedEngine(kvcached=True), None, "cannot list KVCached segments"),
-        (ExpectedEngine(kvcached=False), None, "cannot list KVCached segments"),
-        (ExpectedEngine(kvcached=False), ["kvcached_vllm_7"], "vLLM is patched"),
+        (ExpectedEngine(version="0.20.0"), NOTHING, "has version 0.19.0, not 0.20.0"),
+        (ExpectedEngine(prefix_caching=False), NOTHING, "has prefix caching True, not False"),
+        (ExpectedEngine(kvcached=True), NONE, "no KVCached segments"),
+        (ExpectedEngine(kvcached=True), NOTHING, "nothing says that GPU memory follows the load"),
+        # KVCached 0.1.5 in vLLM 0.26 had a segment.
+        (ExpectedEngine(kvcached=True), SEGMENT, "a segment alone proves nothing"),
+        (ExpectedEngine(kvcached=True), UNPROVEN, "follows the load in 0 of 1 engines"),
+        (ExpectedEngine(kvcached=False), NOTHING, "cannot list KVCached segments"),
+        (ExpectedEngine(kvcached=False), SEGMENT, "vLLM is patched"),
+        (ExpectedEngine(kvcached=False), UNPROVEN, "vLLM is patched"),
     ],
 )
 def test_an_engine_that_is_something_else_is_refused(
-    expected: ExpectedEngine, segments: list[str] | None, reason: str
+    expected: ExpectedEngine, evidence: KvcachedEvidence, reason: str
 ) -> None:
     """The reason has what was found and what was said."""
-    assert reason in (refutation(expected, [ENGINE], segments) or "")
+    assert reason in (refutation(expected, [ENGINE], evidence) or "")
 
 
 def test_an_engine_that_is_what_it_should_be_is_measured() -> None:
-    """All three proofs given."""
+    """All three proofs given; without KVCached, nothing of it anywhere."""
     expected = ExpectedEngine(version="0.19.0", prefix_caching=True, kvcached=True)
 
-    assert refutation(expected, [ENGINE], ["kvcached_vllm_7"]) is None
+    assert refutation(expected, [ENGINE], PROVEN) is None
+    assert refutation(ExpectedEngine(kvcached=False), [ENGINE], NONE) is None
 
 
-def test_each_engine_needs_a_segment_of_its_own() -> None:
-    """One patched engine does not vouch for the other."""
-    why = refutation(ExpectedEngine(kvcached=True), [ENGINE, ENGINE], ["kvcached_vllm_7"])
+def test_each_engine_is_proven_by_itself() -> None:
+    """One engine whose memory follows its load does not vouch for the other, nor twice."""
+    why = refutation(ExpectedEngine(kvcached=True), [ENGINE, ENGINE], PROVEN)
 
-    assert why == "1 KVCached segments for 2 engines"
-    twice = ["kvcached_vllm_7", "kvcached_vllm_7"]
+    assert why == "GPU memory follows the load in 1 of 2 engines; see their logs"
+    twice = KvcachedEvidence(segments=("a", "b"), proven=("a", "a"))
     assert refutation(ExpectedEngine(kvcached=True), [ENGINE, ENGINE], twice) == why
 
 
 def test_engines_that_nobody_named_prove_nothing() -> None:
     """A URL of a load balancer does not say what is behind it."""
-    assert "set --engines" in (refutation(ExpectedEngine(version="1"), [], None) or "")
+    assert "set --engines" in (refutation(ExpectedEngine(version="1"), [], NOTHING) or "")
 
 
 @pytest.mark.parametrize(
@@ -106,14 +120,43 @@ def test_an_engines_own_program_names_its_segment(text: str, name: str | None) -
     assert read_active(text) == name
 
 
-async def test_each_engine_is_asked_for_its_own_segment() -> None:
-    """With metrics given, every engine speaks for itself, and one that is silent leaves it open."""
-    said = iter([b'kvcached_active{ipc="a"} 1\n', b'kvcached_active{ipc="b"} 0\n'])
+async def test_each_engine_speaks_for_itself() -> None:
+    """With metrics given, every engine is asked, and one that is silent leaves it open."""
+    follows = b"kvcached_memory_follows_load 1\n"
+    said = iter([b'kvcached_active{ipc="a"} 1\n' + follows, b'kvcached_active{ipc="b"} 0\n'])
     async with exposing(said) as url:
         witness = KvcachedSource(metrics=(url, url))
-        assert await witness.segments() == ["a"]
+        assert await witness.evidence() == KvcachedEvidence(segments=("a",), proven=None)
 
-    assert await witness.segments() is None
+    assert await witness.evidence() == NOTHING
+
+
+async def test_engines_of_which_one_is_static_are_counted() -> None:
+    """Both have segments; the memory of one follows its load."""
+    said = iter(
+        [
+            b'kvcached_active{ipc="a"} 1\nkvcached_memory_follows_load{ipc="a"} 1\n',
+            b'kvcached_active{ipc="b"} 1\nkvcached_memory_follows_load{ipc="b"} 0\n',
+        ]
+    )
+    async with exposing(said) as url:
+        found = await KvcachedSource(metrics=(url, url)).evidence()
+
+    assert found == KvcachedEvidence(segments=("a", "b"), proven=("a",))
+
+
+@pytest.mark.parametrize(
+    ("text", "follows"),
+    [
+        ('kvcached_memory_follows_load{ipc="a"} 1\n', True),
+        ('kvcached_memory_follows_load{ipc="a"} 0\n', False),
+        ('kvcached_active{ipc="a"} 1\n', None),
+        ("kvcached_memory_follows_load{ 1", None),
+    ],
+)
+def test_a_program_that_does_not_say_proves_nothing(text: str, follows: bool | None) -> None:
+    """Versions before this metric looked at the segment only."""
+    assert read_follows_load(text) is follows
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
 """The engines of an arm must prove what they are, or they are not measured.
 
 KVCached patches vLLM when it is imported, and where that fails it only logs a line: the engine then
-serves as plain vLLM, and a comparison of "KVCached" measures nothing.  Pure but for `engine_facts`
-and `kvcached_segments`, which ask.
+serves as plain vLLM, and a comparison of "KVCached" measures nothing.  A segment in shared memory
+is no proof either: KVCached 0.1.5 in vLLM 0.26 has one and allocates everything statically.  What
+counts is that `kvcached_engine` saw the GPU's memory follow a load.  Pure but for what asks.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ class ExpectedEngine(msgspec.Struct, frozen=True, kw_only=True):
     """What the engines of an arm are said to be.  None asks for nothing.
 
     Attributes:
-        kvcached: whether each has its KV cache in a shared segment.
+        kvcached: whether the GPU memory of each follows its load; False: no KVCached at all.
     """
 
     version: str | None = None
@@ -43,13 +44,23 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     prefix_caching: bool | None
 
 
-def refutation(
-    expected: ExpectedEngine, engines: Sequence[EngineFacts], segments: Sequence[str] | None
-) -> str | None:
-    """Return why the engines are not as *expected*; None where they are.
+class KvcachedEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of KVCached in the engines of an arm.
 
-    *segments* are the KVCached segments of their host; None where they cannot be listed.
+    Attributes:
+        segments: the names of their segments; None where they cannot be listed.
+        proven: of these, whose engine's memory was seen to follow a load; None where it is not
+            said of each.
     """
+
+    segments: tuple[str, ...] | None = None
+    proven: tuple[str, ...] | None = None
+
+
+def refutation(
+    expected: ExpectedEngine, engines: Sequence[EngineFacts], evidence: KvcachedEvidence
+) -> str | None:
+    """Return why the engines are not as *expected*; None where they are."""
     if not engines and expected != ExpectedEngine():
         return "no engine URLs; set --engines"
     for engine in engines:
@@ -58,14 +69,32 @@ def refutation(
         wanted = expected.prefix_caching
         if wanted is not None and engine.prefix_caching != wanted:
             return f"{engine.url} has prefix caching {engine.prefix_caching}, not {wanted}"
-    if expected.kvcached is not None and segments is None:
-        return "cannot list KVCached segments; set --kvctl or --kvcached-metrics"
-    if expected.kvcached and not segments:
+    if expected.kvcached is None:
+        return None
+    return _no_kvcached(engines, evidence) if expected.kvcached else _kvcached(evidence)
+
+
+def _no_kvcached(engines: Sequence[EngineFacts], evidence: KvcachedEvidence) -> str | None:
+    """Return why not every one of *engines* is known to have KVCached."""
+    if evidence.segments is not None and not evidence.segments:
         return "no KVCached segments: vLLM is not patched; see its log"
-    if expected.kvcached and len(set(segments or ())) < len(engines):
-        return f"{len(set(segments or ()))} KVCached segments for {len(engines)} engines"
-    if expected.kvcached is False and segments:
-        return f"KVCached segments exist ({', '.join(segments)}): vLLM is patched"
+    if evidence.proven is None:
+        return (
+            "nothing says that GPU memory follows the load (a segment alone proves nothing); run "
+            "the engines by kvcached_engine and set --kvcached-metrics"
+        )
+    proven = len(set(evidence.proven))
+    if proven < len(engines):
+        return f"GPU memory follows the load in {proven} of {len(engines)} engines; see their logs"
+    return None
+
+
+def _kvcached(evidence: KvcachedEvidence) -> str | None:
+    """Return why an engine may have KVCached."""
+    if evidence.segments is None:
+        return "cannot list KVCached segments; set --kvctl or --kvcached-metrics"
+    if evidence.segments:
+        return f"KVCached segments exist ({', '.join(evidence.segments)}): vLLM is patched"
     return None
 
 
@@ -98,15 +127,23 @@ class KvcachedSource(msgspec.Struct, frozen=True, kw_only=True):
     kvctl: str = "kvctl"
     metrics: tuple[str, ...] = ()
 
-    async def segments(self) -> list[str] | None:
-        """Return the segments; None where they cannot be listed."""
+    async def evidence(self) -> KvcachedEvidence:
+        """Return what is said; kvctl knows segments only, which prove nothing."""
         if not self.metrics:
-            return await kvcached_segments(self.kvctl)
+            segments = await kvcached_segments(self.kvctl)
+            return KvcachedEvidence(segments=None if segments is None else tuple(segments))
         said = await asyncio.gather(*(_metrics_of(url) for url in self.metrics))
         found = [read_active(text) for text in said]
         # One that does not say leaves it open whether there is one more.
         known = [name for name in found if name is not None]
-        return None if len(known) < len(found) else [name for name in known if name]
+        if len(known) < len(found):
+            return KvcachedEvidence()
+        follows = [read_follows_load(text) for text in said]
+        proven = tuple(n for n, yes in zip(known, follows, strict=True) if n and yes)
+        return KvcachedEvidence(
+            segments=tuple(name for name in known if name),
+            proven=None if None in follows else proven,
+        )
 
 
 async def check(
@@ -120,8 +157,9 @@ async def check(
     if expected == ExpectedEngine():
         return []
     engines = await asyncio.gather(*(engine_facts(url) for url in urls))
-    segments = await witness.segments() if expected.kvcached is not None else None
-    why = refutation(expected, engines, segments)
+    asked = expected.kvcached is not None
+    evidence = await witness.evidence() if asked else KvcachedEvidence()
+    why = refutation(expected, engines, evidence)
     if why is not None:
         raise EngineMismatch(f"{why}; run aborted")
     return list(engines)
@@ -168,6 +206,16 @@ def read_active(metrics: str) -> str | None:
     try:
         for sample in samples(metrics, {"kvcached_active"}):
             return sample.labels.get("ipc", "?") if sample.value else ""
+    except MetricsInvalid:
+        return None
+    return None
+
+
+def read_follows_load(metrics: str) -> bool | None:
+    """Return whether `kvcached_engine` saw the memory follow a load; None where it does not say."""
+    try:
+        for sample in samples(metrics, {"kvcached_memory_follows_load"}):
+            return bool(sample.value)
     except MetricsInvalid:
         return None
     return None
