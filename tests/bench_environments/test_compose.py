@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from bench_environments.compose import compose_file, compose_text
 from bench_environments.deployment import BASELINE, MANAGED, EngineKind, FleetDeployment, Resources
+from bench_environments.engines import without_fixed_cache
 from bench_environments.generated import deployment_of
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import Fleet, FleetModel, FleetReplica
 
-FLEETS = ("h100", "l4", "colocated", "cpu")
+FLEETS = ("h100", "l4", "colocated", "cpu", "h200_shared", "h200_apart")
 BOTH = (BASELINE, MANAGED)
 
 
@@ -61,8 +62,38 @@ def test_engines_of_both_arms_are_asked_the_same(fleet: str) -> None:
     """The arms differ in KVCached and the load balancer; the seed's did in prefix caching too."""
     asked = [[pod["command"] for pod in pods(deployment_of(one, fleet))] for one in BOTH]
 
+    if fleet in ("colocated", "h200_shared"):
+        asked = [[without_share(command) for command in arm] for arm in asked]
     assert asked[0] == asked[1]
     assert all("--enable-prefix-caching" in command for command in asked[0])
+
+
+def without_share(command: list[str]) -> list[str]:
+    at = command.index("--gpu-memory-utilization")
+    return [word for n, word in enumerate(without_fixed_cache(command)) if n not in (at, at + 1)]
+
+
+@pytest.mark.parametrize("fleet", ["colocated", "h200_shared"])
+def test_a_share_of_a_gpu_is_not_an_engines_own_with_kvcached(fleet: str) -> None:
+    """The share is KVCached's upper limit too: with 0.31 it could lend nothing."""
+    baseline, managed = (pods(deployment_of(one, fleet)) for one in BOTH)
+
+    for one, other in zip(baseline, managed, strict=True):
+        assert float(share_of(one["command"])) <= 0.31
+        assert share_of(other["command"]) == "0.92"
+        assert "--kv-cache-memory-bytes" not in other["command"]
+
+
+def share_of(command: list[str]) -> str:
+    return command[command.index("--gpu-memory-utilization") + 1]
+
+
+def test_a_fixed_cache_is_left_out_in_both_spellings() -> None:
+    """What stands around it stays, also at the end."""
+    words = ["--a", "--kv-cache-memory-bytes", "9G", "--b", "--kv-cache-memory-bytes=9", "c"]
+
+    assert without_fixed_cache(words) == ("--a", "--b", "c")
+    assert without_fixed_cache(["--kv-cache-memory-bytes"]) == ()
 
 
 def test_kvcached_is_on_in_its_arm_alone() -> None:

@@ -160,6 +160,11 @@ class FleetDeployment:
         sharing = [one for one in earlier if set(one.replica.gpus) & set(pod.replica.gpus)]
         return sharing[-1] if sharing else None
 
+    def shares_gpu(self, pod: Pod) -> bool:
+        """Return whether another pod is on one of the GPUs of *pod*."""
+        own = set(pod.replica.gpus)
+        return any(own & set(other.replica.gpus) for other in self.pods if other != pod)
+
     @property
     def endpoints(self) -> str:
         """The load balancer's VLLM_ENDPOINTS."""

@@ -1,5 +1,6 @@
 """How a replica is started in a container, for each kind of engine.  Pure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ CPU_IMAGE = ("CPU_ENGINE_IMAGE", f"vllm/vllm-openai-cpu:{CPU_VERSION}")
 CACHE = "${MODEL_CACHE:-/mnt/model-cache/huggingface}"
 MODELS = "${MODELS:-/mnt/model-cache/models}"
 FLEET_IN_CONTAINER = "/etc/servekit/fleet.yaml"
+
+# With KVCached this is only the most that an engine may take while the others leave it: the whole
+# card, but for what is no KV cache.  A fixed share here would be a static split again.
+KVCACHED_UTILIZATION = 0.92
+_FIXED_CACHE = "--kv-cache-memory-bytes"
 
 # Workers of a replica exchange tensors there; Docker's own 64 MB are too few.
 _SHARED_MEMORY = "8gb"
@@ -52,10 +58,13 @@ def needs_token(deployment: FleetDeployment) -> bool:
     return any(_folder(pod) is None for pod in deployment.pods)
 
 
-def arguments_of(pod: Pod) -> EngineArguments:
+def arguments_of(deployment: FleetDeployment, pod: Pod) -> EngineArguments:
     """Return the `vllm serve` of *pod*, on the port of its container."""
     model = pod.model
     gpus = bool(pod.replica.gpus)
+    share, extra = model.gpu_memory_utilization, model.engine_args
+    if deployment.engine is EngineKind.kvcached and deployment.shares_gpu(pod):
+        share, extra = KVCACHED_UTILIZATION, without_fixed_cache(extra)
     return EngineArguments(
         model=model.weights or model.name,
         served_model_names=(model.name,) if model.weights else (),
@@ -63,12 +72,25 @@ def arguments_of(pod: Pod) -> EngineArguments:
         host="0.0.0.0",  # noqa: S104
         port=ENGINE_PORT,
         max_model_len=model.max_model_len,
-        gpu_memory_utilization=model.gpu_memory_utilization if gpus else None,
+        gpu_memory_utilization=share if gpus else None,
         tensor_parallel_size=model.tensor_parallel_size if gpus else None,
         # In both arms: where only one has it, two things are compared at once.
         enable_prefix_caching=True,
-        extra=model.engine_args,
+        extra=extra,
     )
+
+
+def without_fixed_cache(words: Sequence[str]) -> tuple[str, ...]:
+    """Return arguments of `vllm serve` without --kv-cache-memory-bytes: a share of the card that
+    is an engine's own is what KVCached is to do without."""
+    kept: list[str] = []
+    ahead = iter(words)
+    for word in ahead:
+        if word == _FIXED_CACHE:
+            next(ahead, None)
+        elif not word.startswith(f"{_FIXED_CACHE}="):
+            kept.append(word)
+    return tuple(kept)
 
 
 def _serving(deployment: FleetDeployment, pod: Pod) -> dict[str, Any]:
@@ -77,7 +99,7 @@ def _serving(deployment: FleetDeployment, pod: Pod) -> dict[str, Any]:
     parts: dict[str, Any] = {
         # KVCached's image starts vLLM itself, to see that it was patched.
         **({} if proves else {"entrypoint": ["vllm"]}),
-        "command": list(arguments_of(pod).argv()),
+        "command": list(arguments_of(deployment, pod).argv()),
         "environment": _variables(deployment, pod),
         "volumes": [_mount(pod)],
         "healthcheck": _check(["curl", "-fsS", health], _START_PERIOD),

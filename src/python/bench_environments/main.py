@@ -1,8 +1,11 @@
 """`bench-environments`: start and stop the benchmark's environments on this machine."""
 
+import asyncio
 import math
 import os
+import shlex
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -15,12 +18,18 @@ from bench_environments.compose import compose_text
 from bench_environments.deployment import ENVIRONMENTS, EngineKind, environment_named
 from bench_environments.docker import starter
 from bench_environments.env_file import check_env_file, read_variables
+from bench_environments.experiment import Experiment, ExperimentOptions
 from bench_environments.generated import deployment_of, generated_files
+from bench_environments.gpu_log import GPU_LOG_COMMAND
 from bench_environments.lifecycle import DeployOptions, Machine
+from bench_environments.plan import load_plan
+from bench_environments.started import Launcher, child_environ, require_module
 from servekit.cli.app import ProgramApp
 from servekit.cli.options import grouped
 from servekit.cli.program import run_program
+from servekit.cli.server import run_until_stopped, until_stopped
 from servekit.errors.tree import SettingInvalid
+from servekit.fleet.fleet import load_fleet
 from servekit.timing.clock import SystemClock
 
 app = ProgramApp(
@@ -158,6 +167,101 @@ def generate(
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(generated_files()[name])
     return 1 if check and stale else 0
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """How engines are started here."""
+
+    HEADING: ClassVar[str] = "Engines"
+
+    vllm: Annotated[str, typer.Option(help="Command that starts vLLM, with its environment.")] = (
+        "vllm"
+    )
+    vllm_kvcached: Annotated[
+        str | None,
+        typer.Option(help="Command that starts vLLM where KVCached is. [default: as --vllm]"),
+    ] = None
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with a folder of weights for each model's short name. [default: the hub]"
+        ),
+    ] = None
+    load_format: Annotated[
+        str | None, typer.Option(help="Load format of vLLM; dummy = random weights.")
+    ] = None
+    swap_gpus: Annotated[
+        bool,
+        typer.Option(
+            "--swap-gpus", help="Give the first kind of engine the GPUs that the last one had."
+        ),
+    ] = False
+    gpu_log: Annotated[
+        str, typer.Option(hidden=True, help="Command that prints a line for each GPU.")
+    ] = GPU_LOG_COMMAND
+    gpu_memory: Annotated[
+        str, typer.Option(hidden=True, help="Command that prints the used memory of each GPU.")
+    ] = ""
+
+
+@app.command()
+@grouped
+def experiment(
+    plan: Annotated[str, typer.Argument(help="Built-in plan name, or path of a plan file.")],
+    machine: MachineOptions,
+    output_dir: Annotated[Path, typer.Option(help="Directory of the results.")],
+    time_limit_s: Annotated[
+        float, typer.Option(help="The call ends after so long, with what it has (s).")
+    ] = 3600.0,
+) -> None:
+    """Compare load balancers before several kinds of engine, as processes on this machine.
+
+    Starts everything, proves, warms up, measures and stops.  A call with the same --output-dir
+    goes on where the last one ended.
+    """
+    if not (math.isfinite(time_limit_s) and time_limit_s > 0):
+        raise SettingInvalid(f"--time-limit-s is {time_limit_s}; it must be above 0")
+    for module in (
+        "bench.runner",
+        "loadbalancer.managed",
+        "kvcached_engine.main",
+    ):  # pants: no-infer-dep
+        require_module(module)
+    planned = load_plan(plan)
+    fleet = load_fleet(planned.fleet)
+    commands = {kind: tuple(shlex.split(machine.vllm)) for kind in EngineKind}
+    if machine.vllm_kvcached is not None:
+        commands[EngineKind.kvcached] = tuple(shlex.split(machine.vllm_kvcached))
+    options = ExperimentOptions(
+        folder=output_dir,
+        vllm=commands,
+        gpu_log=machine.gpu_log,
+        gpu_memory=machine.gpu_memory,
+        models="" if machine.models_dir is None else str(machine.models_dir.resolve()),
+        load_format=machine.load_format,
+        time_limit_s=time_limit_s,
+        swap=machine.swap_gpus,
+    )
+    launcher = Launcher(child_environ(os.environ), SystemClock())
+    undone: list[int] = []
+
+    async def run(stop: asyncio.Event) -> None:
+        begun = Experiment(planned, fleet, options, launcher, print_now)
+        await until_stopped(_note(begun.run(), undone), stop)
+
+    run_until_stopped(run)
+    if not undone or undone[0]:
+        raise typer.Exit(1)
+
+
+async def _note(work: Coroutine[None, None, int], found: list[int]) -> None:
+    found.append(await work)
+
+
+def print_now(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _machine() -> Machine:

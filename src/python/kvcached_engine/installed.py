@@ -28,7 +28,8 @@ async def installed_versions(
     command: Sequence[str], environ: Mapping[str, str]
 ) -> InstalledVersions:
     """Return what the Python of *command* has; unknown where it cannot be asked."""
-    python = interpreter_of(command, environ)
+    command, environ = without_env(command, environ)
+    python = interpreter_of(command, environ) if command else None
     if python is None:
         return InstalledVersions()
     try:
@@ -52,6 +53,20 @@ async def installed_versions(
     except (ValueError, KeyError, IndexError, TypeError):
         pass
     return InstalledVersions()
+
+
+def without_env(
+    command: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Return *command* and its environment without the `env NAME=VALUE ...` that it starts with."""
+    if not command or Path(command[0]).name != "env":
+        return command, environ
+    own = dict(environ)
+    rest = list(command[1:])
+    while rest and "=" in rest[0] and not rest[0].startswith("-"):
+        name, _, value = rest.pop(0).partition("=")
+        own[name] = value
+    return rest, own
 
 
 def interpreter_of(command: Sequence[str], environ: Mapping[str, str]) -> str | None:

@@ -20,7 +20,8 @@ _MOST_OF_LIMIT = 0.25
 _SHARE = 0.5
 
 _PROMPT_TOKENS = 4096
-OUTPUT_TOKENS = 64
+# They hold the memory for 2 to 4 s; nvidia-smi takes some tenths of a second.
+OUTPUT_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,23 @@ async def test_draining_arms_do_not_overlap() -> None:
     assert max(r.end_s for r in first) <= min(r.sent_s for r in second)
 
 
+async def test_each_turn_is_prepared_once_everything_has_ended() -> None:
+    """An engine empties its prefix cache only while it is idle; the warm-up is over by then."""
+    turns = []
+    async with an_arm("a") as a, an_arm("b") as b:
+
+        async def prepare(arm: Arm) -> None:
+            turns.append((arm.name, asyncio.get_running_loop().time()))
+
+        parts = [a_part(number, 5) for number in (0, 1)]
+        measured = await compare_arms(
+            [a, b], a_part(0, 5), parts, conditions(), drain=True, prepare=prepare
+        )
+
+    assert [name for name, _ in turns] == ["a", "b", "b", "a"]
+    assert len(measured.records) == 20
+
+
 async def test_a_closed_loop_never_has_more_under_way_than_users() -> None:
     """With three users there are at most three requests at any time, and all get done."""
     async with an_arm() as arm:

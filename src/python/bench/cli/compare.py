@@ -14,6 +14,7 @@ from bench.cli.options import (
     FailOn,
     Models,
     OutputOptions,
+    ResetPrefixCache,
     SloOptions,
     TrafficOptions,
     check_fail_on,
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from bench.workload.schedule import PartLayout, Schedule
 
 _ARM = (
-    "{} arm: a URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED] for a "
-    "simulated fleet, or the directory of a saved run."
+    "{} arm: a URL or NAME=URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED] "
+    "for a simulated fleet, or the directory of a saved run."
 )
 
 
@@ -55,6 +56,7 @@ def compare(
     kept: OutputOptions,
     model: Models = None,
     drain: Drain = True,
+    reset_prefix_cache: ResetPrefixCache = False,
     fail_on: FailOn = None,
 ) -> None:
     """Compare any two of: URLs, environments, simulated fleets, saved runs.
@@ -71,7 +73,8 @@ def compare(
     first = next((one for one in saved if one is not None), None)
     if first is None:
         with live_arms(specs, load.fleet, given) as arms:
-            proven = _prove(arms, proofs, given)
+            arms = _with_engines(arms, proofs)
+            proven = _prove(arms, proofs, _resetting(arms, given, reset_prefix_cache, drain))
             schedule, shape, proven = _plan(context, arms, load, data, model, drain, proven)
             exit_as(compare_urls(arms, schedule, shape, proven), fail_on)
         return
@@ -126,6 +129,38 @@ def _plan(
         arrivals=load.arrivals,
     )
     return schedule_for(shape, ask), shape, with_text_scales(given, arms[0].url, ask)
+
+
+def _with_engines(arms: "Sequence[Arm]", proofs: EngineCheckOptions) -> "list[Arm]":
+    """Return *arms* with the engines that --engines names, which are then scraped as well."""
+    import msgspec
+
+    own = [list(arm.replicas.values()) for arm in arms]
+    engines = _for_each_arm("--engines", proofs.engines, own)
+    return [
+        arm
+        if arm.replicas
+        else msgspec.structs.replace(arm, replicas={url.partition("//")[2]: url for url in urls})
+        for arm, urls in zip(arms, engines, strict=True)
+    ]
+
+
+def _resetting(
+    arms: "Sequence[Arm]", given: "RunContext", wanted: bool, drain: bool
+) -> "RunContext":
+    """Return *given*, with prefix caches reset before each turn if that is *wanted*."""
+    import msgspec
+
+    if not wanted:
+        return given
+    if not drain:
+        raise SettingInvalid("--reset-prefix-cache needs --drain: an engine must be idle for it")
+    without = [arm.name for arm in arms if not arm.replicas]
+    if without:
+        raise SettingInvalid(
+            f"--reset-prefix-cache: engines of {without[0]} unknown; set --engines"
+        )
+    return msgspec.structs.replace(given, reset_prefix_caches=True)
 
 
 def _prove(arms: "Sequence[Arm]", proofs: EngineCheckOptions, given: "RunContext") -> "RunContext":
@@ -209,6 +244,7 @@ def grid(
     kept: OutputOptions,
     model: Models = None,
     drain: Drain = True,
+    reset_prefix_cache: ResetPrefixCache = False,
 ) -> None:
     """Measure a 2x2 design: the effects of engine and load balancer, and their interaction.
 
@@ -221,7 +257,8 @@ def grid(
         raise SettingInvalid(f"grid needs 4 arms (a 2x2 design), not {len(cells)}")
     given = run_context(context, kept, upstream=upstream, goal=limits.goal())
     with live_arms(cells, load.fleet, given) as arms:
-        proven = _prove(arms, proofs, given)
+        arms = _with_engines(arms, proofs)
+        proven = _prove(arms, proofs, _resetting(arms, given, reset_prefix_cache, drain))
         schedule, shape, proven = _plan(context, arms, load, data, model, drain, proven)
         if measure_grid(arms, schedule, shape, proven).partial:
             raise typer.Exit(130)
@@ -232,18 +269,23 @@ def live_arms(specs: list[str], fleet: str, given: "RunContext") -> "Iterator[li
     """Give the arms that *specs* name, starting those that are simulated, while the block lasts."""
     from bench.experiments.run import fleets
     from bench.results.files import new_scratch_folder
-    from bench.target.arms import ENVIRONMENTS, Arm, check_installed
+    from bench.target.arms import check_installed
 
     simulated = [spec.removeprefix("sim:") for spec in specs if spec.startswith("sim:")]
     check_installed(simulated)
     if not simulated:
-        yield [Arm(name=spec, url=ENVIRONMENTS.get(spec, spec)) for spec in specs]
+        yield [_arm_at(spec) for spec in specs]
         return
     with fleets(simulated, fleet, new_scratch_folder(given.output_dir), given) as started:
         own = iter(started)
-        yield [
-            next(own)
-            if spec.startswith("sim:")
-            else Arm(name=spec, url=ENVIRONMENTS.get(spec, spec))
-            for spec in specs
-        ]
+        yield [next(own) if spec.startswith("sim:") else _arm_at(spec) for spec in specs]
+
+
+def _arm_at(spec: str) -> "Arm":
+    """Return the arm that `URL`, `NAME=URL` or an environment's name stands for."""
+    from bench.target.arms import ENVIRONMENTS, Arm
+
+    name, given, url = spec.partition("=http")
+    if given and name and "/" not in name:
+        return Arm(name=name, url=f"http{url}")
+    return Arm(name=spec, url=ENVIRONMENTS.get(spec, spec))

@@ -71,6 +71,15 @@ Drain = Annotated[
         rich_help_panel=_LOAD,
     ),
 ]
+ResetPrefixCache = Annotated[
+    bool,
+    typer.Option(
+        "--reset-prefix-cache",
+        help="Empty the prefix caches of the engines (--engines, VLLM_SERVER_DEV_MODE=1) before "
+        "each turn of an arm: for arms that share engines.",
+        rich_help_panel=_LOAD,
+    ),
+]
 Env = Annotated[
     str | None,
     typer.Option(

@@ -39,7 +39,7 @@ from bench.results.store import (
 )
 from bench.stats.factorial import CELLS, grid_run
 from bench.stats.verdict import ComparedRun, conclude
-from bench.target.arms import Arm, check_installed, start_arms
+from bench.target.arms import Arm, check_installed, reset_prefix_caches, start_arms
 from bench.target.processes import stopped_at_the_end
 from bench.workload.schedule import PartLayout, Schedule, whole
 
@@ -135,7 +135,7 @@ def measure_grid(
 ) -> RunResult:
     """Measure two engines times two load balancers; print and keep their effects."""
     folder = run_folder(context.output_dir, "grid")
-    cells = [Arm(name=cell, url=arm.url) for cell, arm in zip(CELLS, arms, strict=True)]
+    cells = [msgspec.structs.replace(arm, name=cell) for cell, arm in zip(CELLS, arms, strict=True)]
     run = replay_arms(cells, schedule, layout, context)
     grid = grid_run(run, [arm.name for arm in arms], context.goal)
     context.console.print(effects_markdown(grid.effects), soft_wrap=True, highlight=False)
@@ -155,7 +155,12 @@ def replay_arms(
     with ProgressDisplay(context.console, expected, length_s) as progress:
         measured = run_stoppable(
             lambda given: compare_arms(
-                arms, warmup if warmup.calls else None, parts, given, drain=layout.drain
+                arms,
+                warmup if warmup.calls else None,
+                parts,
+                given,
+                drain=layout.drain,
+                prepare=reset_prefix_caches if context.reset_prefix_caches else None,
             ),
             book_for(schedule, context.endpoint),
             progress,

@@ -68,8 +68,11 @@ async def compare_arms(
     given: SessionInputs,
     *,
     drain: bool,
+    prepare: Callable[[Arm], Awaitable[None]] | None = None,
 ) -> LoadResult:
     """Replay *parts* against each of *arms* in ABBA order, after *warmup* on all at once.
+
+    *prepare* is called before each turn of an arm, when it drains.
 
     With *drain*, an arm's turn starts when the other's last request has ended: for arms that share
     hardware.  Without, it starts when the other's last request is due.
@@ -83,9 +86,14 @@ async def compare_arms(
             await asyncio.gather(*(leg.replay(warmup, start_s) for leg in silent))
             await given.clock.sleep(start_s + warmup.length_s - given.clock.now())
         legs = {arm.name: session.leg(arm, session.keep) for arm in arms}
+        if drain:
+            await asyncio.gather(*(leg.drain() for leg in session.legs))
         start_s = given.clock.now() + _LEAD_S
         for name, part in abba(parts, [arm.name for arm in arms]):
             given.progress.phase(f"part {part.number} of {parts[-1].number}: {name}")
+            if drain and prepare is not None:
+                await prepare(next(arm for arm in arms if arm.name == name))
+                start_s = given.clock.now() + _LEAD_S
             await legs[name].replay(part, start_s)
             if drain:
                 await legs[name].drain()

@@ -16,6 +16,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
         workers: load-generator processes, where there is one target.
         parquet: whether records are also kept as Parquet.
         browser: the program that draws plots as PNG; empty for none.
+        reset_prefix_caches: whether each turn of an arm starts with empty prefix caches.
         engine_facts: what the engines of each arm were checked to be; empty without checks.
     """
 
@@ -27,4 +28,5 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     parquet: bool = False
     browser: str = ""
+    reset_prefix_caches: bool = False
     engine_facts: dict[str, Any] = {}

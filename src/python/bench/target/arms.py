@@ -1,5 +1,6 @@
 """The arms of a comparison: two upstreams, or two fleets of our own.  Input and output."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -161,6 +162,29 @@ async def model_cards(
         return read_models(body).data
     except RequestInvalid as error:
         raise RequestInvalid(f"{url}/v1/models: not a list of models: {error}") from error
+
+
+async def reset_prefix_caches(arm: Arm) -> None:
+    """Empty the prefix cache of every engine of *arm*: arms that share engines replay the same
+    prompts, and the second one would find them cached.
+
+    Raises:
+        EngineUnreachable: an engine did not do it.
+    """
+
+    async def reset(url: str) -> None:
+        client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
+        try:
+            status, body = await client.post("/reset_prefix_cache")
+        finally:
+            await client.aclose()
+        if status != 200:
+            raise EngineUnreachable(
+                f"{url}/reset_prefix_cache answered {status} ({body.decode(errors='replace')[:100]}"
+                "); start vLLM with VLLM_SERVER_DEV_MODE=1"
+            )
+
+    await asyncio.gather(*(reset(url) for url in arm.replicas.values()))
 
 
 async def ask(

@@ -92,6 +92,13 @@ class Client:
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET; status 0, and what went wrong, without an answer."""
+        return await self._fetch("GET", path)
+
+    async def post(self, path: str) -> tuple[int, bytes]:
+        """The same for a POST without a body."""
+        return await self._fetch("POST", path)
+
+    async def _fetch(self, method: str, path: str) -> tuple[int, bytes]:
         pieces: list[bytes] = []
 
         def take(piece: bytes, _: float) -> bool:
@@ -99,7 +106,7 @@ class Client:
             return False
 
         exchange = Exchange(take)
-        await self._exchange(self._head("GET", path, 0), exchange)
+        await self._exchange(self._head(method, path, 0), exchange)
         if exchange.fault is not None:
             return 0, f"{exchange.fault}: {exchange.detail}".encode()
         return exchange.status, b"".join(pieces)

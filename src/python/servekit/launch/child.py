@@ -31,6 +31,9 @@ _ENDED = re.compile(r"(\S+) has ended")
 # After the child is gone its children may hold the pipe; their last words are worth this long.
 _LAST_WORDS_S = 0.5
 
+# How often a process is looked at where the kernel cannot report its end.
+_LOOK_S = 0.05
+
 # The keeper ends everything at once when it is told to; a machine under heavy load took 1 s.
 _KEEPER_S = 5.0
 
@@ -72,6 +75,10 @@ class Child:
         try:
             descriptor = os.pidfd_open(self._process.pid)
         except ProcessLookupError:
+            return
+        except OSError:
+            # gVisor, below Cloud Run and others, has no pidfd_open.
+            await self._exit_by_looking()
             return
         loop = asyncio.get_running_loop()
         gone = asyncio.Event()
@@ -117,6 +124,10 @@ class Child:
                 raise
         self._kill_group()
         return await self.wait()
+
+    async def _exit_by_looking(self) -> None:
+        while self.running:  # noqa: ASYNC110  nothing sets an event: the loop's own watcher reaps it
+            await asyncio.sleep(_LOOK_S)
 
     def _kill_group(self) -> None:
         # The group outlives its leader for as long as a worker of the engine does.
