@@ -19,6 +19,9 @@ ENVIRONMENTS = {"baseline": "http://127.0.0.1:8080", "managed": "http://127.0.0.
 # An upstream that takes longer than this to say what it is cannot be measured.
 _TIMEOUT_S = 10.0
 
+# An engine holds a request for a moment after its last token was read.
+_RESETS, _RESET_AGAIN_S = 40, 0.1
+
 _REMEDY = "use --url, or --env with a running environment"
 
 
@@ -172,19 +175,28 @@ async def reset_prefix_caches(arm: Arm) -> None:
         EngineUnreachable: an engine did not do it.
     """
 
-    async def reset(url: str) -> None:
-        client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
-        try:
-            status, body = await client.post("/reset_prefix_cache")
-        finally:
-            await client.aclose()
-        if status != 200:
-            raise EngineUnreachable(
-                f"{url}/reset_prefix_cache answered {status} ({body.decode(errors='replace')[:100]}"
-                "); start vLLM with VLLM_SERVER_DEV_MODE=1"
-            )
+    await asyncio.gather(*(_reset_prefix_cache(url) for url in arm.replicas.values()))
 
-    await asyncio.gather(*(reset(url) for url in arm.replicas.values()))
+
+async def _reset_prefix_cache(url: str) -> None:
+    client = Client(url, SystemClock(), timeout_s=_TIMEOUT_S)
+    try:
+        for _ in range(_RESETS):
+            status, body = await client.post("/reset_prefix_cache")
+            said = body.decode(errors="replace")[:100]
+            if status != 200:
+                raise EngineUnreachable(
+                    f"{url}/reset_prefix_cache answered {status} ({said}); start vLLM with "
+                    "VLLM_SERVER_DEV_MODE=1"
+                )
+            if '"success":false' not in said.replace(" ", ""):
+                return
+            await asyncio.sleep(_RESET_AGAIN_S)
+        raise EngineUnreachable(
+            f"{url}/reset_prefix_cache: the engine still holds requests; nothing else may use it"
+        )
+    finally:
+        await client.aclose()
 
 
 async def ask(
