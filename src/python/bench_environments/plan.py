@@ -51,7 +51,7 @@ class PlannedExperiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         names = [load.name for load in self.loads]
         if len(set(names)) != len(names) or not all(_is_name(name) for name in names):
             raise SettingInvalid(
-                f"the plan's loads are called {', '.join(names)}; each needs a name of its own, of "
+                f"the plan's loads are called {', '.join(names)}; names must be unique, of "
                 "letters, digits, - and _"
             )
         if not self.engines or len(set(self.engines)) != len(self.engines):
