@@ -51,25 +51,52 @@ _PRIOR_VARIANCE = 1.0
 # Below this a covariance would blow up while nothing new is learnt (wind-up).
 _MOST_VARIANCE = 100.0
 
+# An answer moves what is predicted for its like by at most a quarter of the error: a replica that
+# claims to hold thousands of requests would teach with one answer that holding them costs nothing.
+_LEAST_SPREAD = 4.0
+# An error that is larger than so many usual ones counts as so many: an image whose tokens were
+# misjudged, or an engine that stood still, says little about how long a token takes.
+_MOST_ERRORS = 4.0
+# How far one error moves the usual one, in seconds; what it is at first, and at least.
+_ERROR_GAIN = 0.05
+_FIRST_ERROR_S = 0.05
+_LEAST_ERROR_S = 1e-4
+
+Weights = tuple[float, float, float, float]
+# The upper half of a symmetric matrix, row by row.
+Covariance = tuple[float, float, float, float, float, float, float, float, float, float]
+
 
 class TtftModel:
     """Recursive least squares over a constant and three inputs, written out: it runs per request.
 
-    The covariance is symmetric; its upper half is kept, row by row.
+    Robust in three ways: a single answer weighs no more than the others together (bounded
+    influence), large errors are cut (Huber), and weights that would be negative are 0, the others
+    being the best that there are then.
     """
 
-    __slots__ = ("_covariance", "_weights")
+    __slots__ = ("_covariance", "_error_s", "_usable", "_weights")
 
     def __init__(self) -> None:
         constant, unread, queued, held = PRIOR
-        self._weights = (constant, unread / _TOKENS, queued / _TOKENS, held / _REQUESTS)
+        self._weights: Weights = (constant, unread / _TOKENS, queued / _TOKENS, held / _REQUESTS)
+        self._usable = self._weights
         v = _PRIOR_VARIANCE
-        self._covariance = (v, 0.0, 0.0, 0.0, v, 0.0, 0.0, v, 0.0, v)
+        self._covariance: Covariance = (v, 0.0, 0.0, 0.0, v, 0.0, 0.0, v, 0.0, v)
+        self._error_s = _FIRST_ERROR_S
 
-    def weights(self) -> tuple[float, float, float, float]:
-        """Return seconds: for being asked, per unread token, per queued token, per request held."""
-        a, b, c, d = self._weights
+    def weights(self) -> Weights:
+        """Return seconds: for being asked, per unread token, per queued token, per request held.
+
+        None is negative.
+        """
+        a, b, c, d = self._usable
         return a, b * _TOKENS, c * _TOKENS, d * _REQUESTS
+
+    def predicted_s(self, unread: int, queued: int, held: int) -> float:
+        """Return the time to first token that is expected."""
+        a, b, c, d = self._usable
+        return a + b * unread * _TOKENS + c * queued * _TOKENS + d * held * _REQUESTS
 
     def learn(self, unread: int, queued: int, held: int, ttft_s: float) -> float:
         """Return what would have been predicted."""
@@ -81,10 +108,19 @@ class TtftModel:
         gb = q + t * x + u * y + v * z
         gc = r + u * x + k * y + m * z
         gd = s + v * x + m * y + n * z
-        spread = FORGETTING + ga + gb * x + gc * y + gd * z
-        predicted_s = a + b * x + c * y + d * z
-        step = (ttft_s - predicted_s) / spread
-        self._weights = (a + ga * step, b + gb * step, c + gc * step, d + gd * step)
+        unsure = ga + gb * x + gc * y + gd * z
+        spread = FORGETTING + unsure
+        if spread < _LEAST_SPREAD * unsure:
+            spread = _LEAST_SPREAD * unsure
+        error_s = ttft_s - (a + b * x + c * y + d * z)
+        most_s = _MOST_ERRORS * self._error_s
+        error_s = most_s if error_s > most_s else max(error_s, -most_s)
+        usual_s = self._error_s + _ERROR_GAIN * (abs(error_s) - self._error_s)
+        self._error_s = max(_LEAST_ERROR_S, usual_s)
+        ua, ub, uc, ud = self._usable
+        predicted_s = ua + ub * x + uc * y + ud * z
+        step = error_s / spread
+        weights = (a + ga * step, b + gb * step, c + gc * step, d + gd * step)
         f = 1.0 / FORGETTING if max(p, t, k, n) < _MOST_VARIANCE else 1.0
         ha, hb, hc, hd = ga / spread, gb / spread, gc / spread, gd / spread
         self._covariance = (
@@ -93,7 +129,55 @@ class TtftModel:
             (k - gc * hc) * f, (m - gc * hd) * f,
             (n - gd * hd) * f,
         )  # fmt: skip
-        return max(0.0, predicted_s)
+        self._weights = weights
+        self._usable = weights if min(weights) >= 0.0 else not_negative(weights, self._covariance)
+        return predicted_s
+
+
+def not_negative(weights: Weights, covariance: Covariance) -> Weights:
+    """Return the most likely weights none of which is negative, about: those that would be most
+    clearly negative become 0 one after the other, and the rest is what it is on that condition."""
+    p, q, r, s, t, u, v, k, m, n = covariance
+    spread = [[p, q, r, s], [q, t, u, v], [r, u, k, m], [s, v, m, n]]
+    found, free = list(weights), [0, 1, 2, 3]
+    while negative := [i for i in free if found[i] < 0.0]:
+        worst = min(negative, key=lambda i: found[i] / math.sqrt(max(spread[i][i], 1e-12)))
+        free.remove(worst)
+        variance = max(spread[worst][worst], 1e-12)
+        row, by = list(spread[worst]), found[worst] / variance
+        found[worst] = 0.0
+        for i in free:
+            found[i] -= row[i] * by
+            for j in free:
+                spread[i][j] -= row[i] * row[j] / variance
+    return found[0], found[1], found[2], found[3]
+
+
+# How far one answer moves what a token of an image takes; it may do so by no more than this a
+# token, or by what it takes already.
+_MEDIA_GAIN = 0.05
+_MEDIA_STEP_S = 5e-6
+
+
+class MediaCost:
+    """What a token of an image takes, with the encoder's work, in seconds.
+
+    It is learnt apart, and taken off before the model learns: encoders differ, and images are what
+    is counted worst.
+    """
+
+    __slots__ = ("per_token_s",)
+
+    def __init__(self) -> None:
+        self.per_token_s = PRIOR[1]
+
+    def learn(self, tokens: int, rest_s: float) -> None:
+        """An answer with so many *tokens* took *rest_s* longer than without them."""
+        known = self.per_token_s
+        most = max(known, _MEDIA_STEP_S)
+        differs = rest_s / tokens - known
+        step = most if differs > most else max(differs, -most)
+        self.per_token_s = max(0.0, known + _MEDIA_GAIN * step)
 
 
 # How far one answer moves a replica's pace: half of its weight is gone after 34 more.
@@ -162,12 +246,14 @@ class Latency:
 
     name: ClassVar[str] = "latency"
     reads_prompt: ClassVar[bool] = True
+    reads_size: ClassVar[bool] = True
     reads_session: ClassVar[bool] = False
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._index = PrefixIndex()
         self._model = TtftModel()
+        self._media = MediaCost()
         self._speed_ratios = SpeedRatios()
         self._batching = PromptBatching()
         # What a request found when it was sent, until its first byte says how long that took.
@@ -203,7 +289,17 @@ class Latency:
             _, unread, queued, held, answers = found
             speed_ratios = self._speed_ratios
             speed_ratio = speed_ratios.of(replica.name)
-            predicted_s = self._model.learn(unread, queued, held, ttft_s / speed_ratio)
+            alike_s = ttft_s / speed_ratio
+            media_s = 0.0
+            if request.media_tokens:
+                media = min(unread, request.media_tokens)
+                unread -= media
+                media_s = media * self._media.per_token_s
+                if media:
+                    rest_s = alike_s - self._model.predicted_s(unread, queued, held)
+                    self._media.learn(media, rest_s)
+            learnt_s = alike_s - media_s if alike_s > media_s else 0.0
+            predicted_s = media_s + self._model.learn(unread, queued, held, learnt_s)
             missed = (self._answers - answers) / (len(speed_ratios.factors) or 1)
             speed_ratios.observe(replica.name, speed_ratio * predicted_s, ttft_s, missed)
 
@@ -223,7 +319,8 @@ class Latency:
         replicas, hits = with_holders(pool, path, self._rng, joined)
         asked, per_unread, per_queued, per_held = self._model.weights()
         per_held += CROWDING_S
-        unread = request.prompt_tokens
+        unread, media = request.prompt_tokens, request.media_tokens
+        dearer = self._media.per_token_s - per_unread
         factors, typical = self._speed_ratios.factors, self._speed_ratios.typical
         scores: list[tuple[str, float]] = []
         for replica in replicas:
@@ -231,12 +328,14 @@ class Latency:
             if hits:
                 unread = _unread(request, hits.get(name, 0))
             seconds = asked + per_unread * unread + per_queued * replica.prefilling
+            if media:
+                seconds += dearer * (min(unread, media))
             seconds += per_held * replica.held(now_s)
             slower = factors.get(name, typical) / typical
             slow_start_factor = replica.slow_start_factor(now_s)
             if slow_start_factor > 1.0 and self._rng.random() * slow_start_factor > 1.0:
                 slower *= slow_start_factor
-            scores.append((name, seconds * slower if seconds > 0.0 else 0.0))
+            scores.append((name, seconds * slower))
         return scores
 
 

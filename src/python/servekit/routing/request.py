@@ -9,6 +9,7 @@ class RouteRequest(msgspec.Struct, frozen=True):
     Attributes:
         model: the id that the client sent.
         prompt_tokens: an estimate; 0 where it was not estimated.
+        media_tokens: how many of them are images and the like.
         blocks: chained hashes of the prompt's blocks, first block first; a block's hash stands
             for everything up to its end.  Empty where the policy does not want them.
         block_tokens: tokens in one block, about.
@@ -20,3 +21,4 @@ class RouteRequest(msgspec.Struct, frozen=True):
     blocks: tuple[int, ...] = ()
     block_tokens: int = 128
     session: str | None = None
+    media_tokens: int = 0
