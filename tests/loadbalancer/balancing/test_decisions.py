@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from loadbalancer.balancing.admission import Admission
 from loadbalancer.balancing.health import DEFAULT_REST_S, Health, HealthRules, rest_asked_s
+from loadbalancer.balancing.replicas import ModelService
 from loadbalancer.balancing.retry import BUDGET_FLOOR, BUDGET_SHARE, RetryBudget
 from loadbalancer.server.keys import KeyRing, read_keys
-from loadbalancer.server.request_info import look_at, route_request
+from loadbalancer.server.request_info import look_at, routable_request
 from servekit.errors.tree import RequestInvalid, SettingInvalid
 from servekit.routing.registry import policy_named
+from servekit.routing.request import RouteRequest
 
 
 def test_failures_in_a_row_eject_for_longer_each_time() -> None:
@@ -256,26 +258,73 @@ def test_key_file_with_a_plain_key_is_refused_without_showing_it(text: str, says
     assert "secret" not in str(refused.value)
 
 
+def routed(body: bytes, policy: str = "prefix", **fields: bytes) -> RouteRequest:
+    """Return what *policy* is told of *body*."""
+    chosen = policy_named(policy, Random(0))
+    service = ModelService("m", chosen, Admission(1, 1.0, None))
+    heads = {name.replace("_", "-").encode(): value for name, value in fields.items()}
+    return routable_request(service, chosen, look_at(body), heads, len(body)).route
+
+
 def test_conversation_that_goes_on_shares_its_blocks() -> None:
     """The whole conversation counts, not its first message, and not what stands around it."""
-    policy = policy_named("prefix", Random(0))
     talk = '{"role":"user","content":"' + "lorem ipsum " * 200 + '"}'
     first = f'{{"model":"m","messages":[{talk}],"max_tokens":5}}'.encode()
     second = f'{{"stream":true,"model":"m","messages":[{talk},{talk}]}}'.encode()
 
-    one, two = (route_request(look_at(b), {}, len(b), policy, None) for b in (first, second))
+    one, two = routed(first), routed(second)
 
     assert len(one.blocks) == 4
     assert two.blocks[:4] == one.blocks
     assert len(two.blocks) > 8
+    assert one.prompt_tokens == pytest.approx(600, rel=0.02)
 
 
 def test_conversation_of_a_response_is_its_input() -> None:
     """/v1/responses names it so."""
-    policy = policy_named("prefix", Random(0))
-    body = b'{"model":"m","input":"' + b"lorem ipsum " * 200 + b'"}'
+    assert len(routed(b'{"model":"m","input":"' + b"lorem ipsum " * 200 + b'"}').blocks) == 4
 
-    assert len(route_request(look_at(body), {}, len(body), policy, None).blocks) == 4
+
+def test_salt_and_adapter_seed_the_hashes() -> None:
+    """Engines keep their caches apart, from the first block on."""
+    talk = b'"prompt":"' + b"lorem ipsum " * 200 + b'"}'
+    plain = routed(b'{"model":"m",' + talk).blocks
+    salted = routed(b'{"model":"m","cache_salt":"a",' + talk).blocks
+    escaped = routed(b'{"model":"m","cache_salt":"\\u0061",' + talk).blocks
+    other = routed(b'{"model":"m","cache_salt":"b",' + talk).blocks
+    adapter = routed(b'{"model":"m-lora",' + talk).blocks
+
+    assert salted == escaped
+    assert not set(plain) & set(salted)
+    assert not set(salted) & set(other)
+    assert not set(plain) & set(adapter)
+
+
+def test_image_does_not_make_a_prompt_long_for_a_policy_that_counts() -> None:
+    """Also where no hash is wanted: `queue` counts the tokens that are read."""
+    url = "data:image/png;base64," + "A" * 1_500_000
+    body = (
+        f'{{"messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{url}"'
+    )
+    body += '}}]}],"model":"m"}'
+
+    for policy in ("queue", "prefix", "latency"):
+        assert 500 < routed(body.encode(), policy).prompt_tokens < 5_000
+
+
+def test_estimate_follows_what_engines_count() -> None:
+    """A tokenizer that makes twice as many tokens of a text: blocks hold twice as many."""
+    policy = policy_named("prefix", Random(0))
+    service = ModelService("m", policy, Admission(1, 1.0, None))
+    body = b'{"model":"m","prompt":"' + b"lorem ipsum " * 200 + b'"}'
+    for _ in range(20):
+        routable = routable_request(service, policy, look_at(body), {}, len(body))
+        service.tokens.learn(*routable.parts, 1200)
+
+    route = routable_request(service, policy, look_at(body), {}, len(body)).route
+
+    assert route.prompt_tokens == pytest.approx(1200, rel=0.1)
+    assert route.block_tokens * len(route.blocks) == pytest.approx(1200, rel=0.2)
 
 
 FIELD = b'\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n--'
@@ -316,15 +365,16 @@ def test_form_that_is_none_is_refused(body: bytes) -> None:
         look_at(body)
 
 
-def test_session_is_a_header_or_a_cookie() -> None:
-    """The header wins."""
-    policy = policy_named("session", Random(0))
-    seen = look_at(b'{"model":"m"}')
-    cookie = {b"cookie": b"a=1; session_id=abc"}
+def test_session_is_a_header_a_cookie_or_a_field() -> None:
+    """The first of them counts."""
+    key = b'{"model":"m","prompt_cache_key":"k","user":"u"}'
+    cookie = b"a=1; session_id=abc"
 
-    assert route_request(seen, cookie, 0, policy, None).session == "abc"
-    named = {**cookie, b"x-session-id": b"xyz"}
-    assert route_request(seen, named, 0, policy, None).session == "xyz"
+    assert routed(key, "session", x_session_id=b"xyz", cookie=cookie).session == "xyz"
+    assert routed(key, "session", cookie=cookie).session == "abc"
+    assert routed(key, "session").session == "k"
+    assert routed(b'{"model":"m","user":"u"}', "session").session == "u"
+    assert routed(b'{"model":"m","user":7}', "session").session is None
 
 
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(b"--B\r\n".__add__))

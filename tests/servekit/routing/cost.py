@@ -48,8 +48,8 @@ def shared_prompt_s(name: str, replicas: int, choices: int = 1000) -> tuple[floa
     pool = Pool(tracker.load_of(f"r{number}") for number in range(replicas))
     policy, rng = policy_named(name, Random(0)), Random(1)
     shared = blocks_of(rng, SHARED_BLOCKS)
-    for replica in pool:
-        policy.sent(RouteRequest("m", 40_960, shared), replica, 0.0)
+    for holder in pool:
+        policy.sent(RouteRequest("m", 40_960, shared), holder, 0.0)
     users = [blocks_of(rng, OWN_BLOCKS) for _ in range(2 * replicas)]
     choosing_s = 0.0
     begun_s = time.process_time()

@@ -367,6 +367,10 @@ class Balancer:
         if routable.service.shadow is not None:
             routable.service.shadow.answered(routable.route, request.replica, ttft_s)
 
+    def counted(self, routable: RoutableRequest, prompt_tokens: int) -> None:
+        """An engine says how many tokens the prompt had."""
+        routable.service.tokens.learn(*routable.parts, prompt_tokens)
+
     def _ask_shadow(
         self, shadow: Policy, routable: RoutableRequest, decision: Decision, now_s: float
     ) -> str:

@@ -15,6 +15,7 @@ from servekit.relay.upstream_pool import UpstreamPool
 from servekit.routing.load_tracker import Pool, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.request import RouteRequest
+from servekit.routing.token_estimate import TokenEstimate
 
 # The largest share of a model's replicas that failed requests may take out.
 MOST_EJECTED = 0.5
@@ -81,6 +82,7 @@ class ModelService:
 
     Attributes:
         pool: the replicas that may be chosen now; replaced whole when that changes.
+        tokens: how many tokens its prompts have, learnt from the engines' answers.
     """
 
     model: str
@@ -92,6 +94,7 @@ class ModelService:
     answers: SiblingComparison = field(default_factory=SiblingComparison)
     first_bytes: FirstBytes = field(default_factory=FirstBytes)
     agreed: Agreements = field(default_factory=Agreements)
+    tokens: TokenEstimate = field(default_factory=TokenEstimate)
 
     def missing(self, now_s: float) -> ReplicaMissing:
         """Return why no replica can be chosen."""
@@ -119,8 +122,13 @@ class ModelService:
 
 
 class RoutableRequest(msgspec.Struct, frozen=True):
-    """A request that can be routed."""
+    """A request that can be routed.
+
+    Attributes:
+        parts: the prompt's text and media by rule, and its token ids, in tokens.
+    """
 
     service: ModelService
     policy: Policy
     route: RouteRequest
+    parts: tuple[int, int, int] = (0, 0, 0)

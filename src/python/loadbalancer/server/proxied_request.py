@@ -18,6 +18,7 @@ from loadbalancer.balancing.health import CONNECTION
 from loadbalancer.balancing.progress import OpenRequest
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.observe.decision_log import DecisionLog, LoggedDecision
+from loadbalancer.prompt.usage import prompt_tokens_of
 from loadbalancer.server.answer_faults import (
     CALLERS,
     NO_TOKENS,
@@ -97,6 +98,7 @@ class ProxiedRequest(RelayExchange):
         "_replica",
         "_routable",
         "_route",
+        "_says_usage",
         "_sent_s",
         "_shadow",
         "_spoken",
@@ -106,6 +108,7 @@ class ProxiedRequest(RelayExchange):
         "_trial",
         "_tried",
         "_ttft_s",
+        "_usage_piece",
         "_waited_s",
     )
 
@@ -156,6 +159,9 @@ class ProxiedRequest(RelayExchange):
         # Whether the pieces that come are kept.
         self._early = True
         self._early_pieces: tuple[bytes, ...] = ()
+        # Where an engine says what it counted, unless in a stream's first event.
+        self._usage_piece = b""
+        self._says_usage = False
         self._ttft_s: float | None = None
         self._status: int | None = None
         self._answer_bytes: int | None = None
@@ -288,9 +294,11 @@ class ProxiedRequest(RelayExchange):
             return
         if head.is_event_stream:
             self._raw = not isinstance(framing, ChunkedFraming)
+            self._says_usage = b'"include_usage"' in self._body
         elif piece and piece[0] in _JSON_STARTS and not (head.chunked or says_no_tokens(piece)):
             # What nearly all other answers are.
             self._early = False
+            self._usage_piece = piece
             self._pass_on_head(head, piece)
             self._first_byte()
             return
@@ -301,6 +309,8 @@ class ProxiedRequest(RelayExchange):
 
     def more(self, piece: bytes, framing: Framing) -> None:
         self.chunks_received += 1
+        if self._says_usage and b'"usage"' in piece:
+            self._usage_piece = piece
         if not (self._early or framing.unfinished or self._held or self._decoder):
             self._write(piece)
             return
@@ -350,6 +360,7 @@ class ProxiedRequest(RelayExchange):
                 balancer.bad_answer(self._routable.service, self._replica, NO_TOKENS)
             else:
                 self._routable.service.answers.good(self._replica.name)
+                self._learn_usage()
         if self._replica.health.troubled and not self._fault:
             balancer.recovered(self._replica)
         now_s = balancer.now()
@@ -357,6 +368,15 @@ class ProxiedRequest(RelayExchange):
         self._release("done")
         self._leave(now_s)
         self._client.relayed(keep_alive=self._stays_open)
+
+    def _learn_usage(self) -> None:
+        """Tell how many tokens the prompt had, if the answer says so and they were estimated."""
+        if any(self._routable.parts):
+            counted = prompt_tokens_of(self._usage_piece)
+            if counted is None and self._early_pieces:
+                counted = prompt_tokens_of(self._early_pieces[0])
+            if counted is not None:
+                self._balancer.counted(self._routable, counted)
 
     def broke(self, error: EngineError) -> None:
         """The engine failed: try another where nothing is out yet, else say so and end."""

@@ -1,33 +1,36 @@
 """What a request asks for: its body looked at once, as far as the policies want to know.  Pure."""
 
 import msgspec
+import xxhash
 
 from loadbalancer.balancing.balancer import Balancer
-from loadbalancer.balancing.replicas import RoutableRequest
+from loadbalancer.balancing.replicas import ModelService, RoutableRequest
+from loadbalancer.prompt.canonical import BYTES_PER_TOKEN, PromptFields, ReadPrompt, read_prompt
 from loadbalancer.server.forms import is_form, model_in_form
 from servekit.errors.tree import RequestInvalid
 from servekit.routing.policy import Policy
 from servekit.routing.prefix_index import BLOCK_BYTES, prompt_blocks
 from servekit.routing.request import RouteRequest
-
-# A token of English is about four bytes; a policy only compares.
-BYTES_PER_TOKEN = 4
+from servekit.routing.token_estimate import TokenEstimate
 
 SESSION_HEADER = b"x-session-id"
 SESSION_COOKIE = "session_id"
+# A prompt this small may still name an image by its URL.
+_URL = b"url"
 
 
-class BodyFields(msgspec.Struct, frozen=True):
+class BodyFields(PromptFields, frozen=True):
     """The fields of a body that matter; the prompt's are left as they were written.
 
     Attributes:
-        input: what /v1/responses calls the conversation.
+        cache_salt: prompts with another one share no cache.
+        prompt_cache_key, user: whose conversation it is, where no header says so.
     """
 
     model: str = ""
-    prompt: msgspec.Raw = msgspec.Raw()
-    messages: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
+    cache_salt: msgspec.Raw = msgspec.Raw()
+    prompt_cache_key: msgspec.Raw = msgspec.Raw()
+    user: msgspec.Raw = msgspec.Raw()
 
     @property
     def conversation(self) -> memoryview:
@@ -49,9 +52,7 @@ def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) ->
     service = balancer.service(seen.model)
     wanted = fields.get(b"x-servekit-policy") if balancer.rules.policy_header else None
     policy = service.policy if wanted is None else balancer.requested_policy(service, wanted)
-    return RoutableRequest(
-        service, policy, route_request(seen, fields, len(body), policy, service.shadow)
-    )
+    return routable_request(service, policy, seen, fields, len(body))
 
 
 def look_at(body: bytes) -> BodyFields:
@@ -67,27 +68,74 @@ def look_at(body: bytes) -> BodyFields:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # Looked at only now: nearly all bodies are JSON.
         if is_form(body):
-            return BodyFields(model_in_form(body))
+            return BodyFields(model=model_in_form(body))
         raise RequestInvalid(f"the body is not JSON: {error}") from error
 
 
+def routable_request(
+    service: ModelService, policy: Policy, seen: BodyFields, fields: dict[bytes, bytes], size: int
+) -> RoutableRequest:
+    """Return the request as *policy*, and the policy that shadows it, want to see it."""
+    shadow = service.shadow
+    hashes = policy.reads_prompt or (shadow is not None and shadow.reads_prompt)
+    counts = hashes or policy.reads_size or (shadow is not None and shadow.reads_size)
+    sessions = policy.reads_session or (shadow is not None and shadow.reads_session)
+    prompt = _prompt(seen, size) if counts else ReadPrompt(b"", size // BYTES_PER_TOKEN)
+    parts = (prompt.text_tokens, prompt.media_tokens, prompt.token_ids)
+    route = route_request(seen, prompt, service.tokens, hashes=hashes)
+    if sessions:
+        route = msgspec.structs.replace(route, session=_session(seen, fields))
+    return RoutableRequest(service, policy, route, parts)
+
+
 def route_request(
-    seen: BodyFields, fields: dict[bytes, bytes], size: int, policy: Policy, shadow: Policy | None
+    seen: BodyFields, prompt: ReadPrompt, tokens: TokenEstimate, *, hashes: bool
 ) -> RouteRequest:
-    """Return the request as *policy*, and who shadows it, want to see it."""
-    blocks: tuple[int, ...] = ()
-    session = None
-    reads = policy.reads_prompt or (shadow is not None and shadow.reads_prompt)
-    # A body that is shorter than a block has none.
-    if reads and size >= BLOCK_BYTES:
-        # The whole conversation, as it was written: two that begin alike are alike in their bytes.
-        blocks = prompt_blocks(seen.conversation)
-    if policy.reads_session or (shadow is not None and shadow.reads_session):
-        session = _session(fields)
-    return RouteRequest(seen.model, size // BYTES_PER_TOKEN, blocks, session=session)
+    """Return what routing sees of *prompt*."""
+    size = len(prompt.content)
+    number = tokens.tokens(prompt.text_tokens, prompt.media_tokens, prompt.token_ids)
+    media = min(number, round(prompt.media_tokens * tokens.media_ratio))
+    if not hashes or size < BLOCK_BYTES:
+        return RouteRequest(seen.model, number, media_tokens=media)
+    # So many tokens has a block of this prompt.
+    block_tokens = max(1, round(number * BLOCK_BYTES / size))
+    blocks = prompt_blocks(prompt.content, seed=_seed(seen))
+    return RouteRequest(seen.model, number, blocks, block_tokens, media_tokens=media)
 
 
-def _session(fields: dict[bytes, bytes]) -> str | None:
+def _prompt(seen: BodyFields, size: int) -> ReadPrompt:
+    """Return the prompt; where it is too short to have a block, only about how long it is."""
+    written = seen.conversation
+    if size < BLOCK_BYTES and _URL not in bytes(written):
+        return ReadPrompt(b"", len(written) // BYTES_PER_TOKEN)
+    try:
+        return read_prompt(seen, seen.model)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        # The engine refuses it, in its own words.
+        return ReadPrompt(b"", size // BYTES_PER_TOKEN)
+
+
+def _seed(seen: BodyFields) -> int:
+    """Return what the hashes begin with: engines keep models, adapters and salts apart."""
+    name = seen.model.encode()
+    salt = memoryview(seen.cache_salt)
+    if not salt:
+        return xxhash.xxh3_64_intdigest(name)
+    return xxhash.xxh3_64_intdigest(b"%b\0%b" % (name, _text(seen.cache_salt).encode()))
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """Return the string that *raw* is; empty where it is none."""
+    if not memoryview(raw):
+        return ""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _session(seen: BodyFields, fields: dict[bytes, bytes]) -> str | None:
     named = fields.get(SESSION_HEADER)
     if named:
         return named.decode("latin-1")
@@ -95,4 +143,4 @@ def _session(fields: dict[bytes, bytes]) -> str | None:
         name, _, value = pair.strip().partition("=")
         if name == SESSION_COOKIE:
             return value
-    return None
+    return _text(seen.prompt_cache_key) or _text(seen.user) or None

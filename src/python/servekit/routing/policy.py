@@ -19,11 +19,13 @@ class Policy(Protocol):
     Attributes:
         name: as in the registry.
         reads_prompt: whether it wants the request's blocks.
+        reads_size: whether it wants to know how many tokens the prompt has.
         reads_session: whether it wants to know whose conversation this is.
     """
 
     name: ClassVar[str]
     reads_prompt: ClassVar[bool]
+    reads_size: ClassVar[bool]
     reads_session: ClassVar[bool]
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
@@ -43,6 +45,7 @@ class StatelessPolicy:
     """A policy that learns nothing from what it hears."""
 
     reads_prompt: ClassVar[bool] = False
+    reads_size: ClassVar[bool] = False
     reads_session: ClassVar[bool] = False
 
     def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:

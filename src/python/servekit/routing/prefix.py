@@ -26,6 +26,7 @@ class Prefix:
 
     name: ClassVar[str] = "prefix"
     reads_prompt: ClassVar[bool] = True
+    reads_size: ClassVar[bool] = True
     reads_session: ClassVar[bool] = False
 
     def __init__(self, rng: Random) -> None:

@@ -26,6 +26,7 @@ class Queue(StatelessPolicy):
     """The least work over drain rate; ties by chance."""
 
     name: ClassVar[str] = "queue"
+    reads_size: ClassVar[bool] = True
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
