@@ -10,6 +10,8 @@ from servekit.wire.routes import Audience, Route, RouteTable
 # Headers in which clients send a key: OpenAI's and vLLM's, Anthropic's, Azure's.
 CREDENTIALS = frozenset([b"authorization", b"x-api-key", b"api-key"])
 
+_CLIENT = Audience.CLIENT
+
 _UNKNOWN = "unknown endpoint; this server has /health, /metrics and /v1/models"
 _NO_KEY = "missing or invalid API key; send 'Authorization: Bearer KEY'"
 
@@ -40,14 +42,17 @@ class Access:
 
     def refusal(self, head: HttpRequestHead) -> LocalResponse | None:
         """Return the refusal of a request; None where it may come in."""
-        route = self._table.find(head.path)
+        route = self._table.find(head.target)
         if route is None:
             return refuse(404, _UNKNOWN)
         audience = route.audience
-        if audience is not Audience.CLIENT or not self._clients:
+        if audience is not _CLIENT or not self._clients:
             refused = self._wrong_port(route)
             if refused is not None:
                 return refused
+        elif not self.keys and head.method in route.methods:
+            # What nearly all requests are.
+            return None
         if head.method not in route.methods and not (route.upgrades and head.opens_websocket):
             return _wrong_method(route, head)
         if route.keyless or self._has_key(audience, head.fields):

@@ -5,8 +5,9 @@ but for the ids, which are random.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from random import Random
+from collections.abc import Mapping
+from itertools import count
+from secrets import token_hex
 
 from loadbalancer.server.access import CREDENTIALS
 from servekit.relay.client_connection import Responder
@@ -27,22 +28,24 @@ _WITH_KEYS = _REPLACED | CREDENTIALS
 class Forwarding:
     """Heads of requests, as engines get them."""
 
-    def __init__(self, random_bits: Callable[[int], int] | None = None) -> None:
-        """*random_bits*: `getrandbits` of some generator."""
-        self._random_bits = random_bits or Random().getrandbits
+    def __init__(self) -> None:
+        # Random once, and counted from there on: 12 bytes tell all processes apart.
+        self._prefix = token_hex(12).encode()
+        self._count = count()
 
-    def request_id(self, fields: Mapping[bytes, bytes]) -> bytes:
-        """Return the id that the client gave its request, or one that is made for it."""
+    def id_line(self, fields: Mapping[bytes, bytes]) -> bytes:
+        """Return the header line with the id that the client gave its request, or with one that
+        is made for it."""
         given = fields.get(REQUEST_ID)
         if given is not None and _ID.fullmatch(given):
-            return given
-        return b"%032x" % self._random_bits(128)
+            return b"x-request-id: %b\r\n" % given
+        return b"x-request-id: %b%08x\r\n" % (self._prefix, next(self._count))
 
     def head(
         self,
         client: Responder,
         head: HttpRequestHead,
-        request_id: bytes,
+        id_line: bytes,
         *,
         credential: bytes | None,
     ) -> HttpRequestHead:
@@ -55,25 +58,17 @@ class Forwarding:
         fields = head.fields
         if FORWARDED_FOR in fields:
             came_from = b"%b, %b" % (fields[FORWARDED_FOR], came_from)
-        lines = b"x-forwarded-for: %b\r\nx-request-id: %b\r\n%b" % (
-            came_from,
-            request_id,
-            credential or b"",
-        )
+        lines = b"x-forwarded-for: %b\r\n%b%b" % (came_from, id_line, credential or b"")
         replaced = _REPLACED if credential is None else _WITH_KEYS
-        if replaced.isdisjoint(fields):
-            return with_more(head, lines)
-        return with_lines(head, lines, instead_of=replaced)
-
-
-def with_more(head: HttpRequestHead, lines: bytes) -> HttpRequestHead:
-    """Return *head* with *lines* besides those that it has."""
-    return HttpRequestHead(
-        head.method,
-        head.target,
-        head.fields,
-        head.passed_on + lines,
-        head.length,
-        head.keep_alive,
-        head.old,
-    )
+        if not replaced.isdisjoint(fields):
+            return with_lines(head, lines, instead_of=replaced)
+        # As `with_lines` does, where there is nothing to take out.
+        return HttpRequestHead(
+            head.method,
+            head.target,
+            fields,
+            head.passed_on + lines,
+            head.length,
+            head.keep_alive,
+            head.old,
+        )

@@ -7,7 +7,7 @@ import msgspec
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.server.access import Access
 from loadbalancer.server.cors import CorsRules
-from loadbalancer.server.forwarding import REQUEST_ID, Forwarding
+from loadbalancer.server.forwarding import Forwarding
 from loadbalancer.server.keys import KeyRing
 from loadbalancer.server.local_answers import LocalAnswers
 from loadbalancer.server.proxied_request import ProxiedRequest
@@ -21,6 +21,9 @@ from servekit.wire.routes import RouteTable, Target
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Tracing
+
+
+_NONE = Target.NONE
 
 
 class RequestHandlers:
@@ -82,29 +85,32 @@ class RequestHandlers:
         """Return *answer* in the dialect of the path, with the headers that all answers have."""
         if head is None:
             return answer
-        route = self._table.find(head.path)
+        route = self._table.find(head.target)
         if route is not None:
             answer = answer.in_dialect(route.dialect)
-        return _with_lines(answer, self._own_lines(head, self._forwarding.request_id(head.fields)))
+        lines = self._forwarding.id_line(head.fields) + self._cors.lines(head.fields)
+        return _with_lines(answer, lines)
 
     def serve(
         self, client: Responder, head: HttpRequestHead, body: bytes
     ) -> LocalResponse | ProxiedRequest:
-        route = self._table.find(head.path)
+        route = self._table.find(head.target)
         assert route is not None
-        request_id = self._forwarding.request_id(head.fields)
-        own = self._own_lines(head, request_id)
+        fields = head.fields
+        own = id_line = self._forwarding.id_line(fields)
+        if self._cors:
+            own += self._cors.lines(fields)
         if head.method == "OPTIONS":
             return _with_lines(self._cors.preflight(head, route.methods), own)
-        if route.target is Target.NONE:
+        if route.target is _NONE:
             return _with_lines(self._answers.answer(route, head), own)
         # Keys that we have asked for are not the engines'; and theirs is only for clients that have
         # shown one: otherwise it would be public.
         credential = self._engine_key if self._access.keys else None
-        sent = self._forwarding.head(client, head, request_id, credential=credential)
+        sent = self._forwarding.head(client, head, id_line, credential=credential)
         traced = None if self.tracing is None else self.tracing.begin(sent, self.now())
         try:
-            routable = read_request(self._balancer, head.fields, body)
+            routable = read_request(self._balancer, fields, body)
         except ServeError as error:
             status = status_of(error)
             self._balancer.telemetry.refusals[status] += 1
@@ -122,11 +128,6 @@ class RequestHandlers:
             own_lines=own,
             engine_key=bool(credential),
         )
-
-    def _own_lines(self, head: HttpRequestHead, request_id: bytes) -> bytes:
-        """Return what the answer to *head* gets besides what is in it."""
-        line = b"%b: %b\r\n" % (REQUEST_ID, request_id)
-        return line + self._cors.lines(head.fields) if self._cors else line
 
 
 def _with_lines(answer: LocalResponse, lines: bytes) -> LocalResponse:

@@ -67,6 +67,7 @@ PIECES_KEPT = 6
 
 _OWN_LINES = b"%bx-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
 _JSON_STARTS = b"{["
+_RESPONSES = Dialect.RESPONSES
 _STREAMS = re.compile(rb'"stream"\s*:\s*true')
 
 log = structlog.get_logger()
@@ -129,7 +130,7 @@ class ProxiedRequest(RelayExchange):
         engines' key in place of the client's."""
         super().__init__(client, head, body)
         self._route = route
-        if route.dialect is Dialect.RESPONSES:
+        if route.dialect is _RESPONSES:
             self._write = self._write_numbered  # type: ignore[assignment]
         self._own_lines = own_lines
         self._traced = traced

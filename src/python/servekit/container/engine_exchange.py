@@ -92,7 +92,7 @@ class EngineExchange(PassThrough):
         """Tell the client *message*: by a last event of its stream, or as the whole answer."""
         self._book.ended(self, abandoned=False)
         self._let_go()
-        route = _ROUTES.find(self._head.path)
+        route = _ROUTES.find(self._head.target)
         dialect = Dialect.UNKNOWN if route is None else route.dialect
         event = error_event(dialect, 502, message) if self._can_take_an_event else None
         if not self._out:

@@ -106,7 +106,7 @@ class FrontServer:
 
     def refusal_for(self, head: HttpRequestHead | None, answer: LocalResponse) -> LocalResponse:
         """Return *answer* in the envelope of the API that was asked."""
-        route = None if head is None else _ROUTES.find(head.path)
+        route = None if head is None else _ROUTES.find(head.target)
         return answer if route is None else answer.in_dialect(route.dialect)
 
     # What its exchanges say.

@@ -211,14 +211,17 @@ class RouteTable:
             (re.compile(_pattern(route.path)), route) for route in routes if "{" in route.path
         ]
 
-    def find(self, path: bytes) -> Route | None:
-        """Return the row of *path*; None where there is none.
+    def find(self, target: bytes) -> Route | None:
+        """Return the row of *target*, a path with or without a query; None where there is none.
 
         Nothing is cleaned up first: with dots or escapes in it, whatever does that on the way to
         an engine would turn /v1/../sleep into something else.
         """
-        route = self._exact.get(path)
-        return route if route is not None else self._match(path)[0]
+        route = self._exact.get(target)
+        if route is not None:
+            return route
+        path = target.partition(b"?")[0]
+        return self._exact.get(path) or self._match(path)[0]
 
     def id_in(self, path: bytes) -> str:
         """Return what stands in *path* for `{id}`; empty where nothing does."""
