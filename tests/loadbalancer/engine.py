@@ -149,6 +149,7 @@ async def serving(*engines: Engine) -> AsyncIterator[list[str]]:
 async def running(
     *engines: Engine,
     keys: KeyRing | None = None,
+    admin_keys: KeyRing | None = None,
     tracing: "Tracing | None" = None,
     engine_key: str = "",
     drain_s: float = 0.2,
@@ -163,6 +164,7 @@ async def running(
     listening = listen("127.0.0.1", 0)
     client = Server(balancer, clock, Random(0))
     client.use_keys(keys or KeyRing())
+    client.use_admin_keys(admin_keys or KeyRing())
     if tracing is not None:
         client.use_tracing(tracing)
     async with serving(*engines) as urls:

@@ -1,5 +1,6 @@
 """Command line and environment -> what a load balancer is to do.  Pure."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ import msgspec
 from typer import Option
 
 from loadbalancer.balancing.balancer import Rules
+from loadbalancer.balancing.session_sources import USUAL, read_sources
 from loadbalancer.membership.dns_source import DnsSource, read_source
 from loadbalancer.observe.otlp_settings import OtelSettings, collector_url
+from loadbalancer.server.cors import read_origins
 from servekit.errors.tree import SettingInvalid
 from servekit.relay.tls import ServerTlsFiles
 from servekit.routing.registry import POLICY_NAMES
@@ -20,6 +23,9 @@ from servekit.wire.address import read_address
 
 DEFAULT_FLEET = "h100"
 _MIB = 1024 * 1024
+# What comes before `=` is a name where the rest is a URL.
+_NAMED_URL = re.compile(r"([\w.-]+)=(https?://.+)")
+_PATH = re.compile(r"(?:/[\w-]+)+")
 
 
 class BalancerSettings(Settings, frozen=True, kw_only=True):
@@ -41,7 +47,8 @@ class ReplicaOptions:
         str | None, Option(help="Built-in fleet name, or path of a fleet file.  [default: h100]")
     ] = None
     endpoints: Annotated[
-        str | None, Option(help="Comma-separated replica URLs; models are read from /v1/models.")
+        str | None,
+        Option(help="Comma-separated URLs, or NAME=URL; models are read from /v1/models."),
     ] = None
     discover: Annotated[
         str | None, Option(help="DNS name to resolve: dns://NAME:PORT or srv://NAME.")
@@ -66,6 +73,16 @@ class RoutingOptions:
         str | None, Option(help="Second policy, evaluated for comparison only.")
     ] = None
     shadow: Annotated[str | None, Option("--shadow", hidden=True)] = None
+    session_affinity: Annotated[
+        str,
+        Option(
+            help="Where requests name their session, which keeps them at one replica under every "
+            "policy: header:NAME, cookie:NAME, prompt_cache_key, user; off = nowhere."
+        ),
+    ] = ",".join(USUAL)
+    policy_header: Annotated[
+        bool, Option(help="Whether a request may choose its policy with x-servekit-policy.")
+    ] = True
     seed: Annotated[int | None, Option(help="Random seed.  [default: random]")] = None
 
 
@@ -119,6 +136,16 @@ class ServerOptions:
     tls_client_ca: Annotated[
         Path | None, Option(help="CA file (PEM): require a client certificate signed by it (mTLS).")
     ] = None
+    admin_keys: Annotated[
+        Path | None,
+        Option(help="Same for admins: metrics, and what changes engines (LoRA, sleep, caches)."),
+    ] = None
+    cors_origins: Annotated[
+        str, Option(help="Comma-separated web origins that may read answers; * = any.")
+    ] = ""
+    extra_paths: Annotated[
+        str, Option(help="Comma-separated further paths to relay by POST, such as /v1/x.")
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +192,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     api_keys: Path | None
+    admin_keys: Path | None = None
     drain_s: float
     seed: int | None
     workers: int = 1
@@ -206,12 +234,13 @@ def read_plan(
     named = replicas.fleet or source
     urls = _urls(replicas.endpoints) or (() if named else settings.vllm_endpoints)
     return Plan(
-        rules=_rules(settings, routing.policy or default_policy, routing, limits),
+        rules=_rules(settings, routing.policy or default_policy, routing, limits, server),
         fleet=None if urls or source else replicas.fleet or DEFAULT_FLEET,
         urls=urls,
         host=server.host,
         port=port,
         api_keys=server.api_keys,
+        admin_keys=server.admin_keys,
         drain_s=limits.drain_timeout_s if limits.drain_s is None else limits.drain_s,
         seed=routing.seed,
         workers=server.workers,
@@ -228,12 +257,20 @@ def read_plan(
 
 
 def _rules(
-    settings: BalancerSettings, policy: str, routing: RoutingOptions, limits: LimitOptions
+    settings: BalancerSettings,
+    policy: str,
+    routing: RoutingOptions,
+    limits: LimitOptions,
+    server: ServerOptions,
 ) -> Rules:
     timeout_s, most = limits.answer_timeout_s, limits.most_in_flight
     return Rules(
         policy=policy,
         shadow=routing.shadow_policy or routing.shadow,
+        sessions=read_sources(routing.session_affinity),
+        policy_header=routing.policy_header,
+        cors_origins=read_origins(server.cors_origins),
+        extra_paths=_paths(server.extra_paths),
         poll_s=settings.metrics_poll_interval,
         answer_timeout_s=limits.upstream_read_timeout_s if timeout_s is None else timeout_s,
         max_in_flight=limits.max_in_flight if most is None else most,
@@ -286,14 +323,18 @@ def _upstream_cas(given: str | None) -> UpstreamCas:
 
 
 def named_replicas(urls: tuple[str, ...]) -> dict[str, str]:
-    """Return *urls* by the names that their replicas get.
+    """Return *urls* by the names that their replicas get: those before a `=`, or the addresses.
 
     Raises:
         SettingInvalid: one is not a URL, or is given twice.
     """
     named: dict[str, str] = {}
-    for url in urls:
-        name = read_address(url).authority
+    for given in urls:
+        match = _NAMED_URL.fullmatch(given)
+        url = match[2] if match else given
+        address = read_address(url)
+        # Several engines may be behind one host, with paths of their own.
+        name = match[1] if match else address.authority + address.path
         if name in named:
             raise SettingInvalid(f"duplicate endpoint {name!r}; give each replica once")
         named[name] = url
@@ -311,6 +352,16 @@ def _require_one_source(replicas: ReplicaOptions) -> None:
         raise SettingInvalid(f"{' and '.join(given)} exclude each other; give one of them")
     if given and not (options[given[0]] or "").strip(", "):
         raise SettingInvalid(f"{given[0]} is empty; give a value, or leave the option out")
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = tuple(path.strip() for path in text.split(",") if path.strip())
+    for path in paths:
+        if _PATH.fullmatch(path) is None:
+            raise SettingInvalid(
+                f"--extra-paths has {path!r}; write /v1/x: letters, digits, '-', '_' and '/'"
+            )
+    return paths
 
 
 def _urls(endpoints: str | None) -> tuple[str, ...]:

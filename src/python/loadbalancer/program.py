@@ -30,7 +30,7 @@ from loadbalancer.plan import (
     named_replicas,
     read_plan,
 )
-from loadbalancer.server.keys import load_keys
+from loadbalancer.server.keys import KeyRing, load_keys
 from loadbalancer.server.server import Server
 from loadbalancer.workers.shared_counts import SharedCounts
 from loadbalancer.workers.shared_stats import SharedStats, WorkerStats, discard_worker
@@ -136,8 +136,9 @@ def _check(plan: Plan) -> None:
     named_replicas(plan.urls)
     if plan.fleet is not None:
         check_fleet(load_fleet(plan.fleet))
-    if plan.api_keys is not None:
-        load_keys(plan.api_keys)
+    for keys in (plan.api_keys, plan.admin_keys):
+        if keys is not None:
+            load_keys(keys)
     _server_tls(plan)
     _upstream_tls(plan)
 
@@ -270,7 +271,7 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[WatchedFile]:
         ConfigError: one is not valid.
     """
     files: list[WatchedFile] = []
-    fleet, keys = plan.fleet, plan.api_keys
+    fleet = plan.fleet
     for name, url in named_replicas(plan.urls).items():
         balancer.add(name, url)
     if fleet is not None:
@@ -281,14 +282,19 @@ def _files(plan: Plan, balancer: Balancer, server: Server) -> list[WatchedFile]:
 
         apply_fleet(balancer, load_fleet(fleet))
         files.append(WatchedFile(Path(fleet), reread_fleet))
-    if keys is not None:
-
-        def reread_keys() -> None:
-            server.use_keys(load_keys(keys))
-
-        reread_keys()
-        files.append(WatchedFile(keys, reread_keys))
+    if plan.api_keys is not None:
+        files.append(_key_file(plan.api_keys, server.use_keys))
+    if plan.admin_keys is not None:
+        files.append(_key_file(plan.admin_keys, server.use_admin_keys))
     return files
+
+
+def _key_file(path: Path, use: Callable[[KeyRing], None]) -> WatchedFile:
+    def reread() -> None:
+        use(load_keys(path))
+
+    reread()
+    return WatchedFile(path, reread)
 
 
 def _warn(message: str) -> None:

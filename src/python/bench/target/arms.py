@@ -113,7 +113,9 @@ def _simulator(fleet: str, balancer: str) -> list[str]:
 
 def _balancer(name: str, replicas: dict[str, str]) -> list[str]:
     kind, policy, _ = _read(name)
-    argv = [f"loadbalancer.{kind}", "--endpoints", ",".join(replicas.values()), "--port", "0"]
+    # Named, so that answers say by name who served them.
+    endpoints = ",".join(f"{name}={url}" for name, url in replicas.items())
+    argv = [f"loadbalancer.{kind}", "--endpoints", endpoints, "--port", "0"]
     return [*argv, "--policy", policy] if policy else argv
 
 

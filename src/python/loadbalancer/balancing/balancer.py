@@ -12,6 +12,7 @@ from loadbalancer.balancing.admission import Admission
 from loadbalancer.balancing.health import CONNECTION, Health, HealthRules, rest_asked_s
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.balancing.retry import RetryBudget
+from loadbalancer.balancing.session_sources import SessionSources
 from loadbalancer.observe.decision_log import DecisionLog
 from loadbalancer.observe.snapshot import (
     DECISIONS_KEPT,
@@ -22,6 +23,7 @@ from loadbalancer.observe.snapshot import (
 )
 from loadbalancer.observe.telemetry import TrafficStats
 from loadbalancer.workers.deadly_requests import DeadlyRequests
+from loadbalancer.workers.response_owners import ResponseOwners
 from loadbalancer.workers.shared_counts import SharedCounts
 from servekit.errors.tree import (
     ModelUnknown,
@@ -36,6 +38,7 @@ from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import InFlight, LoadTracker, Pool, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.registry import policy_named
+from servekit.routing.session import Session
 from servekit.secrets.secret import Secret
 from servekit.wire.address import read_address
 
@@ -55,6 +58,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         extra_paths: paths that are relayed besides those that are known.
         cors_origins: web origins whose pages may read answers; `*` is any.
         policy_header: whether a request may choose its policy.
+        sessions: where requests name the session by which they stay at a replica, whatever the
+            policy; None: they do not.
         max_in_flight: requests for each of a model's replicas; others wait here.  0 is no limit.
         most_waiting: requests of a model that may wait.
         wait_s: how long they may.
@@ -72,6 +77,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     extra_paths: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     policy_header: bool = True
+    sessions: SessionSources | None = SessionSources()
     max_in_flight: int = 0
     most_waiting: int = 1000
     wait_s: float = 30.0
@@ -113,6 +119,8 @@ class Balancer:
         self._requested_policies: dict[tuple[str, str], Policy] = {}
         # Requests that engines died of, by all workers.
         self.deadly = DeadlyRequests() if shared is None else shared.deadly
+        # Which replica keeps which response.
+        self.response_owners = ResponseOwners() if shared is None else shared.response_owners
         # Closes idle clients where descriptors have run out; the server knows how.
         self.make_room: Callable[[], int] = lambda: 0
         self._changing = False
@@ -181,6 +189,16 @@ class Balancer:
             )
         self.serves(replica, () if missing else models)
 
+    def models_changed(self) -> None:
+        """Adapters were loaded or unloaded: other workers are to ask what is served now."""
+        if self._shared is not None:
+            self._shared.models_changed()
+
+    @property
+    def models_version(self) -> int:
+        """Grows whenever replicas may serve other models than they said."""
+        return 0 if self._shared is None else self._shared.models_version
+
     def set_policy(self, model: str, name: str) -> None:
         """Give *model* a policy of its own."""
         service = self.services.get(model)
@@ -244,6 +262,7 @@ class Balancer:
                 (lambda: self._has_room(model)) if rules.max_in_flight else None,
             ),
             policy_named(rules.shadow, self._rng) if rules.shadow else None,
+            affinity=Session(self._rng) if rules.sessions is not None else None,
         )
 
     def _has_room(self, model: str) -> bool:
@@ -302,6 +321,8 @@ class Balancer:
             ReplicaMissing: there is none.
         """
         service = routable.service
+        if routable.owner:
+            return self._ask_owner(routable.owner, tried)
         pool = service.pool.without(tried) if tried else service.pool
         if not pool:
             # A replica's rest may have ended since the pool was built.
@@ -317,7 +338,30 @@ class Balancer:
                 raise ReplicaMissing(
                     f"every replica of model {service.model!r} is at its limit; retry later"
                 )
-        return routable.policy.choose(routable.route, pool, now_s)
+        route = routable.route
+        if route.session is not None and service.affinity is not None and not tried:
+            # The ring is that of all replicas: a session whose own is full for a while comes back.
+            home = service.affinity.choose(route, service.pool, now_s)
+            if pool is service.pool or any(load.name == home.replica for load in pool):
+                return home
+        return routable.policy.choose(route, pool, now_s)
+
+    def _ask_owner(self, owner: str, tried: Collection[str]) -> Decision:
+        """Return the decision for the one replica that can answer.
+
+        Raises:
+            ReplicaMissing: it is gone, or has failed.
+        """
+        if owner in tried or owner not in self.replicas:
+            raise ReplicaMissing("the replica that keeps the response is gone; create it again")
+        return Decision(owner, "owner", "owner", ((owner, None),))
+
+    def owner_of(self, response: str) -> ReplicaState | None:
+        """Return the replica that has made *response*, as far as is known."""
+        number = self.response_owners.owner(response)
+        if number is None:
+            return None
+        return next((r for r in self.replicas.values() if r.number == number), None)
 
     def others(self, service: ModelService, tried: Collection[str]) -> bool:
         """Whether a replica that was not *tried* may get a request of *service*."""

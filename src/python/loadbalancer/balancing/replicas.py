@@ -83,6 +83,7 @@ class ModelService:
     Attributes:
         pool: the replicas that may be chosen now; replaced whole when that changes.
         tokens: how many tokens its prompts have, learnt from the engines' answers.
+        affinity: who chooses for a request that names its session; None: the policy.
     """
 
     model: str
@@ -95,6 +96,7 @@ class ModelService:
     first_bytes: FirstBytes = field(default_factory=FirstBytes)
     agreed: Agreements = field(default_factory=Agreements)
     tokens: TokenEstimate = field(default_factory=TokenEstimate)
+    affinity: Policy | None = None
 
     def missing(self, now_s: float) -> ReplicaMissing:
         """Return why no replica can be chosen."""
@@ -126,9 +128,11 @@ class RoutableRequest(msgspec.Struct, frozen=True):
 
     Attributes:
         parts: the prompt's text and media by rule, and its token ids, in tokens.
+        owner: the one replica that can answer it; empty where any can.
     """
 
     service: ModelService
     policy: Policy
     route: RouteRequest
     parts: tuple[int, int, int] = (0, 0, 0)
+    owner: str = ""

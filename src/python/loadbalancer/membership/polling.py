@@ -42,6 +42,7 @@ class Poller:
         self._up: bool | None = None
         self._asked_at_s = float("-inf")
         self._models_status = 200
+        self._models_version = balancer.models_version
         self.polled = asyncio.Event()
 
     async def run(self) -> None:
@@ -86,10 +87,12 @@ class Poller:
     def _is_time_to_ask(self) -> bool:
         """Whether it may serve other models than it last said, as after a restart."""
         replica, since_s = self._replica, self._clock.now() - self._asked_at_s
+        if self._models_version != self._balancer.models_version:
+            return True
         return not replica.models or not replica.health.reachable or since_s >= ASK_AGAIN_S
 
     async def _learn_models(self) -> None:
-        replica = self._replica
+        replica, version = self._replica, self._balancer.models_version
         status, body = await replica.upstream.fetch(routes.MODELS, TIMEOUT_S)
         if status != self._models_status:
             self._models_status = status
@@ -97,6 +100,7 @@ class Poller:
                 log.warning("replica does not list its models", replica=replica.name, status=status)
         if status == 200:
             self._asked_at_s = self._clock.now()
+            self._models_version = version
             cards = read_models(body).data
             self._balancer.listed(replica, tuple(card.id for card in cards))
 

@@ -7,23 +7,25 @@ import msgspec
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.server.access import Access
 from loadbalancer.server.cors import CorsRules
+from loadbalancer.server.fan_out import FanOut
 from loadbalancer.server.forwarding import Forwarding
 from loadbalancer.server.keys import KeyRing
 from loadbalancer.server.local_answers import LocalAnswers
 from loadbalancer.server.proxied_request import ProxiedRequest
 from loadbalancer.server.request_info import read_request
+from loadbalancer.server.response_lookup import OwnedRequest, about_response
 from loadbalancer.workers.shared_stats import WorkerStats
 from servekit.errors.tree import ServeError
-from servekit.relay.client_connection import ConnectionLimits, Responder
+from servekit.relay.client_connection import ConnectionLimits, RelayedRequest, Responder
 from servekit.relay.heads import HttpRequestHead, bearer
 from servekit.relay.responses import LocalResponse, status_of
-from servekit.wire.routes import RouteTable, Target
+from servekit.wire.routes import Route, RouteTable, Target
 
 if TYPE_CHECKING:
     from loadbalancer.observe.tracing import Tracing
 
 
-_NONE = Target.NONE
+_NONE, _CHOSEN = Target.NONE, Target.CHOSEN
 
 
 class RequestHandlers:
@@ -93,7 +95,7 @@ class RequestHandlers:
 
     def serve(
         self, client: Responder, head: HttpRequestHead, body: bytes
-    ) -> LocalResponse | ProxiedRequest:
+    ) -> LocalResponse | RelayedRequest:
         route = self._table.find(head.target)
         assert route is not None
         fields = head.fields
@@ -104,6 +106,8 @@ class RequestHandlers:
             return _with_lines(self._cors.preflight(head, route.methods), own)
         if route.target is _NONE:
             return _with_lines(self._answers.answer(route, head), own)
+        if route.target is not _CHOSEN:
+            return self._serve_elsewhere(client, head, body, route, id_line)
         # Keys that we have asked for are not the engines'; and theirs is only for clients that have
         # shown one: otherwise it would be public.
         credential = self._engine_key if self._access.keys else None
@@ -128,6 +132,26 @@ class RequestHandlers:
             own_lines=own,
             engine_key=bool(credential),
         )
+
+    def _serve_elsewhere(
+        self, client: Responder, head: HttpRequestHead, body: bytes, route: Route, id_line: bytes
+    ) -> RelayedRequest:
+        """Send a request to all replicas, or to the one that keeps what it is about."""
+        balancer, every = self._balancer, route.target is Target.EVERY
+        own = id_line + self._cors.lines(head.fields)
+        # An admin has always shown a key.
+        credential = self._engine_key if every or self._access.keys else None
+        sent = self._forwarding.head(client, head, id_line, credential=credential)
+        if every:
+            return FanOut(balancer, client, sent, body, route=route, own_lines=own)
+        response_id = self._table.id_in(head.path)
+        routable = about_response(balancer, balancer.owner_of(response_id))
+        key = bool(credential)
+        request = OwnedRequest(
+            balancer, client, sent, routable, body, route=route, own_lines=own, engine_key=key
+        )
+        request.response_id = response_id
+        return request
 
 
 def _with_lines(answer: LocalResponse, lines: bytes) -> LocalResponse:

@@ -68,6 +68,8 @@ PIECES_KEPT = 6
 _OWN_LINES = b"%bx-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
 _JSON_STARTS = b"{["
 _RESPONSES = Dialect.RESPONSES
+# The id comes first, whether the response is whole or its first event.
+_RESPONSE_ID = re.compile(rb'"id": ?"([\w-]{1,200})"')
 _STREAMS = re.compile(rb'"stream"\s*:\s*true')
 
 log = structlog.get_logger()
@@ -534,6 +536,8 @@ class ProxiedRequest(RelayExchange):
         return True
 
     def _may_move(self) -> bool:
+        if not self._route.retried or self._routable.owner:
+            return False
         tried = {*self._tried, self._replica.name}
         return len(tried) < MOST_ATTEMPTS and self._balancer.others(self._routable.service, tried)
 
@@ -605,6 +609,8 @@ class ProxiedRequest(RelayExchange):
         self._answer_head = head
         if head.status < 400 and (self._suspected or self._hash):
             self._settle()
+        if self._route.dialect is _RESPONSES and head.status < 400:
+            self._keep_owner(piece)
         own = _OWN_LINES % (
             self._own_lines,
             self._replica.label.encode(),
@@ -615,6 +621,12 @@ class ProxiedRequest(RelayExchange):
             # The engine has it from us, and says so itself.
             own = own[own.index(b"\n") + 1 :]
         self._begin_answer(head, piece, draining=self._balancer.draining, own=own)
+
+    def _keep_owner(self, piece: bytes) -> None:
+        """Remember which replica can be asked for the response that begins with *piece*."""
+        named = _RESPONSE_ID.search(piece)
+        if named is not None:
+            self._balancer.response_owners.add(named[1].decode(), self._replica.number)
 
     def _whole_chunks(self, piece: bytes, framing: Framing) -> bytes:
         """Return the chunks that *piece* completes; keep the rest."""

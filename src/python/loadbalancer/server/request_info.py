@@ -1,10 +1,13 @@
 """What a request asks for: its body looked at once, as far as the policies want to know.  Pure."""
 
+from typing import Any
+
 import msgspec
 import xxhash
 
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.balancing.replicas import ModelService, RoutableRequest
+from loadbalancer.balancing.session_sources import SessionSources
 from loadbalancer.prompt.canonical import BYTES_PER_TOKEN, PromptFields, ReadPrompt, read_prompt
 from loadbalancer.server.forms import is_form, model_in_form
 from servekit.errors.tree import RequestInvalid
@@ -13,8 +16,6 @@ from servekit.routing.prefix_index import BLOCK_BYTES, prompt_blocks
 from servekit.routing.request import RouteRequest
 from servekit.routing.token_estimate import TokenEstimate
 
-SESSION_HEADER = b"x-session-id"
-SESSION_COOKIE = "session_id"
 # A prompt this small may still name an image by its URL.
 _URL = b"url"
 
@@ -25,12 +26,17 @@ class BodyFields(PromptFields, frozen=True):
     Attributes:
         cache_salt: prompts with another one share no cache.
         prompt_cache_key, user: whose conversation it is, where no header says so.
+        metadata: what Messages have a `user_id` in.
+        previous_response_id: the response that a replica keeps, and that this one continues.
     """
 
     model: str = ""
     cache_salt: msgspec.Raw = msgspec.Raw()
-    prompt_cache_key: msgspec.Raw = msgspec.Raw()
-    user: msgspec.Raw = msgspec.Raw()
+    # Any: what is wrong with them, the engine says.
+    prompt_cache_key: Any = None
+    user: Any = None
+    metadata: Any = None
+    previous_response_id: Any = None
 
     @property
     def conversation(self) -> memoryview:
@@ -50,9 +56,13 @@ def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) ->
     """
     seen = look_at(body)
     service = balancer.service(seen.model)
-    wanted = fields.get(b"x-servekit-policy") if balancer.rules.policy_header else None
+    rules = balancer.rules
+    wanted = fields.get(b"x-servekit-policy") if rules.policy_header else None
     policy = service.policy if wanted is None else balancer.requested_policy(service, wanted)
-    return routable_request(service, policy, seen, fields, len(body))
+    owner = "" if seen.previous_response_id is None else _owner(balancer, seen, service.model)
+    return routable_request(
+        service, policy, seen, fields, len(body), sessions=rules.sessions, owner=owner
+    )
 
 
 def look_at(body: bytes) -> BodyFields:
@@ -73,19 +83,31 @@ def look_at(body: bytes) -> BodyFields:
 
 
 def routable_request(
-    service: ModelService, policy: Policy, seen: BodyFields, fields: dict[bytes, bytes], size: int
+    service: ModelService,
+    policy: Policy,
+    seen: BodyFields,
+    fields: dict[bytes, bytes],
+    size: int,
+    *,
+    sessions: SessionSources | None = None,
+    owner: str = "",
 ) -> RoutableRequest:
-    """Return the request as *policy*, and the policy that shadows it, want to see it."""
+    """Return the request as *policy*, and the policy that shadows it, want to see it.
+
+    *sessions*: where its session is named; None: only a policy that asks for one gets it.
+    """
     shadow = service.shadow
     hashes = policy.reads_prompt or (shadow is not None and shadow.reads_prompt)
     counts = hashes or policy.reads_size or (shadow is not None and shadow.reads_size)
-    sessions = policy.reads_session or (shadow is not None and shadow.reads_session)
+    if sessions is None and (policy.reads_session or (shadow and shadow.reads_session)):
+        sessions = _USUAL_SESSIONS
+    session = None if sessions is None else _session(sessions, seen, fields)
     prompt = _prompt(seen, size) if counts else ReadPrompt(b"", size // BYTES_PER_TOKEN)
     parts = (prompt.text_tokens, prompt.media_tokens, prompt.token_ids)
     route = route_request(seen, prompt, service.tokens, hashes=hashes)
-    if sessions:
-        route = msgspec.structs.replace(route, session=_session(seen, fields))
-    return RoutableRequest(service, policy, route, parts)
+    if session is not None:
+        route = msgspec.structs.replace(route, session=session)
+    return RoutableRequest(service, policy, route, parts, owner)
 
 
 def route_request(
@@ -135,12 +157,19 @@ def _text(raw: msgspec.Raw) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _session(seen: BodyFields, fields: dict[bytes, bytes]) -> str | None:
-    named = fields.get(SESSION_HEADER)
-    if named:
-        return named.decode("latin-1")
-    for pair in fields.get(b"cookie", b"").decode("latin-1").split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == SESSION_COOKIE:
-            return value
-    return _text(seen.prompt_cache_key) or _text(seen.user) or None
+def _session(sessions: SessionSources, seen: BodyFields, fields: dict[bytes, bytes]) -> str | None:
+    named = sessions.in_headers(fields)
+    if named is None and (seen.prompt_cache_key or seen.user or seen.metadata):
+        named = sessions.in_body(seen.prompt_cache_key, seen.user, seen.metadata)
+    return named
+
+
+_USUAL_SESSIONS = SessionSources()
+
+
+def _owner(balancer: Balancer, seen: BodyFields, model: str) -> str:
+    """Return the replica of *model* that keeps the response that is continued; empty where it is
+    unknown: then any may say so."""
+    previous = seen.previous_response_id
+    replica = balancer.owner_of(previous) if isinstance(previous, str) else None
+    return replica.name if replica is not None and model in replica.models else ""

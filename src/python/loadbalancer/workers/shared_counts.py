@@ -9,6 +9,7 @@ import mmap
 import xxhash
 
 from loadbalancer.workers.deadly_requests import SIZE_BYTES, DeadlyRequests
+from loadbalancer.workers.response_owners import ResponseOwners
 from servekit.routing.load_tracker import Pool, ReplicaLoad
 
 # Replicas find their slot by the hash of their name: workers read a changed fleet file at slightly
@@ -28,6 +29,7 @@ class SharedCounts:
     Attributes:
         worker: which of them this process is.
         deadly: requests that engines died of, whichever worker had sent them.
+        response_owners: which replica keeps which response, whichever worker has relayed it.
     """
 
     def __init__(self, workers: int) -> None:
@@ -39,6 +41,8 @@ class SharedCounts:
             for n in range(workers)
         ]
         self.deadly = DeadlyRequests(mmap.mmap(-1, SIZE_BYTES))
+        self.response_owners = ResponseOwners()
+        self._version = memoryview(mmap.mmap(-1, mmap.PAGESIZE))[:8].cast("Q")
         self.worker = 0
         self._slots: dict[str, int] = {}
         self._refreshed: Pool | None = None
@@ -52,6 +56,15 @@ class SharedCounts:
     def clear(self, worker: int) -> None:
         """Give back what *worker* had in flight: it has died."""
         self._rows[worker][:] = memoryview(bytes(SLOTS * _BYTES)).cast("i")
+
+    @property
+    def models_version(self) -> int:
+        """How often replicas were told to serve other models (count)."""
+        return self._version[0]
+
+    def models_changed(self) -> None:
+        """Tell the others that replicas were told so."""
+        self._version[0] += 1
 
     def publish(self, load: ReplicaLoad) -> None:
         """Tell the others what this worker has in flight."""

@@ -15,6 +15,7 @@
         RequestInvalid      not JSON, or not what the endpoint takes
         RequestTooLarge     a body beyond the limit
         ModelUnknown        a model that no replica serves
+        ResponseUnknown     a response that no replica keeps
         PromptTooLong       more tokens than max_model_len
         PromptBlank         nothing to continue
         TemplateLacksPrompt a prompt template that would drop the prompt
@@ -93,6 +94,10 @@ class RequestTooLarge(RequestError):
 
 class ModelUnknown(RequestError):
     """No replica serves the model."""
+
+
+class ResponseUnknown(RequestError):
+    """No replica keeps the response."""
 
 
 class PromptTooLong(RequestError):

@@ -48,7 +48,7 @@ _ONCE = frozenset([b"host", b"content-length", b"transfer-encoding"])
 _HOP, _REWRITE, _SINGLE, _CONNECTION = 1, 2, 4, 8
 
 # Not kept in memory for longer than their request.
-_SECRET = frozenset([b"authorization", b"cookie", b"set-cookie", b"x-api-key"])
+_SECRET = frozenset([b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key"])
 # Nearly every line is one of the last requests': its check is remembered.
 _LINES_KEPT = 2048
 _LONGEST_KEPT = 128

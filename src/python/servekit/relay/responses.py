@@ -13,6 +13,7 @@ from servekit.errors.tree import (
     ReplicaMissing,
     RequestInvalid,
     RequestTooLarge,
+    ResponseUnknown,
     ServeError,
     ShortOfResources,
     StreamCut,
@@ -22,6 +23,7 @@ from servekit.wire.dialects import Dialect, error_body
 _STATUSES: dict[type[ServeError], int] = {
     RequestInvalid: 400,
     ModelUnknown: 404,
+    ResponseUnknown: 404,
     RequestTooLarge: 413,
     EngineUnreachable: 502,
     StreamCut: 502,

@@ -116,19 +116,35 @@ class UpstreamPool:
         Raises:
             EngineUnreachable, EngineTimeout, StreamCut: there was no whole answer.
         """
-        collected = _Collected(self._loop)
         connection = self.idle() or await self.connect()
         head = (
             f"GET {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
             f"{self._authorization}\r\n"
         )
+        return await self._ask_on(connection, head.encode("latin-1"), b"", timeout_s)
+
+    async def ask(self, head: bytes, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Return status and body of the answer to a whole request.
+
+        It is sent on a new connection: one that was idle too long would leave open whether the
+        request has arrived.
+
+        Raises:
+            EngineUnreachable, EngineTimeout, StreamCut: there was no whole answer.
+        """
+        return await self._ask_on(await self.connect(), head, body, timeout_s)
+
+    async def _ask_on(
+        self, connection: EngineConnection, head: bytes, body: bytes, timeout_s: float
+    ) -> tuple[int, bytes]:
+        collected = _Collected(self._loop)
         try:
             async with asyncio.timeout(timeout_s):
-                connection.send(head.encode("latin-1"), b"", collected)
+                connection.send(head, body, collected)
                 return await collected.answer
         except TimeoutError as error:
             raise EngineTimeout(
-                f"{self.address.url}{path} did not answer within {timeout_s:g} s"
+                f"{self.address.url} did not answer within {timeout_s:g} s"
             ) from error
         finally:
             if not collected.answer.done() or collected.answer.cancelled():

@@ -205,7 +205,8 @@ class RouteTable:
 
     def __init__(self, extra: tuple[str, ...] = ()) -> None:
         """*extra*: further paths that are relayed by POST, in a dialect that is not known."""
-        routes = (*ROUTES, *(Route(path, dialect=Dialect.UNKNOWN) for path in extra))
+        # Whatever is named besides: what is known stays for whom it is.
+        routes = (*(Route(path, dialect=Dialect.UNKNOWN) for path in extra), *ROUTES)
         self._exact = {route.path.encode(): route for route in routes if "{" not in route.path}
         self._patterns = [
             (re.compile(_pattern(route.path)), route) for route in routes if "{" in route.path
