@@ -40,6 +40,7 @@ from servekit.cli.logs import announce, configure_logs
 from servekit.cli.options import grouped
 from servekit.cli.server import run_until_stopped
 from servekit.fleet.fleet import load_fleet
+from servekit.relay import http2
 from servekit.relay.listening import listen
 from servekit.relay.tls import ServerTls, UpstreamTls
 from servekit.routing.registry import policy_named
@@ -252,7 +253,7 @@ def _url_of(listening: socket.socket, *, secure: bool) -> str:
 
 
 def _server_tls(plan: Plan) -> ServerTls | None:
-    return None if plan.tls is None else ServerTls(plan.tls, http2=False)
+    return None if plan.tls is None else ServerTls(plan.tls, http2=http2.is_available())
 
 
 def _upstream_tls(plan: Plan) -> UpstreamTls:

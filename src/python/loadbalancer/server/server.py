@@ -13,6 +13,7 @@ from loadbalancer.server.handlers import RequestHandlers
 from loadbalancer.server.keys import KeyRing
 from loadbalancer.server.replica_watch import ReplicaWatch
 from loadbalancer.workers.shared_stats import WorkerStats
+from servekit.relay.http2 import is_available
 from servekit.relay.listening import Listener
 from servekit.relay.tls import ServerTls
 from servekit.timing.clock import Clock
@@ -49,11 +50,12 @@ class Server:
         self._stats = stats or WorkerStats(balancer)
         self._admin_socket = admin
         self._handlers = RequestHandlers(balancer, self._stats, admins=admin is None)
-        self._listener = Listener(self._handlers, clock, also=self._sweep, tls=tls)
+        http2 = is_available()
+        self._listener = Listener(self._handlers, clock, self._sweep, tls, http2=http2)
         self._watch = ReplicaWatch(balancer, self._listener.clients.exchanges)
         balancer.make_room = self._listener.clients.shed_idle
         self._admin_handlers = RequestHandlers(balancer, self._stats, clients=False)
-        self._admin = Listener(self._admin_handlers, clock, tls=tls)
+        self._admin = Listener(self._admin_handlers, clock, tls=tls, http2=http2)
         self.pollers = Pollers(balancer, clock, rng)
 
     def use_keys(self, keys: KeyRing) -> None:

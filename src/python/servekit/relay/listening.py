@@ -13,6 +13,7 @@ from servekit.relay.client_connection import (
     Handler,
     RelayedRequest,
 )
+from servekit.relay.http2 import make_connection
 from servekit.relay.keepalive import enable_keepalive
 from servekit.relay.tls import HTTP2, ServerTls
 from servekit.timing.clock import Clock
@@ -43,13 +44,18 @@ class Listener:
         clock: Clock,
         also: Callable[[], None] = lambda: None,
         tls: ServerTls | None = None,
+        *,
+        http2: bool = False,
     ) -> None:
-        """*also* is called whenever deadlines are looked at; *tls*: what clients have to speak."""
+        """*also* is called whenever deadlines are looked at; *tls*: what clients have to speak;
+        *http2*: whether they may speak that too."""
         self._handler = handler
         self._clock = clock
         self._also = also
         self._tls = tls
         self.clients = ClientSet()
+        if http2:
+            self.clients.make_http2 = make_connection
         self._server: asyncio.Server | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
