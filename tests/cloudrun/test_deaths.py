@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +112,27 @@ def _small_group() -> Iterator[Path]:
     group.rmdir()
 
 
+def _group_of_this_process() -> Path:
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    (path,) = [line.rpartition(":")[2] for line in lines if ":memory:" in line]
+    return GROUPS / path.strip("/")
+
+
+def _move_to(group: Path) -> None:
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
 async def test_memory_that_ran_out_is_named(tmp_path: Path, small_group: Path) -> None:
     """The kernel kills the core; the last line has the limit that it met."""
     for at in range(TIMES):
-        async with _serving(tmp_path / str(at)) as running:
-            for pid in (running.process.pid, *descendants(running.process.pid)):
-                (small_group / "cgroup.procs").write_text(str(pid))
+        # What is started inherits the group, which a container never changes.
+        own = _group_of_this_process()
+        _move_to(small_group)
+        async with AsyncExitStack() as stack:
+            try:
+                running = await stack.enter_async_context(_serving(tmp_path / str(at)))
+            finally:
+                _move_to(own)
             asked = asyncio.ensure_future(_ask(running, "hog"))
             code = await running.ended()
             await asked

@@ -139,8 +139,9 @@ async def test_volume_without_room_is_told_before_the_download(tmp_path: Path) -
         code, said = await _download(tmp_path, **_online(large))
 
     assert code == 2
-    assert f"{MODEL} needs 11" in said
-    assert "enlarge it" in said
+    assert MODEL in said
+    assert "needs 11" in said
+    assert "enlarge the volume" in said
     assert not any("/resolve/" in path for path in large.asked)
 
 

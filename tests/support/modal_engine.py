@@ -73,7 +73,7 @@ class StandInEngine:
         self.under_way += 1
         self.busiest = max(self.busiest, self.under_way)
         try:
-            await asyncio.sleep(self.delay_s)
+            await asyncio.sleep(self.delay_s if "hang" not in body["input"] else 3600.0)
             return self._answer(body)
         finally:
             self.under_way -= 1
@@ -145,9 +145,12 @@ async def _serve(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--max-model-len", type=lambda text: 100 if text == "auto" else int(text))
     parser.add_argument("--fail", action="store_true")
+    parser.add_argument("--core", action="store_true", help="have a process that computes")
     known, _ = parser.parse_known_args(arguments)
     if known.fail:
         raise SystemExit("ValueError: No available memory for the cache blocks")
+    if known.core:
+        await asyncio.create_subprocess_exec("sleep", "3600")
     options = {"model": known.served_model_name, "max_model_len": known.max_model_len}
     async with stand_in_engine(known.port, **options):
         await asyncio.Event().wait()

@@ -8,7 +8,8 @@ from modal_embedding.engine.settings import EmbeddingSettings
 from modal_embedding.server.api import EmbeddingApi
 from modal_embedding.server.embedding_server import EmbeddingEnginePlan, EmbeddingServer
 from servekit.engine.environment import EngineFolders
-from servekit.timing.clock import SystemClock
+from servekit.secrets.secret import Secret
+from servekit.timing.clock import Clock, SystemClock
 from tests.support.modal_engine import StandInEngine, stand_in_engine
 
 
@@ -25,11 +26,15 @@ def small_settings(**changes: object) -> EmbeddingSettings:
 
 @asynccontextmanager
 async def serving(
-    settings: EmbeddingSettings, plan: EmbeddingEnginePlan | None = None, key: str = ""
+    settings: EmbeddingSettings,
+    plan: EmbeddingEnginePlan | None = None,
+    key: str = "",
+    clock: Clock | None = None,
 ) -> AsyncIterator[tuple[str, EmbeddingServer]]:
     """Yield the URL of a front whose engine has answered."""
-    front = EmbeddingApi(settings, SystemClock(), key)
-    server = EmbeddingServer(settings, plan or no_plan(), front, SystemClock())
+    clock = clock or SystemClock()
+    front = EmbeddingApi(settings, clock, Secret(key))
+    server = EmbeddingServer(settings, plan or no_plan(), front, clock)
     try:
         url = await server.listen("127.0.0.1", 0)
         await server.start_engine()

@@ -26,6 +26,7 @@ import structlog
 
 from modal_embedding.engine.settings import carried, check_protected, read_embedding_settings
 from servekit.errors.tree import EngineExited
+from servekit.secrets.secret import Secret
 
 log = structlog.get_logger()
 
@@ -303,7 +304,7 @@ class HttpEmbedding:
         """Wake vLLM, and let requests in."""
         reload_volumes()
         # Secrets are those of now, not those of when the picture was taken.
-        self.service.open(os.environ.get("EMBEDDING_API_KEY", ""), PORT)
+        self.service.open(Secret(os.environ.get("EMBEDDING_API_KEY", "")), PORT)
 
     @modal.exit()
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from modal_embedding.engine.settings import EmbeddingSettings, read_embedding_settings
 from modal_embedding.engine.weights import bring_model
-from modal_embedding.server.api import EmbeddingApi
+from modal_embedding.server.api import NO_KEY, EmbeddingApi
 from modal_embedding.server.embedding_server import EmbeddingEnginePlan, EmbeddingServer
 from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
@@ -21,6 +21,7 @@ from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped, until_stopped
 from servekit.engine.environment import EngineFolders
 from servekit.launch.port import free_port
+from servekit.secrets.secret import Secret
 from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
@@ -53,9 +54,10 @@ def serve(
     """
     configure_logs()
     settings = _settings(model, engine_url)
-    key = "" if no_auth else settings.embedding_api_key or secrets.token_urlsafe(24)
+    own = settings.embedding_api_key or Secret(secrets.token_urlsafe(24))
+    key = NO_KEY if no_auth else own
     command = tuple(shlex.split(engine))
-    made = {} if no_auth or settings.embedding_api_key else {"api_key": key}
+    made = {} if no_auth or settings.embedding_api_key else {"api_key": key.reveal()}
 
     async def run(stop: asyncio.Event) -> None:
         plan = await _plan(settings, command, tuple(arguments or ()))

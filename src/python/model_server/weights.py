@@ -136,8 +136,6 @@ async def _fetch(
     cache = _cache(settings)
     require_writable(settings.models_folder)
     partial = cache.partial(cache_name(source))
-    if isinstance(source, HubRepo):
-        await asyncio.to_thread(_require_room, hub, source, cache, partial)
     async with open_session() as session, _watched(partial, progress, clock):
         download = RangedDownload(session, clock=clock, report=report)
         fetchers = Fetchers.of(download, hub, environ)
@@ -161,15 +159,6 @@ def require_writable(folder: Path) -> None:
         f"no model can be kept in {folder}: {why}; mount a volume that this user may write "
         "(fsGroup: 10001), or one that has the model"
     )
-
-
-def _require_room(hub: Hub, repo: HubRepo, cache: Cache, partial: Path) -> None:
-    missing = room_missing(hub.size(repo), cache.store, partial)
-    if missing:
-        raise WeightsUnreachable(
-            f"{repo.repo_id} needs {size_text(missing)} more than the volume {cache.store} has "
-            "free; enlarge it, or remove models that are not served"
-        )
 
 
 def room_missing(size: int | None, store: Path, partial: Path) -> int:

@@ -13,6 +13,7 @@ from modal_embedding.server.container import ContainerService
 from modal_embedding.server.embedding_server import EmbeddingEnginePlan
 from servekit.engine.environment import EngineFolders
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.secret import Secret
 from tests.real_engine.engine import reserved_port
 from tests.support.modal_front import small_settings
 
@@ -49,7 +50,7 @@ def test_a_container_serves_after_its_snapshot(ports: tuple[int, int]) -> None:
         with pytest.raises(aiohttp.ClientConnectorError):
             asyncio.run(ask(url))
 
-        service.open("k", front_port)
+        service.open(Secret("k"), front_port)
 
         assert asyncio.run(ask(url)) == 200
         assert asyncio.run(ask(url, "other")) == 401
@@ -64,7 +65,7 @@ def test_a_container_ends_with_its_engine(ports: tuple[int, int]) -> None:
     service = ContainerService(small_settings(), plan_of(engine_port), end=ended.set)
     try:
         service.start_asleep()
-        service.open("k", front_port)
+        service.open(Secret("k"), front_port)
 
         with pytest.raises(aiohttp.ServerDisconnectedError):
             asyncio.run(_kill(engine_port))
@@ -86,7 +87,7 @@ def test_a_container_that_anybody_could_call_does_not_open(ports: tuple[int, int
     service = ContainerService(settings, plan_of(engine_port), end=lambda: None)
     try:
         with pytest.raises(SettingInvalid, match="EMBEDDING_API_KEY"):
-            service.open("", front_port)
+            service.open(Secret(), front_port)
     finally:
         service.close()
 

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -16,8 +17,10 @@ from modal_embedding.server.embedding_server import (
 )
 from servekit.engine.environment import EngineFolders
 from servekit.errors.tree import EngineExited, SettingInvalid
+from servekit.launch.keeper import descendants, process_name
 from servekit.timing.clock import SystemClock
 from tests.real_engine.engine import reserved_port
+from tests.support.clock import FakeClock
 from tests.support.modal_engine import stand_in_engine
 from tests.support.modal_front import no_plan, serving, small_settings
 from tests.support.waiting import until
@@ -31,10 +34,10 @@ def plan_of(port: int) -> EmbeddingEnginePlan:
     return EmbeddingEnginePlan(command, Path("model"), port, environ, folders)
 
 
-async def status_of(url: str) -> int:
+async def status_of(url: str, text: str = "a") -> int:
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{url}/v1/embeddings", json={"input": "a"}) as answer,
+        session.post(f"{url}/v1/embeddings", json={"input": text}) as answer,
     ):
         return answer.status
 
@@ -116,6 +119,33 @@ async def test_an_engine_that_keeps_dying_is_given_up() -> None:
 
             with pytest.raises(EngineExited, match="exited with 9"):
                 await asyncio.wait_for(watching, 30)
+
+
+@pytest.mark.parametrize("how", ["stopped", "hangs"])
+async def test_an_engine_that_computes_nothing_is_ended(how: str) -> None:
+    """It is taken for dead within 60 s, and those who wait are told."""
+    clock = FakeClock()
+    with reserved_port() as port:
+        plan = replace(plan_of(port), arguments=("--core",))
+        async with serving(small_settings(), plan, clock=clock) as (url, server):
+            asked = asyncio.ensure_future(status_of(url, "hang"))
+            await until(lambda: server._front.work.open)
+            began_s = clock.now()
+            if how == "stopped":
+                os.kill(core_of_the_engine(), signal.SIGSTOP)
+
+            with pytest.raises(EngineExited, match=f"{how}.*; it is not started again"):
+                await server.watch(restarts=0)
+
+            assert clock.now() - began_s <= 60.0
+            assert await asked == 503
+            assert await status_of(url) == 503
+
+
+def core_of_the_engine() -> int:
+    """The stand-in's process that computes."""
+    below = descendants(os.getpid())
+    return next(pid for pid in below if process_name(pid) == "sleep")
 
 
 async def kill(port: int) -> None:

@@ -66,6 +66,19 @@ async def test_once_ready_every_byte_is_the_engines() -> None:
         assert await ask(front.port, GET) == OK
 
 
+async def test_schema_that_would_end_the_engine_is_refused() -> None:
+    """vLLM's server allocates by its item counts, and is aborted; it never sees the request."""
+    body = b'{"response_format": {"json_schema": {"schema": {"minItems": 1000000000}}}}'
+    engine = Engine(OK)
+    async with fronted(engine) as front:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: e\r\nContent-Length: %d\r\n\r\n"
+        refused = await ask(front.port, head % len(body) + body)
+
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert b"counts 1e+09 items" in refused
+    assert engine.got == []
+
+
 async def test_connection_of_the_start_serves_after_it() -> None:
     """A client that waited need not connect again."""
     async with fronted(Engine(OK), ready=False) as front:

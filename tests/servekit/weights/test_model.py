@@ -11,7 +11,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from servekit.errors.tree import ServeError, WeightsMissing, WeightsRefused, WeightsUnreachable
+from servekit.errors.tree import (
+    ServeError,
+    SettingInvalid,
+    WeightsMissing,
+    WeightsRefused,
+    WeightsUnreachable,
+)
 from servekit.timing.clock import SystemClock
 from servekit.weights.cache import Cache
 from servekit.weights.download import RangedDownload
@@ -461,3 +467,13 @@ def test_pickles_are_allowed_by_the_environment(value: str, allowed: bool) -> No
 
     assert Fetchers.of(download, _NoHub(), {"ALLOW_PICKLE": value}).allow_pickle is allowed
     assert Fetchers.of(download, _NoHub(), {}).allow_pickle is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALLOW_PICKLE", "perhaps"), ("WEIGHTS_MAX_GB", "-1"), ("WEIGHTS_MAX_GB", "much")],
+)
+def test_a_setting_that_cannot_be_used_is_refused(name: str, value: str) -> None:
+    """And not taken for the default."""
+    with pytest.raises(SettingInvalid, match=f"{name} is .*{value}"):
+        Fetchers.of(PgetDownload("pget"), _NoHub(), {name: value})

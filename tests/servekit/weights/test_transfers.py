@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,16 @@ async def _server() -> AsyncIterator[FileServer]:
         yield server
 
 
-async def _ensure(source: str, cache: Cache, hub: Hub | None = None) -> Path:
+async def _ensure(
+    source: str,
+    cache: Cache,
+    hub: Hub | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Path:
     clock = SystemClock()
     async with open_session() as session:
         download = RangedDownload(session, clock=clock, report=_silent)
-        fetchers = Fetchers(download, HubDownload(None, hub.url if hub else None))
+        fetchers = Fetchers.of(download, HubDownload(None, hub.url if hub else None), environ or {})
         parsed = parse_source(source, lambda _: False)
         return await ensure_model(parsed, cache, fetchers, clock=clock, report=_silent)
 
@@ -159,17 +164,37 @@ def test_the_least_recently_used_go_first(tmp_path: Path, models: int, kept: int
     size = sum(len(content) for content in model_files().values())
     cache = Cache(tmp_path, tmp_path, max_bytes=4 * size)
 
-    evict(cache, "new", size)
+    evict(cache, "new", size, 0)
 
     assert [copy.exists() for copy in copies] == [n < kept for n in range(models)]
 
 
-def test_without_a_bound_nothing_is_removed(tmp_path: Path) -> None:
-    """A volume is its owner's."""
-    copy = _copy(Cache(tmp_path, tmp_path), "old", age_s=10**7)
+@pytest.mark.parametrize(
+    ("missing", "kept"), [(-1, 3), (0, 3), (0.5, 2), (1, 2), (1.5, 1), (3, 0), (3.5, 3)]
+)
+def test_without_a_bound_the_volume_is_the_bound(tmp_path: Path, missing: float, kept: int) -> None:
+    """As many models go as are in the way; none, where all of them would not be enough."""
+    copies = [_copy(Cache(tmp_path, tmp_path), f"m{n}", age_s=100 * n) for n in range(3)]
+    size = sum(len(content) for content in model_files().values())
 
-    assert evict(Cache(tmp_path, tmp_path), "new", 10**15) == []
-    assert copy.exists()
+    evict(Cache(tmp_path, tmp_path), "new", size, int(missing * size))
+
+    assert [copy.exists() for copy in copies] == [n < kept for n in range(3)]
+
+
+async def test_the_bound_comes_from_the_environment(server: FileServer, tmp_path: Path) -> None:
+    """WEIGHTS_MAX_GB, for whichever program downloads."""
+    copies = [_copy(Cache(tmp_path, tmp_path), f"m{n}", age_s=100 * n) for n in range(3)]
+    size = sum(len(content) for content in model_files().values())
+    gigabytes = (1.5 * size + len(tar(model_files()))) / 1e9
+
+    await _ensure(
+        f"{server.url}/m/model.tar",
+        Cache(tmp_path, tmp_path),
+        environ={"WEIGHTS_MAX_GB": str(gigabytes)},
+    )
+
+    assert [copy.exists() for copy in copies] == [True, False, False]
 
 
 async def test_what_dead_processes_left_is_removed(server: FileServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from msgspec.structs import fields, replace
 
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.secret import Secret
 from servekit.settings.environment import Settings, read_settings
 
 DEFAULT_MODEL = "tencent/KaLM-Embedding-Gemma3-12B-2511"
@@ -58,7 +59,7 @@ class EmbeddingSettings(Settings, frozen=True):
     max_containers: int = 2
     engine_url: str = ""
     engine_startup_timeout_s: float = 570.0
-    embedding_api_key: str = ""
+    embedding_api_key: Secret = Secret()
     proxy_auth: bool = True
     modal_secrets: tuple[str, ...] = ()
     routing_region: str = "us-east"

@@ -4,7 +4,6 @@ The engine listens on loopback with its development routes open (sleep, weights,
 a route here does not exist.
 """
 
-import hmac
 from collections.abc import Awaitable, Callable, Sequence
 
 import aiohttp
@@ -44,6 +43,8 @@ from servekit.errors.tree import (
     RequestTooLarge,
     ServeError,
 )
+from servekit.launch.engine_work import EngineWork
+from servekit.secrets.secret import Secret
 from servekit.timing.clock import Clock
 from servekit.wire.openai import error_envelope
 
@@ -59,6 +60,8 @@ BATCHES_AT_A_TIME = 4
 # LangChain's client of OpenAI sends tiktoken's ids unless check_embedding_ctx_length is False.
 _WHOSE_TOKENS = "token ids are those of the model's own tokenizer; send texts if they are another's"
 
+NO_KEY = Secret()
+
 log = structlog.get_logger()
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -69,13 +72,15 @@ class EmbeddingApi:
 
     Attributes:
         engine: None while there is no engine to ask; every request is answered 503 then.
+        work: what the engine owes.
         api_key: what callers must present; empty lets everybody in.
         own_dimensions: of the model's vectors; None until there was one.
         max_model_len: longest text in tokens; 0 until the engine said it.
     """
 
-    def __init__(self, settings: EmbeddingSettings, clock: Clock, api_key: str = "") -> None:
+    def __init__(self, settings: EmbeddingSettings, clock: Clock, api_key: Secret = NO_KEY) -> None:
         self.engine: HttpService | None = None
+        self.work = EngineWork()
         self.api_key = api_key
         self.own_dimensions: int | None = None
         self.max_model_len = settings.max_model_len
@@ -105,8 +110,8 @@ class EmbeddingApi:
         # A platform's probe has no key, and /health tells nothing else.
         if request.path == "/health" or not self.api_key:
             return await handler(request)
-        given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self.api_key}".encode()):
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not self.api_key.matches(given.strip()):
             return _error(401, "the key is missing or wrong; send Authorization: Bearer KEY")
         return await handler(request)
 
@@ -205,12 +210,32 @@ class EmbeddingApi:
         options: EmbedOptions,
     ) -> Embedded:
         try:
-            return await engine.embed(batch, options)
+            return await self._embed_batch(engine, batch, options)
         except RequestInvalid as error:
             await self._look_for_the_too_long(engine, batch, start)
             if isinstance(batch[0], str):
                 raise
             raise RequestInvalid(f"{error}; {_WHOSE_TOKENS}") from error
+
+    async def _embed_batch(
+        self,
+        engine: HttpService,
+        batch: Sequence[str] | Sequence[TokenIds],
+        options: EmbedOptions,
+    ) -> Embedded:
+        self.work.begin(self._clock.now())
+        is_abandoned = True
+        try:
+            embedded = await engine.embed(batch, options)
+            self.work.hear(self._clock.now())
+            is_abandoned = False
+            return embedded
+        except ServeError:
+            # The engine refused it, or has ended: nobody gave up.
+            is_abandoned = False
+            raise
+        finally:
+            self.work.end(abandoned=is_abandoned)
 
     async def _look_for_the_too_long(
         self, engine: HttpService, batch: Sequence[str] | Sequence[TokenIds], start: int

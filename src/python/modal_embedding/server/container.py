@@ -16,6 +16,7 @@ from modal_embedding.engine.settings import EmbeddingSettings, check_protected
 from modal_embedding.server.api import EmbeddingApi
 from modal_embedding.server.embedding_server import EmbeddingEnginePlan, EmbeddingServer
 from servekit.engine.environment import EngineFolders
+from servekit.secrets.secret import Secret
 from servekit.timing.clock import SystemClock
 
 log = structlog.get_logger()
@@ -38,7 +39,7 @@ class ContainerService:
         self._loop.run(self._server.start_engine())
         self._loop.run(self._server.sleep())
 
-    def open(self, api_key: str, port: int) -> None:
+    def open(self, api_key: Secret, port: int) -> None:
         """Wake the engine, and listen on every address.
 
         Raises:

@@ -1,5 +1,6 @@
 """An embedding engine as a child process on loopback, and the front before it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from modal_embedding.messages.protocol import EmbedOptions
 from modal_embedding.server.api import EmbeddingApi, engine_session
 from servekit.engine.arguments import EngineArguments
 from servekit.engine.environment import EngineFolders, engine_environment
-from servekit.errors.tree import EngineExited, EngineUnreachable, SettingInvalid
+from servekit.errors.tree import EngineExited, EngineUnreachable, ServeError, SettingInvalid
 from servekit.launch.child import Child, describe_exit, start_child
+from servekit.launch.memory_limit import describe_memory_kill, read_memory_limit
 from servekit.launch.readiness import wait_until_ready
+from servekit.launch.watchdog import Watchdog, core_counters
 from servekit.timing.clock import Clock
 from servekit.timing.timeline import Timeline
 
@@ -28,6 +31,9 @@ STOP_GRACE_S = 10.0
 
 # Answers that are under way when we are asked to stop.
 DRAIN_S = 20.0
+
+# A look must not hang on an engine that takes requests and does not answer.
+LOOK_TIMEOUT_S = 5.0
 
 log = structlog.get_logger()
 
@@ -186,16 +192,35 @@ class EmbeddingServer:
         if self._child is None:
             return
         while True:
-            child = self._child
-            code = await child.wait()
-            self._front.engine = None
-            ending = describe_exit(code, child.tail)
+            ending = await self._ending(self._child)
             if restarts <= 0:
                 raise EngineExited(f"{ending}; it is not started again")
             restarts -= 1
             log.error("engine ended, starting it again", reason=ending, restarts_left=restarts)
             await self.start_engine()
             await self.open()
+
+    async def _ending(self, child: Child) -> str:
+        """Return why the engine is gone, once no request reaches it; one that hangs is ended."""
+        before = read_memory_limit()
+        async with engine_session() as session:
+            probe = _HttpProbe(self._service(session))
+            watchdog = Watchdog(child.pid, self._front.work, probe, clock=self._clock)
+            watching = asyncio.ensure_future(watchdog.verdict())
+            gone = asyncio.ensure_future(child.wait())
+            try:
+                await asyncio.wait([watching, gone], return_when=asyncio.FIRST_COMPLETED)
+                self._front.engine = None
+                if not gone.done():
+                    await child.stop(STOP_GRACE_S)
+                    return watching.result()
+                why = describe_memory_kill(before, read_memory_limit())
+                ending = describe_exit(gone.result(), child.tail)
+                return f"{why}; {ending}" if why else ending
+            finally:
+                watching.cancel()
+                gone.cancel()
+                await asyncio.gather(watching, gone, return_exceptions=True)
 
     async def close(self) -> None:
         """Let running requests end, then the engine."""
@@ -236,6 +261,30 @@ class EmbeddingServer:
         if self._settings.enable_sleep_mode:
             async with engine_session() as session:
                 await self._service(session).post(path)
+
+
+class _HttpProbe:
+    """How the watchdog asks the engine."""
+
+    def __init__(self, engine: HttpService) -> None:
+        self._engine = engine
+
+    async def counters(self) -> object | None:
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                return core_counters(await self._engine.get("/metrics"))
+        except (TimeoutError, ServeError):
+            return None
+
+    async def computes(self) -> bool:
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                await self._engine.embed(["a"], EmbedOptions())
+        except (TimeoutError, EngineUnreachable):
+            return False
+        except ServeError:
+            return True
+        return True
 
 
 def _print_line(line: str) -> None:

@@ -6,15 +6,17 @@ from servekit.container.engine_command import ENGINE_KEEP_ALIVE_S
 from servekit.container.engine_exchange import EngineExchange
 from servekit.container.gate import STARTUP, STARTUP_METRICS, Gate, shows_life
 from servekit.container.startup_progress import StartupProgress
+from servekit.errors.tree import RequestInvalid
 from servekit.launch.engine_work import EngineWork
 from servekit.relay.client_connection import IN_TRANSIT_S, ConnectionLimits, Responder
 from servekit.relay.heads import HttpRequestHead
 from servekit.relay.listening import Listener, listen
-from servekit.relay.responses import LocalResponse
+from servekit.relay.responses import LocalResponse, refuse
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.timing.clock import Clock
 from servekit.wire.address import Address
 from servekit.wire.routes import HEALTH, RouteTable
+from servekit.wire.schemas import require_bounded_body
 
 # Cloud Run's start-up probe looks every 10 s; a client that waits this long meets the next state.
 RETRY_AFTER_S = 5
@@ -100,6 +102,11 @@ class FrontServer:
             return LocalResponse(503, _unavailable(self.ill), retry_after_s=RETRY_AFTER_S)
         if self.draining and path == HEALTH:
             return LocalResponse(503, self._leaving(), retry_after_s=RETRY_AFTER_S)
+        if head.method == "POST":
+            try:
+                require_bounded_body(body)
+            except RequestInvalid as error:
+                return refuse(400, str(error))
         return EngineExchange(
             self, self._upstream, client, head, body, book=self, is_work=shows_life(head)
         )

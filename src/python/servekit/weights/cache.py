@@ -42,7 +42,8 @@ class Cache:
         store: the folder that holds them.
         checkpoints: the folder where people look for them; often the store itself.
         read_only: a volume that is looked at, and never written.
-        max_bytes: the most that copies take together; the least recently used go first.
+        max_bytes: the most that copies take together; None for what the volume holds.  The least
+            recently used go first.
     """
 
     store: Path
@@ -106,23 +107,28 @@ def remove_dead_partials(cache: Cache, name: str) -> list[str]:
     return removed
 
 
-def evict(cache: Cache, name: str, incoming_bytes: int) -> list[str]:
-    """Remove the least recently used copies until *incoming_bytes* fit into the bound.
+def evict(cache: Cache, name: str, incoming_bytes: int, missing_bytes: int) -> list[str]:
+    """Remove the least recently used copies until *incoming_bytes* fit into the bound, and
+    *missing_bytes* more of the volume are free.
 
-    Only whole copies that this cache made, that are not *name* and that no process is fetching.
-    Returns their names; without a bound, none.
+    Only whole copies that this cache made, that are not *name* and that no process is fetching;
+    and none at all where all of them would not be enough.  Returns their names.
     """
-    if cache.max_bytes is None:
-        return []
-    copies = [
+    copies = sorted(
         (copy.stat().st_mtime, copy.parent, size)
-        for copy in sorted(cache.store.glob(f"*/{MARKER}"))
+        for copy in cache.store.glob(f"*/{MARKER}")
         if (size := _size_of(copy.parent)) is not None and copy.parent.name != name
-    ]
-    total = incoming_bytes + sum(size for _, _, size in copies)
+    )
+    kept_bytes = sum(size for _, _, size in copies)
+    over_bytes = 0
+    if cache.max_bytes is not None:
+        over_bytes = incoming_bytes + kept_bytes - cache.max_bytes
+    to_free = max(over_bytes, missing_bytes)
+    if missing_bytes > kept_bytes:
+        return []
     removed = []
-    for _, folder, size in sorted(copies):
-        if total <= cache.max_bytes:
+    for _, folder, size in copies:
+        if to_free <= 0:
             break
         with try_lock(cache.lock(folder.name)) as is_free:
             if is_free:
@@ -130,7 +136,7 @@ def evict(cache: Cache, name: str, incoming_bytes: int) -> list[str]:
                 (folder / MARKER).unlink(missing_ok=True)
                 remove(folder)
                 removed.append(folder.name)
-                total -= size
+                to_free -= size
     return removed
 
 

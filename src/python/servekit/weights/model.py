@@ -34,6 +34,7 @@ from servekit.weights.cache import (
 )
 from servekit.weights.digest import digest_behind
 from servekit.weights.download import Download, RangedDownload, journal_of, open_session
+from servekit.weights.environment import read_weights_settings
 from servekit.weights.lock import locked
 from servekit.weights.model_folder import find_model, require_model, require_no_pickles
 from servekit.weights.progress import DownloadProgress, ProgressReporter
@@ -85,21 +86,29 @@ class Fetchers:
     Attributes:
         buckets: gs:// and s3://, by default without credentials.
         allow_pickle: whether weights may run code as they are loaded.
+        max_cache_bytes: the most that copies take together; None for what the volume holds.
     """
 
     download: Download
     repo: FetchRepo
     buckets: BucketDownload = field(default_factory=lambda: BucketDownload(BucketAccess.of({})))
     allow_pickle: bool = False
+    max_cache_bytes: int | None = None
 
     @classmethod
     def of(cls, download: Download, repo: FetchRepo, environ: Mapping[str, str]) -> "Fetchers":
-        """Return them with what *environ* says of buckets, and ALLOW_PICKLE=1 of pickles."""
+        """Return them with what *environ* says of buckets, pickles and the size of the cache.
+
+        Raises:
+            SettingInvalid: it says something that cannot be used.
+        """
+        settings = read_weights_settings(environ)
         return cls(
             download,
             repo,
             BucketDownload(BucketAccess.of(environ)),
-            allow_pickle=environ.get("ALLOW_PICKLE", "0").lower() in ("1", "true", "yes", "on"),
+            allow_pickle=settings.allow_pickle,
+            max_cache_bytes=settings.max_cache_bytes,
         )
 
 
@@ -127,6 +136,8 @@ async def ensure_model(
     found = await asyncio.to_thread(_find, source, cache, report)
     if found is not None:
         return found
+    if fetchers.max_cache_bytes is not None:
+        cache = replace(cache, max_bytes=fetchers.max_cache_bytes)
     name = cache_name(source)
     async with locked(cache.lock(name), clock=clock, report=report):
         await asyncio.to_thread(_clean, cache, name, report)
@@ -338,16 +349,20 @@ class _Fetch:
         Raises:
             NoRoom: it has not.
         """
-        evicted = evict(self.cache, cache_name(self.source), size)
+        here = _bytes_in(partial) if resumed is None else resumed
+        evicted = evict(self.cache, cache_name(self.source), size, self._missing_bytes(size - here))
         if evicted:
             self.report("least recently used models removed", models=evicted)
-        here = _bytes_in(partial) if resumed is None else resumed
-        missing = size - here + _SPARE_BYTES - shutil.disk_usage(self.cache.store).free
+        missing = self._missing_bytes(size - here)
         if missing > 0:
             raise NoRoom(
                 f"{described(self.source)} needs {_gigabytes(missing)} GB more than "
                 f"{self.cache.store} has free; enlarge the volume, or remove models from it"
             )
+
+    def _missing_bytes(self, coming_bytes: int) -> int:
+        free = shutil.disk_usage(self.cache.store).free
+        return coming_bytes + _SPARE_BYTES - free
 
 
 def _bytes_in(folder: Path) -> int:
