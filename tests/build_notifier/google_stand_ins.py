@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import grpc  # type: ignore[import-untyped]
 from google.cloud.logging_v2.types import (
@@ -150,6 +152,62 @@ def http_stand_in() -> Iterator[HttpStandIn]:
                 for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"y" * 200:
                     self.wfile.write(bytes([byte]))
                     time.sleep(stand_in.byte_every_s)
+
+    with http_server(Handler) as stand_in.url:
+        yield stand_in
+
+
+@dataclass
+class StorageStandIn:
+    """Cloud Storage's JSON API for small objects: media uploads and downloads by generation.
+
+    Attributes:
+        objects: generation and content by name.
+        status: of every answer, if it is not 0.
+    """
+
+    url: str = ""
+    objects: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    status: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, name: str, content: bytes, generation: int) -> int | None:
+        """Return the new generation; None where the object has another one than *generation*."""
+        with self.lock:
+            if self.objects.get(name, (0, b""))[0] != generation:
+                return None
+            fresh = max((one for one, _ in self.objects.values()), default=1000) + 1
+            self.objects[name] = (fresh, content)
+            return fresh
+
+
+@contextmanager
+def storage_stand_in() -> Iterator[StorageStandIn]:
+    stand_in = StorageStandIn()
+
+    class Handler(Quiet, BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            query = parse_qs(urlsplit(self.path).query)
+            assert query["uploadType"] == ["media"]
+            expected = int(query["ifGenerationMatch"][0])
+            made = None if stand_in.status else stand_in.put(query["name"][0], content, expected)
+            body = json.dumps({"name": query["name"][0], "generation": str(made)}).encode()
+            self._answer(stand_in.status or (412 if made is None else 200), body, made or 0)
+
+        def do_GET(self) -> None:
+            name = unquote(urlsplit(self.path).path.rpartition("/o/")[2])
+            generation, content = stand_in.objects.get(name, (0, b"Not Found"))
+            self._answer(stand_in.status or (200 if generation else 404), content, generation)
+
+        def _answer(self, status: int, body: bytes, generation: int) -> None:
+            self.send_response(status)
+            self.send_header("x-goog-generation", str(generation))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     with http_server(Handler) as stand_in.url:
         yield stand_in

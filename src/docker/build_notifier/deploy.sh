@@ -16,18 +16,25 @@ for name in GEMINI_API_KEY WEBHOOK_URL; do
   fi
 done
 values=()
+bucket=
+instances=1
 for pair in "$@"; do
   [[ $pair == *=* ]] || { echo "deploy: $pair is not NAME=VALUE" >&2; exit 2; }
   case ${pair%%=*} in GEMINI_API_KEY | WEBHOOK_URL)
     echo "deploy: ${pair%%=*} is a secret: gcloud secrets create ${pair%%=*} --data-file=-" >&2; exit 2 ;;
   esac
+  if [[ ${pair%%=*} == CLAIM_BUCKET ]]; then
+    bucket=${pair#*=}
+    instances=${MAX_INSTANCES:-4}
+  fi
   values+=("--update-env-vars=$pair")
 done
 
-# One instance: it claims a build before it reports it, and instances know nothing of one another.
+# One instance, unless CLAIM_BUCKET=... gives instances a bucket to claim builds in before they report them.
+# Cloud Run may start one more for a moment, and an instance may be replaced: only a bucket is safe then.
 # A report takes at most 30 s for the log, 30 s for Gemini, 10 s for the webhook and Google's calls.
 gcloud run deploy "$SERVICE" --project "$PROJECT" --region "$REGION" --image "$image" \
-  --no-allow-unauthenticated --service-account "$ACCOUNT" --max-instances 1 --concurrency 64 \
+  --no-allow-unauthenticated --service-account "$ACCOUNT" --max-instances "$instances" --concurrency 64 \
   --timeout 300 \
   "${values[@]}" "${secrets[@]}"
 
@@ -36,6 +43,10 @@ for role in roles/logging.viewer roles/logging.logWriter roles/aiplatform.user; 
   gcloud projects add-iam-policy-binding "$PROJECT" --condition None --quiet \
     --member "serviceAccount:$ACCOUNT" --role "$role" >/dev/null
 done
+if [[ -n $bucket ]]; then
+  gcloud storage buckets add-iam-policy-binding "gs://${bucket%%/*}" \
+    --member "serviceAccount:$ACCOUNT" --role roles/storage.objectUser >/dev/null
+fi
 gcloud run services add-iam-policy-binding "$SERVICE" --project "$PROJECT" --region "$REGION" \
   --member "serviceAccount:$ACCOUNT" --role roles/run.invoker
 gcloud pubsub topics create cloud-builds --project "$PROJECT" 2>/dev/null || true

@@ -19,6 +19,7 @@ from build_notifier.gemini import Gemini
 from build_notifier.message import read_event
 from build_notifier.notifier import Notifier
 from build_notifier.settings import NotifierSettings, read_notifier_settings
+from build_notifier.shared_claims import BucketClaims
 from build_notifier.webhook import HttpWebhook
 from servekit.cli.logs import configure_logs
 from servekit.errors.tree import RequestInvalid
@@ -56,6 +57,12 @@ def _webhook(settings: NotifierSettings) -> HttpWebhook | None:
     return HttpWebhook(settings.webhook_url, settings.webhook_format, settings.webhook_timeout_s)
 
 
+def _shared(settings: NotifierSettings) -> BucketClaims | None:
+    if not settings.claim_bucket:
+        return None
+    return BucketClaims(settings.claim_bucket, os.environ, time.time)
+
+
 def _notifier() -> Notifier:
     """Return the one for all messages of an instance: it remembers what it has reported."""
     # Without the lock, first messages that arrive together would each build one.
@@ -75,4 +82,5 @@ def _only_notifier() -> Notifier:
         wait_s=settings.log_wait_s,
         look_every_s=settings.log_look_every_s,
         sleep=time.sleep,
+        shared=_shared(settings),
     )

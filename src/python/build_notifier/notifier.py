@@ -11,6 +11,7 @@ from google.cloud.devtools.cloudbuild_v1 import Build
 from build_notifier.claims import Claims
 from build_notifier.message import FAILURES
 from build_notifier.report import Report, key_of, report_of
+from build_notifier.shared_claims import ReportProgress
 from servekit.secrets.masking import masked, masked_lines
 
 log = structlog.get_logger()
@@ -53,17 +54,14 @@ class Analyst(Protocol):
         """Return cause and fix; a sentence on why not where there is none.  Never raises."""
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far the report of one build is; kept when an attempt fails.
+class SharedClaims(Protocol):
+    """What instances know of one another's work.  Raises EngineError's kind: try it again."""
 
-    Attributes:
-        report: with its analysis, which is paid for once.
-        is_written: whether its log entry is, or cannot be.
-    """
+    def claim(self, key: str) -> ReportProgress:
+        """Return how far a report is; from now on it is ours."""
 
-    report: Report | None = None
-    is_written: bool = False
+    def save(self, key: str, progress: ReportProgress, *, gives_up: bool = False) -> None:
+        """Keep it; *gives_up* if another instance may go on."""
 
 
 @dataclass(slots=True)
@@ -74,6 +72,7 @@ class Notifier:
         wait_s: most seconds to wait for a log that lags.
         look_every_s: seconds between two looks; a log that has not grown meanwhile is whole.
         sleep: lets seconds pass.
+        shared: claims of all instances; without them, there must be one instance.
     """
 
     logs: BuildLogs
@@ -83,7 +82,10 @@ class Notifier:
     wait_s: float
     look_every_s: float
     sleep: Callable[[float], None]
-    _claims: Claims[_Progress] = field(default_factory=lambda: Claims(_Progress, REMEMBERED))
+    shared: SharedClaims | None = None
+    _claims: Claims[ReportProgress] = field(
+        default_factory=lambda: Claims(ReportProgress, REMEMBERED)
+    )
 
     def handle(self, build: Build) -> bool:
         """Report *build* if it failed and was not reported; return whether that was done.
@@ -96,17 +98,39 @@ class Notifier:
         """
         if build.status not in FAILURES:
             return False
-        return self._claims.once(key_of(build), lambda progress: self._advance(build, progress))
+        key = key_of(build)
+        if self.shared is None:
+            return self._claims.once(key, lambda progress: self._advance(build, progress, _keep))
+        return self._claims.once(key, lambda _: self._advance_shared(build, key))
 
-    def _advance(self, build: Build, progress: _Progress) -> bool:
+    def _advance_shared(self, build: Build, key: str) -> bool:
+        assert self.shared is not None
+        shared = self.shared
+        progress = shared.claim(key)
+        if progress.is_done:
+            return False
+        try:
+            done = self._advance(build, progress, lambda progress: shared.save(key, progress))
+        except Exception:
+            shared.save(key, progress, gives_up=True)
+            raise
+        progress.is_done = True
+        shared.save(key, progress)
+        return done
+
+    def _advance(
+        self, build: Build, progress: ReportProgress, keep: Callable[[ReportProgress], None]
+    ) -> bool:
         if progress.report is None:
             if self._was_reported(build, key_of(build)):
                 log.info("reported before", build=build.id, status=Build.Status(build.status).name)
                 return False
             progress.report = self._report(build)
+            keep(progress)
         if not progress.is_written:
             self._write(progress.report)
             progress.is_written = True
+            keep(progress)
         if self.webhook is not None:
             self.webhook.post(progress.report)
         return True
@@ -157,6 +181,10 @@ class Notifier:
             return [], f"The log could not be read: {error.message}"
         note = "" if lines else f"The log was still empty {waited_s:.0f} s after the message."
         return lines, note
+
+
+def _keep(_: ReportProgress) -> None:
+    """The instance's own memory has it already."""
 
 
 def _raise_if_transient(error: ClientError) -> None:

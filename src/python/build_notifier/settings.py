@@ -1,5 +1,6 @@
 """What the notifier reads from its environment."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
@@ -10,6 +11,9 @@ from servekit.settings.environment import Settings, read_settings
 
 # Where a stand-in may be reached without TLS.
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[\w./-]*)?")
 
 
 class NotifierSettings(Settings, frozen=True):
@@ -28,6 +32,7 @@ class NotifierSettings(Settings, frozen=True):
     webhook_format: Literal["auto", "slack", "google_chat", "teams"] = "auto"
     webhook_timeout_s: float = 10.0
     logging_endpoint: str = ""
+    claim_bucket: str = ""
 
 
 def read_notifier_settings(
@@ -47,6 +52,10 @@ def read_notifier_settings(
         raise SettingInvalid("LOG_WAIT_S is 0 or more seconds, LOG_LOOK_EVERY_S above 0")
     if settings.webhook_timeout_s <= 0:
         raise SettingInvalid(f"WEBHOOK_TIMEOUT_S is {settings.webhook_timeout_s}; it is above 0 s")
+    if settings.claim_bucket and not _BUCKET.fullmatch(settings.claim_bucket):
+        raise SettingInvalid(
+            f"CLAIM_BUCKET is {settings.claim_bucket!r}; it is the name of a bucket, or NAME/PREFIX"
+        )
     if settings.webhook_url and not _is_usable(settings.webhook_url):
         raise SettingInvalid("WEBHOOK_URL is no https URL with a host; correct or unset it")
     return settings

@@ -15,7 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from servekit.errors.tree import WeightsMissing, WeightsRefused, WeightsUnreachable
+from servekit.errors.tree import (
+    SettingInvalid,
+    WeightsMissing,
+    WeightsRefused,
+    WeightsUnreachable,
+)
+from servekit.settings.environment import Settings, read_settings
 from servekit.timing.clock import Clock
 from servekit.weights.archive import Lost, Unpacking, freed_note, unpack
 from servekit.weights.arrivals import Arrivals, Restarted
@@ -34,7 +40,6 @@ from servekit.weights.cache import (
 )
 from servekit.weights.digest import digest_behind
 from servekit.weights.download import Download, RangedDownload, journal_of, open_session
-from servekit.weights.environment import read_weights_settings
 from servekit.weights.lock import locked
 from servekit.weights.model_folder import find_model, require_model, require_no_pickles
 from servekit.weights.progress import DownloadProgress, ProgressReporter
@@ -73,6 +78,34 @@ class FetchRepo(Protocol):
         room: Callable[[int], None] | None = None,
     ) -> None:
         """As `HubDownload.fetch`."""
+
+
+class WeightsSettings(Settings, frozen=True):
+    """What a download reads from the environment, whichever program asks.
+
+    Attributes:
+        allow_pickle: whether weights may run code as they are loaded.
+        weights_max_gb: the most that kept models take together; None for what the volume holds.
+    """
+
+    allow_pickle: bool = False
+    weights_max_gb: float | None = None
+
+    @property
+    def max_cache_bytes(self) -> int | None:
+        return None if self.weights_max_gb is None else int(self.weights_max_gb * 1e9)
+
+
+def read_weights_settings(environ: Mapping[str, str]) -> WeightsSettings:
+    """Return the settings in *environ*.
+
+    Raises:
+        SettingInvalid: a value cannot be used.
+    """
+    settings = read_settings(WeightsSettings, environ, lambda _: None)
+    if settings.weights_max_gb is not None and not 0 < settings.weights_max_gb < float("inf"):
+        raise SettingInvalid(f"WEIGHTS_MAX_GB is {settings.weights_max_gb}; it is above 0")
+    return settings
 
 
 class NoRoom(WeightsUnreachable):
