@@ -6,6 +6,7 @@ from math import inf
 from servekit.enginesim.calibration import EngineCalibration
 from servekit.enginesim.engine_args import DEFAULT_OPTIONS, EngineOptions
 from servekit.errors.tree import SettingInvalid
+from servekit.metrics.engine_load import EngineLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class Arrival:
     Attributes:
         segments: chained hash, or id, of each full segment of the prompt.
         session: whose conversation it belongs to.
+        by_rule: what the load balancer takes its text and its media for, in tokens, before engines
+            have told it better; None where it sees `prompt_tokens`.
     """
 
     at_s: float
@@ -23,6 +26,7 @@ class Arrival:
     output_tokens: int
     segments: tuple[int, ...] = ()
     session: str | None = None
+    by_rule: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class ReplicaSetup:
             KVCached; its `kv_cache_tokens` are then what it would have alone.
         kv_bytes_per_token: of its model; only needed where memory is shared.
         options: the arguments of `vllm serve` that it was started with.
+        claims: what it says when it is polled, instead of the truth.
     """
 
     name: str
@@ -44,6 +49,7 @@ class ReplicaSetup:
     shares: str | None = None
     kv_bytes_per_token: float = 0.0
     options: EngineOptions = DEFAULT_OPTIONS
+    claims: EngineLoad | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ for what the policy looks at and the polls.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from math import ceil
@@ -27,6 +27,7 @@ from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.load_tracker import LoadTracker, Pool, ReplicaLoad
 from servekit.routing.policy import Policy
 from servekit.routing.request import RouteRequest
+from servekit.routing.token_estimate import TokenEstimate
 
 # Decode steps that may be taken as one; a run ends by itself at the next change.
 _RUN = 1_000_000_000
@@ -46,6 +47,7 @@ class World:
         self._scenario = scenario
         self._policy = policy(Random(scenario.seed))
         self._ledger = LoadTracker(scenario.poll_s)
+        self._tokens = TokenEstimate()
         self._outcome = FleetOutcome()
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
@@ -59,6 +61,11 @@ class World:
         self._keep_curve = keep_curve
         self._keep_tokens = keep_tokens
         self._last_s = 0.0
+
+    @property
+    def replicas(self) -> Mapping[str, VirtualReplica]:
+        """The engines as they are, by name: what only a clairvoyant policy looks at."""
+        return self._replicas
 
     def run(self, arrivals: Iterable[Arrival]) -> FleetOutcome:
         """Serve *arrivals*, in order of time, to the last token and return what became of them."""
@@ -102,9 +109,14 @@ class World:
 
     def _arrive(self, arrival: Arrival) -> None:
         policy = self._policy
+        tokens, media = arrival.prompt_tokens, 0
+        if arrival.by_rule is not None:
+            tokens = self._tokens.tokens(*arrival.by_rule)
+            media = round(arrival.by_rule[1] * self._tokens.media_ratio)
         route = RouteRequest(
             model=arrival.model,
-            prompt_tokens=arrival.prompt_tokens,
+            prompt_tokens=tokens,
+            media_tokens=media,
             blocks=arrival.segments if policy.reads_prompt else (),
             block_tokens=self._scenario.segment_tokens,
             session=arrival.session if policy.reads_session else None,
@@ -132,7 +144,7 @@ class World:
         trip.account, trip.replica = account, replica
         # In the load balancer's order: what a policy finds does not include the request itself.
         self._policy.sent(trip.route, account, now)
-        trip.held = self._ledger.begin(account, trip.arrival.prompt_tokens)
+        trip.held = self._ledger.begin(account, trip.route.prompt_tokens)
         replica.trips[trip.number] = trip
         profile = replica.engine.profile
         way_s = profile.frontend_s + profile.frontend_token_s * trip.arrival.prompt_tokens
@@ -231,6 +243,8 @@ class World:
             trip = replica.trips[sequence.request.id]
             self._leave(trip)
             self._close(trip, now, OK)
+            if trip.arrival.by_rule is not None:
+                self._tokens.learn(*trip.arrival.by_rule, 0, trip.arrival.prompt_tokens)
             if replica.tokens is not None:
                 self._outcome.token_s[trip.number] = replica.tokens.take(trip.number)
         if replica.draining and not replica.trips:
@@ -256,7 +270,8 @@ class World:
         changed = False
         for name, replica in self._replicas.items():
             if replica.up:
-                loads.append((name, replica.engine.load(now)))
+                load = replica.setup.claims or replica.engine.load(now)
+                loads.append((name, load))
             pool = self._pools.get(replica.setup.model)
             listed = pool is not None and pool.named(name) is not None
             changed = changed or listed != (replica.up and not replica.draining)

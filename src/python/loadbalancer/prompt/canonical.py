@@ -14,6 +14,8 @@ from loadbalancer.prompt.media import Media, media_of
 
 # A token of English is about four bytes; a policy only compares.
 BYTES_PER_TOKEN = 4
+# As long as what templates write around a message, beside its role; no text has it.
+_AROUND = "\0<|end|>\n<|"
 # Media beyond this fit no context; they are told apart, and take no room.
 _MOST_MEDIA_TOKENS = 1 << 18
 
@@ -91,10 +93,13 @@ class _Writer:
     def __init__(self, model: str) -> None:
         self._model = model
         self._pieces: list[bytes] = []
+        # Text that was written since the last piece of bytes.
+        self._texts: list[str] = []
         self._media_tokens = 0
         self._ids = 0
 
     def prompt(self) -> ReadPrompt:
+        self._end_text()
         content = b"".join(self._pieces)
         tokens = len(content) // BYTES_PER_TOKEN - self._media_tokens - self._ids
         return ReadPrompt(content, max(0, tokens), self._media_tokens, self._ids)
@@ -111,7 +116,12 @@ class _Writer:
         """Write messages, or the items of /v1/responses; text alone is the user's."""
         if isinstance(said, list) and all(isinstance(one, dict) for one in said):
             for one in said:
-                self._message(one)
+                content, role = one.get("content"), one.get("role")
+                # What nearly all messages are.
+                if len(one) == 2 and type(content) is str and type(role) is str:
+                    self._texts += (role, _AROUND, content)
+                else:
+                    self._message(one)
         elif isinstance(said, str):
             self._message({"role": "user", "content": said})
         else:
@@ -132,11 +142,10 @@ class _Writer:
     def other(self, value: object) -> None:
         """Write something that templates show as JSON."""
         if value is not None:
-            self._pieces.append(_encode_sorted(value))
+            self._bytes(_encode_sorted(value))
 
     def role(self, role: object) -> None:
-        # About as long as what templates write around a message.
-        self._pieces.append(b"<|%b|>\n<|end|>\n" % str(role).encode("utf-8", "replace"))
+        self._texts += (role if isinstance(role, str) else "", _AROUND)
 
     def content(self, content: object) -> None:
         if isinstance(content, str):
@@ -208,18 +217,27 @@ class _Writer:
             self.other({key: part[key] for key in part if key != "cache_control"})
 
     def _text(self, text: str) -> None:
-        self._pieces.append(text.encode("utf-8", "surrogatepass"))
+        self._texts.append(text)
+
+    def _bytes(self, piece: bytes) -> None:
+        self._end_text()
+        self._pieces.append(piece)
+
+    def _end_text(self) -> None:
+        if self._texts:
+            self._pieces.append("".join(self._texts).encode("utf-8", "surrogatepass"))
+            self._texts.clear()
 
     def _tokens(self, tokens: list[object]) -> None:
         ids = [token & 0xFFFFFFFF for token in tokens if isinstance(token, int)]
         self._ids += len(ids)
-        self._pieces.append(array("I", ids).tobytes())
+        self._bytes(array("I", ids).tobytes())
 
     def _media(self, media: Media) -> None:
         tokens = max(2, min(media.tokens, _MOST_MEDIA_TOKENS - self._media_tokens)) // 2 * 2
         self._media_tokens += tokens
         # Eight bytes are two tokens.
-        self._pieces.append(media.identity.to_bytes(8, "little") * (tokens // 2))
+        self._bytes(media.identity.to_bytes(8, "little") * (tokens // 2))
 
 
 def _tool(tool: object) -> object:

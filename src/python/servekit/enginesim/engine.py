@@ -205,6 +205,32 @@ class SimulatedEngine:
             kv_tokens=total * self.config.block_size,
         )
 
+    def first_token_s(self, request: EngineRequest, now: float) -> float:
+        """Return when *request* would have its first token if it were submitted now, about: those
+        that wait are read before it, in steps in which those that decode now go on doing so."""
+        unread = sum(self._unread(one.request) for one in (*self._arriving, *self._waiting))
+        if self._unfinished is not None:
+            unread += self._unfinished.target - self._unfinished.computed
+        own = self._unread(request)
+        left, before = unread + own, request.prompt_tokens - own
+        then = max(now, self._step.end_s if self._step else now)
+        decoding, kv = self._decoding.number, self._decoding.kv_tokens
+        room = max(1, self.config.max_num_batched_tokens - decoding)
+        while left > 0:
+            chunk = min(left, room)
+            pairs = min(chunk, own) * (before + min(chunk, own) / 2)
+            then += self.profile.step_s(chunk, pairs, decoding, kv)
+            left -= chunk
+        return then
+
+    def cached_tokens(self, request: EngineRequest) -> int:
+        """Return how many of its prompt's tokens are in the prefix cache now."""
+        most = (request.prompt_tokens - 1) // self.config.segment_tokens
+        return self.pool.match(request.segments, most)[0] * self.config.segment_tokens
+
+    def _unread(self, request: EngineRequest) -> int:
+        return request.prompt_tokens - self.cached_tokens(request)
+
     def emitted(self, sequence: Sequence) -> int:
         """Return how many tokens of *sequence* came out in steps that ended."""
         return self._decoding.emitted(sequence)

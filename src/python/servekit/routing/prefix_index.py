@@ -43,11 +43,12 @@ def prompt_blocks(
     Two prompts share their first n hashes exactly where they share *seed* and their first n blocks.
     """
     whole = xxhash.xxh3_64(seed=seed)
+    update, digest = whole.update, whole.intdigest
     view = memoryview(prompt)
     hashes: list[int] = []
-    for start in range(0, len(view) - block_bytes + 1, block_bytes):
-        whole.update(view[start : start + block_bytes])
-        hashes.append(whole.intdigest())
+    for end in range(block_bytes, len(view) + 1, block_bytes):
+        update(view[end - block_bytes : end])
+        hashes.append(digest())
     return tuple(hashes)
 
 
