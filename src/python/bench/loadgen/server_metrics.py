@@ -10,12 +10,15 @@ from servekit.client.client import Client
 from servekit.errors.tree import MetricsInvalid
 from servekit.metrics.engine_load import EngineLoad, read_engine_load
 from servekit.metrics.exposition import samples
+from servekit.metrics.names import REQUEST_TIMES
 from servekit.timing.clock import Clock
 
 # Twelve engines take 10 ms of our time to read; every two seconds that is nothing.
 EVERY_S = 2.0
 
 _TIMEOUT_S = 1.0
+
+_ENGINE_TIMES = frozenset(f"{name}_{part}" for name in REQUEST_TIMES for part in ("sum", "count"))
 
 
 class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +28,8 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         at_s: seconds from the start of the run, on the same clock as the requests.
         target: a replica's name; empty for the load balancer.
         load: what an engine said; None for a load balancer.
-        values: what a load balancer said, by sample name and labels, without histograms' buckets.
+        values: what it said by sample name and labels, without histograms' buckets: everything of
+            a load balancer, sums and counts of request times of an engine.
     """
 
     at_s: float
@@ -51,10 +55,14 @@ class ServerMetricsPoller:
     async def watch(self) -> None:
         """Scrape until cancelled."""
         while True:
-            at_s = self._clock.now() - self._start_s
-            taken = await asyncio.gather(*(self._take(at_s, *t) for t in self._targets))
-            self.snapshots += [snapshot for snapshot in taken if snapshot is not None]
+            await self.scrape()
             await self._clock.sleep(EVERY_S)
+
+    async def scrape(self) -> None:
+        """Scrape once."""
+        at_s = self._clock.now() - self._start_s
+        taken = await asyncio.gather(*(self._take(at_s, *t) for t in self._targets))
+        self.snapshots += [snapshot for snapshot in taken if snapshot is not None]
 
     async def aclose(self) -> None:
         for _, _, client in self._targets:
@@ -71,17 +79,21 @@ class ServerMetricsPoller:
             text = body.decode("utf-8", "replace")
             if target:
                 return ServerSnapshot(
-                    at_s=at_s, arm=arm, target=target, load=read_engine_load(text)
+                    at_s=at_s,
+                    arm=arm,
+                    target=target,
+                    load=read_engine_load(text),
+                    values=_values(text, _ENGINE_TIMES),
                 )
             return ServerSnapshot(at_s=at_s, arm=arm, target=target, values=_values(text))
         except MetricsInvalid:
             return None
 
 
-def _values(text: str) -> dict[str, float]:
+def _values(text: str, wanted: frozenset[str] | None = None) -> dict[str, float]:
     return {
         sample.name + str(sample.labels or ""): sample.value
-        for sample in samples(text)
+        for sample in samples(text, wanted)
         if not sample.name.endswith("_bucket")
     }
 

@@ -209,6 +209,8 @@ async def _measure(
         watching = asyncio.create_task(watcher.watch())
         stack.push_async_callback(_end, watching)
         done = await until_stopped(work(session), given.stop)
+        # The last requests of a run count, too.
+        await watcher.scrape()
     return LoadResult(
         records=[named(record, arms) for record in session.records],
         burden=monitor.burden,

@@ -27,6 +27,21 @@ CURRENT = (
     CACHE_CONFIG,
 )
 
+# Histograms of what a request spent where, in seconds.
+TIME_TO_FIRST_TOKEN = "vllm:time_to_first_token_seconds"  # noqa: S105
+E2E_REQUEST_LATENCY = "vllm:e2e_request_latency_seconds"
+REQUEST_QUEUE_TIME = "vllm:request_queue_time_seconds"
+REQUEST_PREFILL_TIME = "vllm:request_prefill_time_seconds"
+REQUEST_DECODE_TIME = "vllm:request_decode_time_seconds"
+
+REQUEST_TIMES = (
+    TIME_TO_FIRST_TOKEN,
+    E2E_REQUEST_LATENCY,
+    REQUEST_QUEUE_TIME,
+    REQUEST_PREFILL_TIME,
+    REQUEST_DECODE_TIME,
+)
+
 # What a name was called before, in engines that are still out there.
 FORMER = {
     # vLLM's V0 engine, and V1 until 0.11.
