@@ -33,6 +33,7 @@ COMMAND_MODULES = (
     "compare",
     "checks",
     "sweep",
+    "why",
     "simulate",
     "plan",
     "calibrate_engine",

@@ -234,12 +234,12 @@ def test_fields_that_are_none_are_refused(given: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"endpoint_type": "images"}, "must be one of completions, chat"),
-        ({"path": "/a b"}, "without blanks"),
-        ({"length_field": "tokens"}, "must be one of max_tokens"),
+        (RequestOptions(endpoint_type="images"), "must be one of completions, chat"),
+        (RequestOptions(path="/a b"), "without blanks"),
+        (RequestOptions(length_field="tokens"), "must be one of max_tokens"),
     ],
 )
-def test_a_choice_that_there_is_not_is_refused(options: dict[str, str], message: str) -> None:
+def test_a_choice_that_there_is_not_is_refused(options: RequestOptions, message: str) -> None:
     """With those that there are."""
     with pytest.raises(SettingInvalid, match=message):
-        RequestOptions(**options).endpoint()
+        options.endpoint()

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bench.experiments.aiperf_run import measure_with_aiperf
+from bench.experiments.why import show_why
 from bench.loadgen.multiprocess import load_with_workers
 from bench.loadgen.progress import ProgressDisplay
 from bench.loadgen.run_result import LoadResult, RunResult
@@ -87,6 +88,8 @@ def compare_urls(
     print_dropped(schedule, context.console)
     print_comparison(compared, context.console)
     keep_comparison(compared, folder, context)
+    if compared.validity.valid and compared.comparison.verdict in ("better", "worse", "mixed"):
+        show_why(compared.run, context.options.get("fleet", "h100"), folder, context.console)
     print_report(folder, context.console)
     return compared
 

@@ -30,22 +30,38 @@ class SlowPath:
         self._upstream = upstream
         self._hold = hold
         self._bytes_per_s = bytes_per_s
+        # The two ways of each connection, and the task that waits for them.
+        self._open: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on until either side closes it."""
+        serving = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+        await serving
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up = await asyncio.open_connection(self._upstream.host, self._upstream.port)
         except OSError:
             writer.close()
             return
-        there = asyncio.create_task(_pass(reader, up[1]))
-        back = asyncio.create_task(self._answer(up[0], writer))
-        await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
-        for task in (there, back):
-            task.cancel()
-        await asyncio.gather(there, back, return_exceptions=True)
+        ways = {
+            asyncio.create_task(_pass(reader, up[1])),
+            asyncio.create_task(self._answer(up[0], writer)),
+        }
+        self._open |= ways
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await _end(ways)
+        self._open -= ways
         for one in (writer, up[1]):
             one.close()
+
+    async def aclose(self) -> None:
+        """Let go of every connection."""
+        await _end(set(self._open))
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held = b""
@@ -61,6 +77,12 @@ class SlowPath:
         await writer.drain()
         if self._bytes_per_s:
             await asyncio.sleep(len(content) / self._bytes_per_s)
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,6 +121,7 @@ async def _serve_until_stopped(path: SlowPath, port: int) -> None:
     announce("ready", url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     await stop.wait()
     server.close()
+    await path.aclose()
 
 
 if __name__ == "__main__":

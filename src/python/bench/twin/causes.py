@@ -57,6 +57,11 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     def first(self) -> str:
         return self.causes[0].name
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether the engines' counters were known, without which the twin says nothing."""
+        return any(cause.name == ENGINE for cause in self.causes)
+
 
 def explain(run: RunResult, fleet: Fleet) -> Explanation | None:
     """Return why the two arms of *run* differ; None where stamps or counters are missing.
@@ -92,13 +97,13 @@ def explain(run: RunResult, fleet: Fleet) -> Explanation | None:
     )
 
 
-Part = tuple[str, float, float]
+Contribution = tuple[str, float, float]
 
 
-def _measured(first: StageTimes, second: StageTimes) -> list[Part]:
+def _measured(first: StageTimes, second: StageTimes) -> list[Contribution]:
     """Return what stamps and counters say by themselves."""
     connect = second.send + second.connect - first.send - first.connect
-    found: list[Part] = [(CONNECT, connect, connect)]
+    found: list[Contribution] = [(CONNECT, connect, connect)]
     if first.balancer_queue is not None and second.balancer_queue is not None:
         queue = second.balancer_queue - first.balancer_queue
         found.append((BALANCER_QUEUE, queue, queue))
@@ -110,7 +115,9 @@ def _measured(first: StageTimes, second: StageTimes) -> list[Part]:
     return found
 
 
-def _replayed(run: RunResult, fleet: Fleet, first: StageTimes, second: StageTimes) -> list[Part]:
+def _replayed(
+    run: RunResult, fleet: Fleet, first: StageTimes, second: StageTimes
+) -> list[Contribution]:
     """Return what the twin says of routing, caches and speed; nothing where the engines' own times
     are unknown."""
     twin = Twin(run, run.arms[0], fleet)

@@ -26,8 +26,10 @@ from servekit.routing.load_tracker import Pool
 from servekit.routing.policy import StatelessPolicy
 from servekit.routing.request import RouteRequest
 
-# Rounds in which the twin's speed is brought to the engines'; each takes most of what is left.
-_ROUNDS = 3
+# The twin's speed is brought to the engines' in rounds, each of which takes most of what is left;
+# a longer queue is not in proportion to the speed.
+_ROUNDS = 12
+_CLOSE_ENOUGH = 0.002
 
 
 class RecordedDecisions(StatelessPolicy):
@@ -72,7 +74,7 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True):
     caching: bool = True
 
 
-class ArmReplay(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayedArm(msgspec.Struct, frozen=True, kw_only=True):
     """An arm in the twin: *means* are what *factors* give."""
 
     factors: Factors
@@ -146,16 +148,18 @@ class Twin:
             outcome.hit_rate,
         )
 
-    def at_speed_of(self, factors: Factors, decode_ms: float) -> ArmReplay:
+    def at_speed_of(self, factors: Factors, decode_ms: float) -> ReplayedArm:
         """Return *factors* with the speed at which decoding takes *decode_ms* on average."""
         means = self.means(factors)
         for _ in range(_ROUNDS):
             if means.decode <= 0.0 or decode_ms <= 0.0:
                 break
+            if abs(means.decode / decode_ms - 1.0) < _CLOSE_ENOUGH:
+                break
             speed = factors.speed * means.decode / decode_ms
             factors = msgspec.structs.replace(factors, speed=min(1e3, max(1e-3, speed)))
             means = self.means(factors)
-        return ArmReplay(factors=factors, means=means)
+        return ReplayedArm(factors=factors, means=means)
 
 
 def replica_names(records: Sequence[Record]) -> dict[str, list[str]]:

@@ -44,7 +44,7 @@ replicas:
 """
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class ArmFault(msgspec.Struct, frozen=True, kw_only=True):
     """What is done to the second arm, and what an explanation must name first.
 
     Attributes:
@@ -59,14 +59,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     path: tuple[str, ...] = ()
 
 
-NONE = Fault(name="no fault", cause="")
+NONE = ArmFault(name="no fault", cause="")
 FAULTS = (
-    Fault(name="slow engine", cause=ENGINE, speed=_SPEED * 0.7),
-    Fault(name="cold cache", cause=CACHE, engine_args=("--no-enable-prefix-caching",)),
+    ArmFault(name="slow engine", cause=ENGINE, speed=_SPEED * 0.7),
+    ArmFault(name="cold cache", cause=CACHE, engine_args=("--no-enable-prefix-caching",)),
     # It knows only the last poll, and sends everything to the first replica meanwhile.
-    Fault(name="bad routing", cause=ROUTING, policy="least-waiting"),
-    Fault(name="buffering proxy", cause=BUFFERING, path=("--hold",)),
-    Fault(name="throttled link", cause=LINK, path=("--bytes-per-s", "5000")),
+    ArmFault(name="bad routing", cause=ROUTING, policy="least-waiting"),
+    ArmFault(name="buffering proxy", cause=BUFFERING, path=("--hold",)),
+    ArmFault(name="throttled link", cause=LINK, path=("--bytes-per-s", "5000")),
 )
 
 
@@ -143,7 +143,7 @@ def _schedule(seed: int) -> Schedule:
 
 
 @contextmanager
-def arms_with(fault: Fault, folder: Path) -> Iterator[list[Arm]]:
+def arms_with(fault: ArmFault, folder: Path) -> Iterator[list[Arm]]:
     """Give two arms, the second of them with *fault*, while the block lasts."""
     with stopped_at_the_end() as programs:
         yield [
@@ -152,7 +152,7 @@ def arms_with(fault: Fault, folder: Path) -> Iterator[list[Arm]]:
         ]
 
 
-def _start(name: str, fault: Fault, programs: list[Program], folder: Path) -> Arm:
+def _start(name: str, fault: ArmFault, programs: list[Program], folder: Path) -> Arm:
     place = folder / fault.name.replace(" ", "-")
     place.mkdir(parents=True, exist_ok=True)
     fleet = place / "fleet.yaml"
