@@ -61,6 +61,10 @@ class Waiting:
     def time_out(self) -> None:
         self.happened.append("timed out")
 
+    def client_sent(self, data: bytes) -> bool:
+        del data
+        return False
+
     def pause(self) -> None:
         self.happened.append("paused")
 

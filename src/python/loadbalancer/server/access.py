@@ -10,6 +10,10 @@ from servekit.wire.routes import Audience, Route, RouteTable
 # Headers in which clients send a key: OpenAI's and vLLM's, Anthropic's, Azure's.
 CREDENTIALS = frozenset([b"authorization", b"x-api-key", b"api-key"])
 
+PROTOCOLS = b"sec-websocket-protocol"
+# As OpenAI's clients in browsers send it.
+_KEY_PROTOCOL = b"openai-insecure-api-key."
+
 _CLIENT = Audience.CLIENT
 
 _UNKNOWN = "unknown endpoint; this server has /health, /metrics and /v1/models"
@@ -20,8 +24,22 @@ def admits(keys: KeyRing, fields: Mapping[bytes, bytes]) -> bool:
     """Whether a request with these header *fields* carries one of *keys*, or needs none."""
     if keys.admits(fields.get(b"authorization", b"")):
         return True
-    offered = fields.get(b"x-api-key") or fields.get(b"api-key")
+    offered = fields.get(b"x-api-key") or fields.get(b"api-key") or _in_protocols(fields)
     return offered is not None and keys.admits(b"Bearer " + offered)
+
+
+def without_keys(protocols: bytes) -> bytes:
+    """Return a WebSocket's *protocols* without the one that is a key."""
+    kept = (p.strip() for p in protocols.split(b","))
+    return b", ".join(p for p in kept if not p.startswith(_KEY_PROTOCOL))
+
+
+def _in_protocols(fields: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the key with which a page opens a WebSocket: it can set no header but this."""
+    for protocol in fields.get(PROTOCOLS, b"").split(b","):
+        if protocol.strip().startswith(_KEY_PROTOCOL):
+            return protocol.strip().removeprefix(_KEY_PROTOCOL)
+    return None
 
 
 class Access:

@@ -64,6 +64,11 @@ class FanOut:
     def time_out(self) -> None:
         """A replica has not answered for too long: each has a limit of its own."""
 
+    def client_sent(self, data: bytes) -> bool:
+        """The next request waits for the answer to this one."""
+        del data
+        return False
+
     def pause(self) -> None:
         """There is nothing to pause: the answer is sent whole."""
 
@@ -123,7 +128,7 @@ class FanOut:
             return
 
     def _answer(self, answer: LocalResponse) -> None:
-        self._client.answer(msgspec.structs.replace(answer, lines=self._own_lines))
+        self._client.answer(answer.with_lines(self._own_lines))
 
 
 def _status(said: Iterable[dict[str, Any]]) -> int:

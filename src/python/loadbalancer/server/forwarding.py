@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import count
 from secrets import token_hex
 
-from loadbalancer.server.access import CREDENTIALS
+from loadbalancer.server.access import CREDENTIALS, PROTOCOLS, without_keys
 from servekit.relay.client_connection import Responder
 from servekit.relay.heads import HttpRequestHead, with_lines
 
@@ -21,7 +21,7 @@ _ID = re.compile(rb"[\x21-\x7e]{1,200}")
 
 # Written anew; and what engines need not know: with an Origin they would answer as if they were
 # asked by a browser, which is for us to say.
-_REPLACED = frozenset([REQUEST_ID, FORWARDED_FOR, b"cookie", b"origin"])
+_REPLACED = frozenset([REQUEST_ID, FORWARDED_FOR, b"cookie", b"origin", PROTOCOLS])
 _WITH_KEYS = _REPLACED | CREDENTIALS
 
 
@@ -59,6 +59,8 @@ class Forwarding:
         if FORWARDED_FOR in fields:
             came_from = b"%b, %b" % (fields[FORWARDED_FOR], came_from)
         lines = b"x-forwarded-for: %b\r\n%b%b" % (came_from, id_line, credential or b"")
+        if PROTOCOLS in fields and without_keys(fields[PROTOCOLS]):
+            lines += b"%b: %b\r\n" % (PROTOCOLS, without_keys(fields[PROTOCOLS]))
         replaced = _REPLACED if credential is None else _WITH_KEYS
         if not replaced.isdisjoint(fields):
             return with_lines(head, lines, instead_of=replaced)

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.server.access import Access
 from loadbalancer.server.cors import CorsRules
@@ -14,11 +12,12 @@ from loadbalancer.server.local_answers import LocalAnswers
 from loadbalancer.server.proxied_request import ProxiedRequest
 from loadbalancer.server.request_info import read_request
 from loadbalancer.server.response_lookup import OwnedRequest, about_response
+from loadbalancer.server.websocket import WebSocket, read_upgrade
 from loadbalancer.workers.shared_stats import WorkerStats
 from servekit.errors.tree import ServeError
 from servekit.relay.client_connection import ConnectionLimits, RelayedRequest, Responder
 from servekit.relay.heads import HttpRequestHead, bearer
-from servekit.relay.responses import LocalResponse, status_of
+from servekit.relay.responses import LocalResponse, refuse, status_of
 from servekit.wire.routes import Route, RouteTable, Target
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class RequestHandlers:
         if route is not None:
             answer = answer.in_dialect(route.dialect)
         lines = self._forwarding.id_line(head.fields) + self._cors.lines(head.fields)
-        return _with_lines(answer, lines)
+        return answer.with_lines(lines)
 
     def serve(
         self, client: Responder, head: HttpRequestHead, body: bytes
@@ -103,10 +102,10 @@ class RequestHandlers:
         if self._cors:
             own += self._cors.lines(fields)
         if head.method == "OPTIONS":
-            return _with_lines(self._cors.preflight(head, route.methods), own)
+            return self._cors.preflight(head, route.methods).with_lines(own)
         if route.target is _NONE:
-            return _with_lines(self._answers.answer(route, head), own)
-        if route.target is not _CHOSEN:
+            return self._answers.answer(route, head).with_lines(own)
+        if route.target is not _CHOSEN or (route.upgrades and head.method == "GET"):
             return self._serve_elsewhere(client, head, body, route, id_line)
         # Keys that we have asked for are not the engines'; and theirs is only for clients that have
         # shown one: otherwise it would be public.
@@ -135,8 +134,9 @@ class RequestHandlers:
 
     def _serve_elsewhere(
         self, client: Responder, head: HttpRequestHead, body: bytes, route: Route, id_line: bytes
-    ) -> RelayedRequest:
-        """Send a request to all replicas, or to the one that keeps what it is about."""
+    ) -> LocalResponse | RelayedRequest:
+        """Send a request to all replicas, or to the one that keeps what it is about; or open a
+        WebSocket."""
         balancer, every = self._balancer, route.target is Target.EVERY
         own = id_line + self._cors.lines(head.fields)
         # An admin has always shown a key.
@@ -144,6 +144,12 @@ class RequestHandlers:
         sent = self._forwarding.head(client, head, id_line, credential=credential)
         if every:
             return FanOut(balancer, client, sent, body, route=route, own_lines=own)
+        if route.upgrades and head.method == "GET":
+            if not self._may_connect(head):
+                refused = refuse(403, "pages of this origin may not connect; see --cors-origins")
+                return refused.with_lines(own)
+            routable = read_upgrade(balancer, head)
+            return WebSocket(balancer, client, sent, routable, own_lines=own)
         response_id = self._table.id_in(head.path)
         routable = about_response(balancer, balancer.owner_of(response_id))
         key = bool(credential)
@@ -153,6 +159,9 @@ class RequestHandlers:
         request.response_id = response_id
         return request
 
-
-def _with_lines(answer: LocalResponse, lines: bytes) -> LocalResponse:
-    return msgspec.structs.replace(answer, lines=answer.lines + lines)
+    def _may_connect(self, head: HttpRequestHead) -> bool:
+        """Whether a page may open a WebSocket: browsers ask nobody first, and send its origin."""
+        origin = head.fields.get(b"origin")
+        if origin is None or self._cors.allows(head.fields):
+            return True
+        return origin.partition(b"://")[2] == head.fields.get(b"host")

@@ -9,7 +9,6 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 import xxhash
 
@@ -560,7 +559,7 @@ class ProxiedRequest(RelayExchange):
         self._leave(error=type(error).__name__)
         if not self._out:
             answer = refusal(error).in_dialect(self._route.dialect)
-            self._client.answer(msgspec.structs.replace(answer, lines=self._own_lines))
+            self._client.answer(answer.with_lines(self._own_lines))
         else:
             self._cut_short(error)
 

@@ -13,6 +13,7 @@ from loadbalancer.balancing.progress import Progress
 from loadbalancer.balancing.replicas import ReplicaState
 from loadbalancer.server.answer_faults import NO_PROGRESS
 from loadbalancer.server.proxied_request import ProxiedRequest
+from loadbalancer.server.websocket import WebSocket
 
 # A begun stream of a replica that polls do not find may go on for so long without a piece.
 SILENT_S = 2.0
@@ -34,7 +35,9 @@ class ReplicaWatch:
         now_s = self._balancer.now()
         held: dict[str, list[ProxiedRequest]] = {}
         for request in self._requests():
-            if isinstance(request, ProxiedRequest) and request.sent_to is not None:
+            if isinstance(request, WebSocket):
+                self._look_at_websocket(request, now_s)
+            elif isinstance(request, ProxiedRequest) and request.sent_to is not None:
                 held.setdefault(request.sent_to, []).append(request)
         for name in self._progress.keys() - held.keys():
             del self._progress[name]
@@ -42,6 +45,13 @@ class ReplicaWatch:
             replica = self._balancer.replicas.get(name)
             if replica is not None:
                 self._look(replica, requests, now_s)
+
+    def _look_at_websocket(self, websocket: WebSocket, now_s: float) -> None:
+        """One that is silent is no fault, unless its replica does not answer polls either."""
+        replica = self._balancer.replicas.get(websocket.sent_to or "")
+        silent = now_s - websocket.heard_s > SILENT_S
+        if replica is not None and silent and not replica.health.reachable:
+            websocket.cut_off("the replica does not answer any more; retry later")
 
     def _look(self, replica: ReplicaState, requests: list[ProxiedRequest], now_s: float) -> None:
         progress = self._progress.setdefault(replica.name, Progress())

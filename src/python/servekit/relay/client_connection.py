@@ -82,6 +82,10 @@ class RelayedRequest(Protocol):
     def time_out(self) -> None:
         """The engine has been silent for too long."""
 
+    def client_sent(self, data: bytes) -> bool:
+        """The client sent *data* before it has the answer; return whether that is part of this
+        exchange, and not the beginning of the next request."""
+
     def pause(self) -> None:
         """The client does not keep up."""
 
@@ -443,6 +447,8 @@ class ClientConnection(asyncio.Protocol):
             self._serve(head, whole[: head.length], whole[head.length :])
 
     def _take_ahead(self, data: bytes) -> None:
+        if self.exchange is not None and self.exchange.client_sent(data):
+            return
         self._buffer += data
         if len(self._buffer) > MAX_AHEAD_BYTES and not self._paused:
             self._paused = True

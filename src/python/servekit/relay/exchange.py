@@ -60,6 +60,11 @@ class RelayExchange:
         """Whether the answer has a head only."""
         return self._head.method == "HEAD"
 
+    def client_sent(self, data: bytes) -> bool:
+        """The next request waits for the answer to this one."""
+        del data
+        return False
+
     def pause(self) -> None:
         """The client does not keep up."""
         if self._connection is not None:

@@ -71,6 +71,10 @@ class LocalResponse(msgspec.Struct, frozen=True):
             head += "connection: close\r\n"
         return b"%b%b\r\n%b" % (head.encode(), self.lines, b"" if bodiless else self.body)
 
+    def with_lines(self, lines: bytes) -> "LocalResponse":
+        """Return it with *lines* besides those that it has."""
+        return msgspec.structs.replace(self, lines=self.lines + lines)
+
     def in_dialect(self, dialect: Dialect) -> "LocalResponse":
         """Return it as clients of that API read errors; what is no error stays as it is."""
         if not self.message or dialect is not Dialect.MESSAGES:
