@@ -35,6 +35,7 @@ COMMAND_MODULES = (
     "sweep",
     "why",
     "simulate",
+    "simulate_grid",
     "plan",
     "calibrate_engine",
     "validate_engine",

@@ -19,7 +19,7 @@ from bench.loadgen.session import (
     replay_once,
     run_stoppable,
 )
-from bench.report.tables import effects_markdown
+from bench.report.grid_page import grid_markdown
 from bench.report.terminal import (
     print_client,
     print_comparison,
@@ -141,7 +141,7 @@ def measure_grid(
     cells = [msgspec.structs.replace(arm, name=cell) for cell, arm in zip(CELLS, arms, strict=True)]
     run = replay_arms(cells, schedule, layout, context)
     grid = grid_run(run, [arm.name for arm in arms], context.goal)
-    context.console.print(effects_markdown(grid.effects), soft_wrap=True, highlight=False)
+    context.console.print(grid_markdown(grid), soft_wrap=True, highlight=False)
     print_client(run, context.console)
     keep_grid(grid, folder, context)
     print_report(folder, context.console)

@@ -37,6 +37,7 @@ class ReplicaSetup:
         shares: the name of a GPU whose KV-cache memory it shares with others of that name, as with
             KVCached; its `kv_cache_tokens` are then what it would have alone.
         kv_bytes_per_token: of its model; only needed where memory is shared.
+        card: the name of a GPU whose time it shares with others of that name, and not its memory.
         options: the arguments of `vllm serve` that it was started with.
         claims: what it says when it is polled, instead of the truth.
     """
@@ -48,6 +49,7 @@ class ReplicaSetup:
     max_in_flight: int | None = None
     shares: str | None = None
     kv_bytes_per_token: float = 0.0
+    card: str | None = None
     options: EngineOptions = DEFAULT_OPTIONS
     claims: EngineLoad | None = None
 

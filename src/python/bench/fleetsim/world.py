@@ -178,14 +178,23 @@ class World:
             self._await_step(replica)
 
     def _begin(self, replica: VirtualReplica, now: float) -> None:
-        shared = self._shared.get(replica.setup.shares or "")
-        if shared is None:
+        setup = replica.setup
+        if setup.shares is not None:
+            self._shared[setup.shares].lend(replica.engine)
+        card = setup.shares or setup.card
+        if card is None:
             replica.engine.begin(now, _RUN)
         else:
             # Engines of one GPU take turns on it: each is slower by how many compute.
-            shared.lend(replica.engine)
-            replica.engine.begin(now, 1, 1.0 + shared.busy)
+            replica.engine.begin(now, 1, 1.0 + self._busy_on(card))
         self._await_step(replica)
+
+    def _busy_on(self, card: str) -> int:
+        """Return how many engines of a GPU compute now."""
+        return sum(
+            card in (other.setup.shares, other.setup.card) and other.engine.busy_until is not None
+            for other in self._replicas.values()
+        )
 
     def _await_step(self, replica: VirtualReplica) -> None:
         until = replica.engine.busy_until

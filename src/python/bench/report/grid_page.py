@@ -6,7 +6,7 @@ from html import escape
 from bench.report import charts, markup, sections
 from bench.report.charts import PlotLine
 from bench.report.sections import RenderedReport
-from bench.report.tables import effects_markdown, number
+from bench.report.tables import cells_markdown, effects_markdown, number
 from bench.stats.factorial import CELLS, EFFECTS, Effect, GridRun
 from bench.stats.intervals import Verdict
 
@@ -26,15 +26,21 @@ def grid_report(grid: GridRun) -> RenderedReport:
     parts = (
         _heading(grid),
         _effects(grid.effects),
+        _cells(grid),
         *sections.evidence(lines, plots, run.snapshots),
         *sections.how_far_to_trust(lines, grid.validity, grid.goal, run.manifest),
     )
     return RenderedReport(
         html=markup.page("Engine and load balancer", sections.style(), parts),
-        markdown=effects_markdown(grid.effects),
+        markdown=grid_markdown(grid),
         plots=plots.worth_a_file,
         legend=sections.legend(lines),
     )
+
+
+def grid_markdown(grid: GridRun) -> str:
+    """Return the cells, then the effects."""
+    return f"{cells_markdown(grid.values, grid.targets)}\n{effects_markdown(grid.effects)}"
 
 
 def _heading(grid: GridRun) -> str:
@@ -65,6 +71,21 @@ def _effects(found: Sequence[Effect]) -> str:
         "The effect of the engine is its mean difference over both load balancers, and vice versa; "
         "the interaction is by how much one effect depends on the other factor; 'both' compares "
         "cell 11 with cell 00. In brackets: 95 % confidence intervals.",
+        f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>',
+    )
+
+
+def _cells(grid: GridRun) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(f'{one.label} ({one.unit})')}</td>"
+        f"{''.join(f'<td>{number(value)}</td>' for value in one.values)}</tr>"
+        for one in grid.values
+        if any(value is not None for value in one.values)
+    )
+    head = markup.cells("th", ["metric", *grid.targets])
+    return markup.section(
+        "Cells",
+        "Each metric of each engine with each load balancer.",
         f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>',
     )
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from bench.loadgen.run_result import LoadResult, RunResult
 from bench.report.remarks import plateau_text, remarks
 from bench.stats.comparison import ComparedMetric, Comparison
-from bench.stats.factorial import EFFECTS, Effect
+from bench.stats.factorial import EFFECTS, CellValues, Effect
 from bench.stats.intervals import Verdict
 from bench.stats.plateau import Rates
 from bench.stats.request_metrics import (
@@ -96,6 +96,18 @@ def _seen(found: Comparison) -> str:
         return ""
     effects = ", ".join(f"{r.label} {number(r.smallest_effect)} {r.unit}" for r in known)
     return f"; min. effects detectable with a power of 80 %: {effects}"
+
+
+def cells_markdown(
+    found: Sequence[CellValues], targets: Sequence[str], metrics: Sequence[str] = SHOWN
+) -> str:
+    """Return a row per metric and a column per cell of a 2x2 design."""
+    lines = [["", *targets], ["---"] * (1 + len(targets))]
+    by_metric = {one.metric: one for one in found}
+    for key in metrics:
+        one = by_metric[key]
+        lines.append([f"{one.label} ({one.unit})", *map(number, one.values)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def effects_markdown(found: Sequence[Effect], metrics: Sequence[str] = SHOWN) -> str:

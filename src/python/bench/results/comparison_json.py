@@ -74,6 +74,7 @@ def grid_json(grid: GridRun) -> bytes:
     """Return grid.json: the effects on every metric."""
     shown = {
         "cells": dict(zip(CELLS, grid.targets, strict=True)),
+        "values": grid.values,
         "effects": grid.effects,
         "validity": grid.validity,
         "manifest": grid.run.manifest,

@@ -42,6 +42,15 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
 
 
+class CellValues(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric in every cell, in the metric's unit and in the order of CELLS."""
+
+    metric: str
+    label: str
+    unit: str
+    values: tuple[float | None, ...]
+
+
 class GridRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run of a 2x2 design; the arms of the run are CELLS.
 
@@ -51,6 +60,7 @@ class GridRun(msgspec.Struct, frozen=True, kw_only=True):
 
     run: RunResult
     targets: Sequence[str]
+    values: Sequence[CellValues]
     effects: Sequence[Effect]
     validity: Validity
     goal: SloLimits
@@ -58,18 +68,30 @@ class GridRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def grid_run(run: RunResult, targets: Sequence[str], goal: SloLimits) -> GridRun:
     """Return the effects that *run*, whose arms are CELLS, shows."""
+    cells, windows = [run.of(cell) for cell in CELLS], windows_of(run.parts)
     return GridRun(
         run=run,
         targets=targets,
-        effects=effects(
-            [run.of(cell) for cell in CELLS],
-            windows_of(run.parts),
-            goal=goal,
-            seed=run.schedule.seed,
-        ),
+        values=cell_values(cells, windows, goal=goal),
+        effects=effects(cells, windows, goal=goal, seed=run.schedule.seed),
         validity=judge(run.records, run.burden),
         goal=goal,
     )
+
+
+def cell_values(
+    cells: Sequence[Sequence[Record]], windows: Sequence[Window], *, goal: SloLimits
+) -> list[CellValues]:
+    """Return every metric of every cell."""
+    return [
+        CellValues(
+            metric=metric.key,
+            label=metric.label,
+            unit=metric.unit,
+            values=tuple(value if np.isfinite(value) else None for value in whole),
+        )
+        for metric, whole, _, _ in draws(cells, windows, goal, 0, 1)
+    ]
 
 
 def effects(

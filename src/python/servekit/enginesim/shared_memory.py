@@ -37,11 +37,6 @@ class SharedMemory:
         """Bytes that are mapped."""
         return sum(m.engine.pool.total * m.block_bytes for m in self._members)
 
-    @property
-    def busy(self) -> int:
-        """Engines that compute now."""
-        return sum(member.engine.busy_until is not None for member in self._members)
-
     def lend(self, engine: SimulatedEngine) -> None:
         """Map for *engine*, which is between two steps, whatever the others do not need.
 
