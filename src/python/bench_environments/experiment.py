@@ -284,7 +284,7 @@ class Experiment:
         folder.mkdir(parents=True, exist_ok=True)
         begun_s = self._clock.now()
         words = _comparison(load, fleet, folder)
-        code = await self._bench(words, folder / "bench.log", left_s)
+        code = await self._bench(words, folder / "output.log", left_s)
         if code == 0:
             (folder / "done").touch()
         outcome = "done" if code == 0 else f"exit status {code}"
