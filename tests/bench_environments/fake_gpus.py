@@ -34,11 +34,11 @@ def main() -> None:
     for file in Path(os.environ["FAKE_GPUS"]).iterdir():
         port, gpu, kind = file.name.split("-")
         used[int(gpu)] += held(port, kind)
-    for gpu, count in used.items():
+    for number, count in used.items():
         if sys.argv[1] == "log":
-            print(f"{gpu}, {count // MIB}, 143771, 50, 300.0, 1980")  # noqa: T201
+            print(f"{number}, {count // MIB}, 143771, 50, 300.0, 1980")  # noqa: T201
         else:
-            print(f"{gpu}, GPU-{gpu}, {count // MIB}")  # noqa: T201
+            print(f"{number}, GPU-{number}, {count // MIB}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -223,9 +223,9 @@ def experiment(
     if not (math.isfinite(time_limit_s) and time_limit_s > 0):
         raise SettingInvalid(f"--time-limit-s is {time_limit_s}; it must be above 0")
     for module in (
-        "bench.runner",
-        "loadbalancer.managed",
-        "kvcached_engine.main",
+        "bench.runner",  # pants: no-infer-dep
+        "loadbalancer.managed",  # pants: no-infer-dep
+        "kvcached_engine.main",  # pants: no-infer-dep
     ):  # pants: no-infer-dep
         require_module(module)
     planned = load_plan(plan)

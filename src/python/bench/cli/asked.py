@@ -56,7 +56,8 @@ def workload_for(
             if not shares:
                 raise
             continue
-        shares = shares or dict.fromkeys(served, 1.0)
+        # A load balancer lists models in the order in which it found them.
+        shares = shares or dict.fromkeys(sorted(served), 1.0)
         limits += [limit for name, limit in served.items() if name in shares and limit]
     if data.speed is not None and not data.speed > 0:
         raise SettingInvalid(f"--speed is {data.speed:g}; must be above 0")

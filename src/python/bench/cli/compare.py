@@ -232,7 +232,8 @@ def grid(
     cells: Annotated[
         list[str],
         typer.Argument(
-            help="Four arms: engine A with load balancer A, A with B, B with A, B with B.",
+            help="Four arms: engine A with load balancer A, A with B, B with A, B with B. "
+            "Directories of saved runs: four, or four for each of several starts.",
             metavar="ARM...",
         ),
     ],
@@ -251,8 +252,12 @@ def grid(
     An arm `sim:BALANCER[:POLICY][@SPEED]` is a simulated fleet whose engines run SPEED times as
     fast.
     """
-    from bench.experiments.run import measure_grid
+    from bench.experiments.run import grid_of_saved, measure_grid
 
+    if len(cells) % 4 == 0 and cells and all(Path(cell).is_dir() for cell in cells):
+        saved = run_context(context, kept, upstream=upstream, goal=limits.goal())
+        grid_of_saved([Path(cell) for cell in cells], saved)
+        return
     if len(cells) != 4:
         raise SettingInvalid(f"grid needs 4 arms (a 2x2 design), not {len(cells)}")
     given = run_context(context, kept, upstream=upstream, goal=limits.goal())

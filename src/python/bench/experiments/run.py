@@ -29,7 +29,7 @@ from bench.report.terminal import (
 )
 from bench.results.context import RunContext
 from bench.results.files import make_folder
-from bench.results.load import layout_of, together
+from bench.results.load import joined, layout_of, load_saved, pooled, together
 from bench.results.manifest import manifest_of, run_result
 from bench.results.store import (
     keep_comparison,
@@ -38,7 +38,7 @@ from bench.results.store import (
     keep_verdict,
     run_folder,
 )
-from bench.stats.factorial import CELLS, grid_run
+from bench.stats.factorial import CELLS, GridRun, grid_run
 from bench.stats.verdict import ComparedRun, conclude
 from bench.target.arms import Arm, check_installed, reset_prefix_caches, start_arms
 from bench.target.processes import stopped_at_the_end
@@ -146,6 +146,27 @@ def measure_grid(
     keep_grid(grid, folder, context)
     print_report(folder, context.console)
     return run
+
+
+def grid_of_saved(folders: Sequence[Path], context: RunContext) -> GridRun:
+    """Return, print and keep the effects that saved runs show: four cells, or four of each start.
+
+    Raises:
+        SettingInvalid: a directory holds no run, or the cells of a start replayed different loads.
+    """
+    runs = [load_saved(folder) for folder in folders]
+    fours = [runs[n : n + len(CELLS)] for n in range(0, len(runs), len(CELLS))]
+    run, parts = pooled([joined(four, CELLS) for four in fours])
+    said = manifest_of(run, run.schedule, run.layout, context)
+    about = {**said, "folders": [str(folder) for folder in folders]}
+    run = msgspec.structs.replace(run, manifest=about)
+    grid = grid_run(run, [one.arms[0] for one in fours[0]], context.goal, parts)
+    context.console.print(grid_markdown(grid), soft_wrap=True, highlight=False)
+    print_client(run, context.console)
+    folder = run_folder(context.output_dir, "grid")
+    keep_grid(grid, folder, context)
+    print_report(folder, context.console)
+    return grid
 
 
 def replay_arms(

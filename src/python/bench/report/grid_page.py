@@ -10,6 +10,11 @@ from bench.report.tables import cells_markdown, effects_markdown, number
 from bench.stats.factorial import CELLS, EFFECTS, Effect, GridRun
 from bench.stats.intervals import Verdict
 
+_APART = (
+    "<p><b>Separate runs:</b> not all cells were interleaved; what changed in the environment "
+    "between them counts as an effect of the engine.</p>"
+)
+
 
 def _lines(grid: GridRun) -> list[PlotLine]:
     """Return the four cells as plots show them."""
@@ -49,10 +54,11 @@ def _heading(grid: GridRun) -> str:
     why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
     partial = sections.PARTIAL if grid.run.partial else ""
     cells = "; ".join(line.name for line in _lines(grid))
+    apart = "" if grid.run.interleaved else _APART
     return (
         f'<header class="verdict{"" if validity.valid else " invalid"}"><h1>{heading}</h1>'
-        f'{why}{partial}<p class="soft">Cells, engine then load balancer: {escape(cells)}.</p>'
-        "</header>"
+        f'{why}{partial}{apart}<p class="soft">Cells, engine then load balancer: '
+        f"{escape(cells)}.</p></header>"
     )
 
 

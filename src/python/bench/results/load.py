@@ -1,5 +1,6 @@
 """Results of earlier runs, read back.  Input and output."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import msgspec
 
 from bench.loadgen.client_load import ClientLoad
-from bench.loadgen.record import read_records
+from bench.loadgen.record import Record, read_records
 from bench.loadgen.run_result import RunResult
 from bench.loadgen.server_metrics import ServerSnapshot
-from bench.workload.schedule import PartLayout, read_schedule
+from bench.workload.schedule import Part, PartLayout, read_schedule
 from servekit.errors.tree import SettingInvalid, WorkloadInvalid
 
 
@@ -76,14 +77,25 @@ def together(baseline: RunResult, candidate: RunResult, names: tuple[str, str]) 
     Raises:
         SettingInvalid: they did not replay the same schedule in the same parts.
     """
-    if baseline.schedule.digest != candidate.schedule.digest or baseline.layout != candidate.layout:
-        raise SettingInvalid(
-            f"{baseline.folder} and {candidate.folder} replayed different schedules; run both with "
-            "the same --workload, --seed, --rate and --parts, or with --workload schedule.jsonl"
-        )
-    both = list(zip(names, (baseline, candidate), strict=True))
+    return joined((baseline, candidate), names)
+
+
+def joined(runs: Sequence[RunResult], names: Sequence[str]) -> RunResult:
+    """Return *runs* of one arm each as one run, with the arms called *names*.
+
+    Raises:
+        SettingInvalid: they did not replay the same schedule in the same parts.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        if first.schedule.digest != other.schedule.digest or first.layout != other.layout:
+            raise SettingInvalid(
+                f"{first.folder} and {other.folder} replayed different schedules; run both with "
+                "the same --workload, --seed, --rate and --parts, or with --workload schedule.jsonl"
+            )
+    both, candidate = list(zip(names, runs, strict=True)), runs[-1]
     return RunResult(
-        arms=names,
+        arms=tuple(names),
         records=[
             msgspec.structs.replace(record, arm=name)
             for name, one in both
@@ -92,7 +104,7 @@ def together(baseline: RunResult, candidate: RunResult, names: tuple[str, str]) 
         # What made one client slow makes the comparison doubtful.
         burden=max((one.burden for _, one in both), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)),
         started=candidate.started,
-        partial=baseline.partial or candidate.partial,
+        partial=any(one.partial for one in runs),
         snapshots=[
             msgspec.structs.replace(snapshot, arm=name)
             for name, one in both
@@ -103,5 +115,28 @@ def together(baseline: RunResult, candidate: RunResult, names: tuple[str, str]) 
         schedule=candidate.schedule,
         layout=layout_of(candidate),
         manifest=candidate.manifest,
-        interleaved=baseline.started == candidate.started,
+        interleaved=len({one.started for one in runs}) == 1,
     )
+
+
+# The parts of a second start are numbered from here on; nobody measures so many in one.
+_PARTS_OF_A_START = 1_000
+
+
+def pooled(starts: Sequence[RunResult]) -> tuple[RunResult, tuple[Part, ...]]:
+    """Return *starts*, each with the same arms, as one run, and the parts of all of them."""
+    parts: list[Part] = []
+    records: list[Record] = []
+    for number, one in enumerate(starts):
+        shift = number * _PARTS_OF_A_START
+        parts += [msgspec.structs.replace(part, number=part.number + shift) for part in one.parts]
+        records += [msgspec.structs.replace(r, part=r.part + shift) for r in one.records]
+    first = starts[0]
+    run = msgspec.structs.replace(
+        first,
+        records=records,
+        partial=any(one.partial for one in starts),
+        burden=max((one.burden for one in starts), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)),
+        interleaved=all(one.interleaved for one in starts),
+    )
+    return run, tuple(parts)

@@ -16,6 +16,7 @@ from bench.stats.comparison import RESAMPLES, draws
 from bench.stats.intervals import Verdict, interval_of, verdict_of
 from bench.stats.validity import Validity, judge
 from bench.stats.windowed_metrics import SloLimits, Window, windows_of
+from bench.workload.schedule import Part
 
 # Which cell is which: engine, then load balancer; 0 is the baseline's.
 CELLS = ("00", "01", "10", "11")
@@ -66,9 +67,18 @@ class GridRun(msgspec.Struct, frozen=True, kw_only=True):
     goal: SloLimits
 
 
-def grid_run(run: RunResult, targets: Sequence[str], goal: SloLimits) -> GridRun:
-    """Return the effects that *run*, whose arms are CELLS, shows."""
-    cells, windows = [run.of(cell) for cell in CELLS], windows_of(run.parts)
+def grid_run(
+    run: RunResult,
+    targets: Sequence[str],
+    goal: SloLimits,
+    parts: Sequence[Part] | None = None,
+) -> GridRun:
+    """Return the effects that *run*, whose arms are CELLS, shows.
+
+    *parts* are those of the run, unless it is several starts in one.
+    """
+    windows = windows_of(run.parts if parts is None else parts)
+    cells = [run.of(cell) for cell in CELLS]
     return GridRun(
         run=run,
         targets=targets,
