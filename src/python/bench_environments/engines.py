@@ -7,9 +7,9 @@ from typing import Any
 from bench_environments.deployment import ENGINE_PORT, EngineKind, FleetDeployment, Pod
 from servekit.engine.arguments import EngineArguments
 
-# Both arms run one version, or a comparison of them would compare versions: the newest that
-# KVCached supports.  src/docker/kvcached is built from the same image.
-VLLM_VERSION = "v0.19.0"
+# Both arms run one version, or a comparison of them would compare versions: one that was measured
+# with KVCached.  src/docker/kvcached is built from the same image.
+VLLM_VERSION = "v0.26.0"
 
 # vLLM's own image for machines without a GPU; KVCached has no part there.
 CPU_VERSION = "v0.32.0"
@@ -123,6 +123,9 @@ def _variables(deployment: FleetDeployment, pod: Pod) -> dict[str, str]:
     if not pod.replica.gpus:
         # GiB; vLLM would take 4 for itself.
         said["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    if pod.replica.gpus:
+        # The one that KVCached 0.1.6 supports in this version, in both arms.
+        said["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if deployment.engine is EngineKind.kvcached:
         said |= {
             "ENABLE_KVCACHED": "true",
