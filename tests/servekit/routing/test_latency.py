@@ -1,6 +1,7 @@
 """What `latency` learns is what the textbook's recursive least squares learns."""
 
 import math
+from collections import Counter, deque
 from itertools import product
 from random import Random
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servekit.metrics.engine_load import EngineLoad
 from servekit.routing.latency import (
     FORGETTING,
     PRIOR,
@@ -17,7 +19,7 @@ from servekit.routing.latency import (
     TtftModel,
     not_negative,
 )
-from servekit.routing.load_tracker import LoadTracker
+from servekit.routing.load_tracker import InFlight, LoadTracker, Pool
 from servekit.routing.request import RouteRequest
 
 SCALES = (1.0, 1e-3, 1e-3, 0.1)
@@ -156,6 +158,36 @@ def test_a_replica_that_claims_much_teaches_little() -> None:
 
     busy, idle = (predicted(model, 500, 0, held) for held in (50, 0))
     assert busy - idle > 0.5 * 50 * TRUE_HELD_S
+
+
+@pytest.mark.parametrize("is_true", [True, False])
+def test_claim_to_be_full_is_believed_as_far_as_answers_agree(is_true: bool) -> None:
+    """A replica says that it holds 400 requests of others.  Where its answers take as long, it is
+    left alone; where they come as soon as anyone's, it gets its share."""
+    policy, rng = Latency(Random(0)), Random(8)
+    tracker = LoadTracker(1.0)
+    pool = Pool(tracker.load_of(name) for name in "abcd")
+    for _ in range(20):
+        tracker.polled("d", EngineLoad(running=400, waiting=0), 0.0)
+    chosen: Counter[str] = Counter()
+    open_requests: deque[InFlight] = deque()
+    for number in range(6000):
+        request = RouteRequest("m", rng.randrange(100, 1000))
+        decision = policy.choose(request, pool, 0.0)
+        replica = pool.named(decision.replica)
+        assert replica is not None
+        held = replica.in_flight + (400 if is_true and replica.name == "d" else 0)
+        policy.sent(request, replica, 0.0)
+        policy.answered(request, replica, 0.008 + 2e-5 * request.prompt_tokens + 0.0005 * held)
+        open_requests.append(tracker.begin(replica))
+        if len(open_requests) > 80:
+            tracker.end(open_requests.popleft())
+        chosen[replica.name] += number >= 4000
+
+    if is_true:
+        assert chosen["d"] < 40
+    else:
+        assert chosen["d"] > 300
 
 
 def test_engines_whose_first_token_takes_the_same_whatever_they_hold() -> None:

@@ -241,6 +241,43 @@ class SpeedRatios:
         self.typical = math.exp(mean)
 
 
+# A claim is looked into where a replica says that it holds so many more requests than ours, and so
+# many times as many.
+_MUCH_MORE, _MUCH_MORE_TIMES = 16, 3
+# One answer moves the belief by so much: after four that contradict it a claim is not believed.
+_BELIEF_STEP = 0.25
+
+
+class Claims:
+    """How far each replica is believed that it holds requests of others.
+
+    A replica that claims thousands would get nothing but what explores.  Its answers tell: where
+    they come as they would without the others, its claim counts for less.
+    """
+
+    __slots__ = ("doubted",)
+
+    def __init__(self) -> None:
+        # The share of a claim that is not believed, 0.0 to 1.0, by replica; few are in it.
+        self.doubted: dict[str, float] = {}
+
+    def believed(self, replica: ReplicaLoad, now_s: float) -> int:
+        """Return how many requests *replica* holds, as far as it is believed."""
+        doubted = self.doubted.get(replica.name, 0.0)
+        return replica.held(now_s) - round(doubted * replica.external(now_s))
+
+    def heard(self, replica: str, ttft_s: float, claimed_s: float, ours_s: float) -> None:
+        """An answer took *ttft_s*: by what was claimed *claimed_s* were expected, by ours alone
+        *ours_s*."""
+        middle_s = math.sqrt(max(claimed_s, 1e-9) * max(ours_s, 1e-9))
+        step = _BELIEF_STEP if ttft_s < middle_s else -_BELIEF_STEP
+        doubted = self.doubted.get(replica, 0.0) + step
+        if doubted > 0.0:
+            self.doubted[replica] = min(1.0, doubted)
+        else:
+            self.doubted.pop(replica, None)
+
+
 class Latency:
     """The shortest predicted time to first token; ties by chance."""
 
@@ -254,10 +291,11 @@ class Latency:
         self._index = PrefixIndex()
         self._model = TtftModel()
         self._media = MediaCost()
+        self._claims = Claims()
         self._speed_ratios = SpeedRatios()
         self._batching = PromptBatching()
         # What a request found when it was sent, until its first byte says how long that took.
-        self._found: dict[int, tuple[RouteRequest, int, int, int, int]] = {}
+        self._found: dict[int, tuple[RouteRequest, int, int, int, int, int]] = {}
         self._answers = 0
 
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
@@ -278,15 +316,21 @@ class Latency:
             unread = _unread(request, self._index.add(name, blocks, capacity))
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
-        held = replica.held(now_s)
-        self._found[id(request)] = (request, unread, replica.prefilling, held, self._answers)
+        held, ours = self._claims.believed(replica, now_s), replica.ours
+        claimed = replica.external(now_s)
+        if claimed <= _MUCH_MORE or claimed <= _MUCH_MORE_TIMES * ours:
+            claimed = 0
+        found = (request, unread, replica.prefilling, held, claimed, self._answers)
+        self._found[id(request)] = found
         self._batching.sent(replica, now_s)
 
     def answered(self, request: RouteRequest, replica: ReplicaLoad, ttft_s: float) -> None:
         found = self._found.pop(id(request), None)
         self._answers += 1
         if found is not None:
-            _, unread, queued, held, answers = found
+            _, unread, queued, held, claimed, answers = found
+            if claimed:
+                held = self._look_into(replica, ttft_s, unread, queued, claimed)
             speed_ratios = self._speed_ratios
             speed_ratio = speed_ratios.of(replica.name)
             alike_s = ttft_s / speed_ratio
@@ -306,6 +350,19 @@ class Latency:
     def forget(self, replica: str) -> None:
         self._index.forget(replica)
         self._speed_ratios.forget(replica)
+        self._claims.doubted.pop(replica, None)
+
+    def _look_into(
+        self, replica: ReplicaLoad, ttft_s: float, unread: int, queued: int, claimed: int
+    ) -> int:
+        """Compare an answer with what *replica* claimed to hold beside ours; return how many it
+        held, as far as that is believed."""
+        model, ours = self._model, replica.ours
+        with_s = model.predicted_s(unread, queued, ours + claimed)
+        self._claims.heard(replica.name, ttft_s, with_s, model.predicted_s(unread, queued, ours))
+        doubted = self._claims.doubted.get(replica.name, 0.0)
+        # What is doubted at all teaches nothing about those that are held.
+        return ours if doubted else ours + claimed
 
     def _scores(
         self, request: RouteRequest, pool: Pool, joined: ReplicaLoad | None, now_s: float
@@ -321,6 +378,7 @@ class Latency:
         per_held += CROWDING_S
         unread, media = request.prompt_tokens, request.media_tokens
         dearer = self._media.per_token_s - per_unread
+        doubted = self._claims.doubted
         factors, typical = self._speed_ratios.factors, self._speed_ratios.typical
         scores: list[tuple[str, float]] = []
         for replica in replicas:
@@ -330,7 +388,10 @@ class Latency:
             seconds = asked + per_unread * unread + per_queued * replica.prefilling
             if media:
                 seconds += dearer * (min(unread, media))
-            seconds += per_held * replica.held(now_s)
+            held = replica.held(now_s)
+            if doubted and name in doubted:
+                held = self._claims.believed(replica, now_s)
+            seconds += per_held * held
             slower = factors.get(name, typical) / typical
             slow_start_factor = replica.slow_start_factor(now_s)
             if slow_start_factor > 1.0 and self._rng.random() * slow_start_factor > 1.0:

@@ -84,6 +84,12 @@ class ReplicaLoad:
             return self.in_flight + self.other_workers
         return self.in_flight + self.other_workers + self._external_load
 
+    def external(self, now_s: float) -> int:
+        """Return how many of those are others', as its polls claim."""
+        if now_s - self._polled_at_s > self._stale_after_s:
+            return 0
+        return self._external_load
+
     def _record(self, load: EngineLoad, now_s: float) -> None:
         speed = _tokens_per_s(self.last_load, load, now_s - self._polled_at_s)
         if speed is not None:
