@@ -248,7 +248,7 @@ _MUCH_MORE, _MUCH_MORE_TIMES = 16, 3
 _BELIEF_STEP = 0.25
 
 
-class Claims:
+class ClaimedLoads:
     """How far each replica is believed that it holds requests of others.
 
     A replica that claims thousands would get nothing but what explores.  Its answers tell: where
@@ -291,7 +291,7 @@ class Latency:
         self._index = PrefixIndex()
         self._model = TtftModel()
         self._media = MediaCost()
-        self._claims = Claims()
+        self._claims = ClaimedLoads()
         self._speed_ratios = SpeedRatios()
         self._batching = PromptBatching()
         # What a request found when it was sent, until its first byte says how long that took.
