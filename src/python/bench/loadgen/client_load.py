@@ -3,6 +3,7 @@ output, but for `Burden`."""
 
 import asyncio
 import gc
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ class ClientLoad(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cpu_share: processor time over wall time over cores, 0.0 to 1.0.
         lag_p50_ms, lag_p99_ms: how late the event loop ran a timer; None where it is not ours.
+        machine_load: processes of the whole machine that ran or waited to, per core, on average;
+            None where the system does not say.
     """
 
     wall_s: float
@@ -26,6 +29,7 @@ class ClientLoad(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     lag_p50_ms: float | None
     lag_p99_ms: float | None
+    machine_load: float | None = None
 
     @property
     def cpu_share(self) -> float:
@@ -62,6 +66,7 @@ class ClientLoadMonitor:
             cores=1,
             lag_p50_ms=lags[len(lags) // 2] * 1e3,
             lag_p99_ms=lags[min(len(lags) - 1, len(lags) * 99 // 100)] * 1e3,
+            machine_load=_machine_load(),
         )
 
     async def _watch(self) -> None:
@@ -69,6 +74,14 @@ class ClientLoadMonitor:
             before_s = time.monotonic()
             await asyncio.sleep(_PROBE_EVERY_S)
             self._lags_s.append(max(0.0, time.monotonic() - before_s - _PROBE_EVERY_S))
+
+
+def _machine_load() -> float | None:
+    """The load average of the last minute, per core."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return None
 
 
 @contextmanager

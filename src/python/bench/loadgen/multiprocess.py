@@ -95,6 +95,7 @@ def together(shares: Sequence[LoadResult], started: datetime, *, stopped: bool) 
             cores=len(burdens),
             lag_p50_ms=max(b.lag_p50_ms or 0.0 for b in burdens),
             lag_p99_ms=max(b.lag_p99_ms or 0.0 for b in burdens),
+            machine_load=max((b.machine_load for b in burdens if b.machine_load), default=None),
         ),
         started=started,
         partial=stopped or any(share.partial for share in shares),

@@ -11,8 +11,13 @@ from bench.report import svg
 from bench.report.markup import verdict_css
 from bench.report.tables import number
 from bench.stats.comparison import ComparedMetric, Comparison
-from bench.stats.windowed_metrics import Window, delivered_tokens, windows_of
+from bench.stats.windowed_metrics import DEFAULT_SLO, Window, delivered_tokens, windows_of
 from bench.workload.schedule import Part
+
+# Points of a line over lengths or rates, and how far the largest must be from the smallest for
+# there to be a line.
+_GROUPS = 8
+_VARIED = 1.3
 
 
 class PlotLine(msgspec.Struct, frozen=True):
@@ -48,8 +53,8 @@ def plots_of(
 ) -> Plots:
     """Return the plots that every report has."""
     return Plots(
-        distributions(lines),
-        over_time(lines, windows_of(parts)),
+        [*distributions(lines), *by_prompt_length(lines)],
+        [*over_time(lines, windows_of(parts)), *goodput_by_rate(lines, windows_of(parts))],
         [*per_replica(lines), *engines_over_time(lines, snapshots)],
     )
 
@@ -117,6 +122,66 @@ def _cumulative(
     return Plot(name, title, svg.line_chart(title, x, svg.Axis("", 0.0, 1.0), series))
 
 
+def by_prompt_length(lines: Sequence[PlotLine]) -> list[Plot]:
+    """Return the median TTFT of requests of about one prompt length, over the lengths; none where
+    all prompts are of one length."""
+    title = "TTFT p50 by prompt length, ms"
+    series = [svg.Series(line.name, _ttft_by_length(line.records), line.css) for line in lines]
+    lengths = [tokens for one in series for tokens, _ in one.points]
+    if not lengths or max(lengths) < _VARIED * min(lengths):
+        return []
+    top = max(ttft for one in series for _, ttft in one.points)
+    x = svg.Axis("prompt tokens", min(lengths), max(lengths), log=True)
+    y = svg.Axis("", 0.0, top * 1.08)
+    return [Plot("ttft-by-length", title, svg.line_chart(title, x, y, series))]
+
+
+def _ttft_by_length(records: Sequence[Record]) -> list[tuple[float, float]]:
+    """Return median length and median TTFT of groups of as many requests each, by their length."""
+    known = sorted(
+        (float(r.prompt_tokens or r.asked_prompt_tokens), r.ttft_s * 1e3)
+        for r in records
+        if r.ttft_s is not None
+    )
+    size = max(1, -(-len(known) // _GROUPS))
+    groups = [known[at : at + size] for at in range(0, len(known), size)]
+    return [
+        (float(np.median([n for n, _ in own])), float(np.median([ms for _, ms in own])))
+        for own in groups
+    ]
+
+
+def goodput_by_rate(lines: Sequence[PlotLine], windows: Sequence[Window]) -> list[Plot]:
+    """Return how many requests of a window met the SLO, over how many were due in it: the frontier
+    of each arm, as far as the load's own bursts reach.  None where all windows are alike."""
+    title = "Requests within the SLO, over requests due (per second)"
+    series = [
+        svg.Series(line.name, _good_by_due(line.records, windows), line.css) for line in lines
+    ]
+    due = [rate for one in series for rate, _ in one.points]
+    if not due or max(due) < _VARIED * min(due):
+        return []
+    x, y = (svg.Axis(label, 0.0, max(due) * 1.05) for label in ("requests due per second", ""))
+    return [Plot("goodput-by-rate", title, svg.line_chart(title, x, y, series))]
+
+
+def _good_by_due(records: Sequence[Record], windows: Sequence[Window]) -> list[tuple[float, float]]:
+    """Return the mean of groups of windows, by their rate."""
+    rates = []
+    for window in windows:
+        own = [one for one in records if window.holds(one.part, one.part_s)]
+        if own:
+            good = sum(map(DEFAULT_SLO.met_by, own))
+            rates.append((len(own) / window.length_s, good / window.length_s))
+    rates.sort()
+    size = max(1, -(-len(rates) // _GROUPS))
+    groups = [rates[at : at + size] for at in range(0, len(rates), size)]
+    return [
+        (float(np.mean([due for due, _ in own])), float(np.mean([good for _, good in own])))
+        for own in groups
+    ]
+
+
 def over_time(lines: Sequence[PlotLine], windows: Sequence[Window]) -> list[Plot]:
     """Return TTFT, tokens and requests of every window of the schedule, where they are known."""
     if not windows:
@@ -150,7 +215,7 @@ def _time_chart(
         )
         for line in lines
     ]
-    if not any(one.points for one in series):
+    if not any(value for one in series for _, value in one.points):
         return None
     return _over(name, title, "schedule time (s)", float(ends[-1]), series)
 
@@ -188,7 +253,7 @@ def engines_over_time(lines: Sequence[PlotLine], snapshots: Sequence[ServerSnaps
             held[one.arm][one.at_s] = held[one.arm].get(one.at_s, 0.0) + requests
     series = [svg.Series(line.name, sorted(held[line.name].items()), line.css) for line in lines]
     length_s = max((at_s for line in series for at_s, _ in line.points), default=0.0)
-    if not length_s:
+    if not length_s or not any(value for line in series for _, value in line.points):
         return []
     title = "Requests in the engines (running and waiting)"
     return [_over("engines-over-time", title, "run time (s)", length_s, series)]

@@ -132,8 +132,13 @@ def client_line(validity: Validity) -> str:
     return (
         f"client: CPU {validity.client_cpu_share:.0%}, {_lag(validity)}, send delay "
         f"{validity.dispatch_p50_ms:.2f} ms (p50) and {validity.dispatch_p99_ms:.2f} ms (p99), "
-        f"{validity.achieved_share:.1%} of the scheduled rate"
+        f"{validity.achieved_share:.1%} of the scheduled rate{_machine(validity)}"
     )
+
+
+def _machine(validity: Validity) -> str:
+    load = validity.machine_load
+    return "" if load is None else f"; machine: {load:.1f} runnable processes per core"
 
 
 def _lag(validity: Validity) -> str:

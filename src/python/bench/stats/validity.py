@@ -22,6 +22,7 @@ class Validity(msgspec.Struct, frozen=True, kw_only=True):
         lag_p50_ms, lag_p99_ms: how late the client's event loop was; None where unknown.
         achieved_share: requests sent per second over requests due per second.
         dispatch_p50_ms, dispatch_p99_ms: how late requests were sent.
+        machine_load: runnable processes of the machine per core; None where unknown.
     """
 
     reasons: tuple[str, ...]
@@ -32,6 +33,7 @@ class Validity(msgspec.Struct, frozen=True, kw_only=True):
     dispatch_p50_ms: float
     dispatch_p99_ms: float
     error_share: float
+    machine_load: float | None = None
 
     @property
     def valid(self) -> bool:
@@ -69,6 +71,7 @@ def judge(
             "the rest are biased"
         )
     return Validity(
+        machine_load=burden.machine_load,
         reasons=tuple(reasons),
         client_cpu_share=burden.cpu_share,
         lag_p50_ms=burden.lag_p50_ms,
