@@ -373,3 +373,25 @@ def test_turns_follow_their_conversation_into_its_part(tmp_path: Path) -> None:
     assert len(set(begun.values())) == 20
     assert all(call.at_s == begun[call.conversation] for call in schedule.calls)
     assert schedule.length_s == pytest.approx(4.0, abs=0.3)
+
+
+def test_a_delay_after_nothing_is_refused(tmp_path: Path) -> None:
+    """It would be left out in silence; a delay of 0 is none."""
+    with pytest.raises(WorkloadInvalid, match=r"'delay' is 1.2 s in a row that follows no other"):
+        schedule_of(tmp_path, "p.jsonl", [{"text": "a", "delay": 1200}])
+
+    assert schedule_of(tmp_path, "p.jsonl", [{"text": "a", "delay": 0}]).calls[0].delay_s is None
+
+
+def test_requests_that_came_at_once_are_sent_at_once(tmp_path: Path) -> None:
+    """A trace's own times may all be 0."""
+    rows = [{"timestamp": 0, "input_length": 5, "output_length": 5}] * 3
+
+    assert [c.at_s for c in schedule_of(tmp_path, "t.jsonl", rows, speed=1.0).calls] == [0.0] * 3
+
+
+@pytest.mark.parametrize("content", ['{"data": []}', "[]", '[{"conversations": []}]'])
+def test_a_file_without_requests_is_refused(tmp_path: Path, content: str) -> None:
+    """Whatever it holds."""
+    with pytest.raises(WorkloadInvalid, match="contains no requests that can be sent"):
+        schedule_of(tmp_path, "p.json", content)

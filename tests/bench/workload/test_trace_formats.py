@@ -4,8 +4,8 @@ from importlib import resources
 
 import pytest
 
-from bench.workload.trace_formats import read_trace
-from bench.workload.trace_rows import TraceRow
+from bench.workload.trace_formats import read_rows, read_trace
+from bench.workload.trace_rows import ReadingOptions, TraceRow
 from bench.workload.traces.cut import cut
 from servekit.errors.tree import WorkloadInvalid
 
@@ -40,6 +40,9 @@ def test_burstgpt_requests_that_failed_are_left_out() -> None:
     )
 
     assert read_trace(text, "b.csv") == [TraceRow(0.0, 472, 18)]
+    found = read_rows(text, "b.csv", ReadingOptions())
+    assert found.left_out == {"failed when the trace was recorded: 0 output tokens": 1}
+    assert found.left_out_tokens == 100
 
 
 @pytest.mark.parametrize(

@@ -117,16 +117,25 @@ def _read(
         rows += own
     if len(times) > 1:
         raise WorkloadInvalid(f"{source}: some rows have a timestamp and some have none")
-    return FileRows(rows=_chained(rows), timed=times == {True}, left_out=left_out)
+    return FileRows(rows=_chained(rows, source), timed=times == {True}, left_out=left_out)
 
 
-def _chained(rows: list[TraceRow]) -> list[TraceRow]:
-    """Return *rows* with those that follow another of their session marked: all but its first."""
+def _chained(rows: list[TraceRow], source: str) -> list[TraceRow]:
+    """Return *rows* with those that follow another of their session marked: all but its first.
+
+    Raises:
+        WorkloadInvalid: a row that follows no other has a delay.
+    """
     begun_s: dict[str, float] = {}
     chained = []
     for row in rows:
+        if row.delay_s and row.session not in begun_s:
+            raise WorkloadInvalid(
+                f"{source}: field 'delay' is {row.delay_s:g} s in a row that follows no other of "
+                f"its session; remove it, give a timestamp, or give --ignore-field delay"
+            )
         if not row.session:
-            chained.append(row)
+            chained.append(msgspec.structs.replace(row, delay_s=None))
         elif row.session not in begun_s:
             begun_s[row.session] = row.at_s
             chained.append(msgspec.structs.replace(row, delay_s=None))

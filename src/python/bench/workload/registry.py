@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -85,10 +86,10 @@ def make_schedule(ask: WorkloadSpec) -> Schedule:
         return read_schedule(Path(ask.workload).read_bytes(), ask.workload)
     if ask.speed is not None and ask.workload in NAMES and ask.workload != "mooncake":
         raise _no_times(ask)
-    calls, dropped, notes = _calls(ask)
+    calls, dropped, notes, is_timed = _calls(ask)
     if not calls:
         raise WorkloadInvalid(f"--workload {ask.workload!r}: no request fits into {ask.fit} tokens")
-    if ask.arrivals != "trace" or not calls[-1].at_s > 0:
+    if ask.arrivals != "trace" or not is_timed:
         shape = "poisson" if ask.arrivals == "trace" else ask.arrivals
         times = read_arrivals(shape, ask.rate)(len(calls), random.Random(ask.seed))
         calls = list(timed(calls, times))
@@ -161,17 +162,21 @@ def fleet_shares(fleet: Fleet) -> dict[str, float]:
     }
 
 
-_Made = tuple[list[Call], DroppedRows | None, tuple[str, ...]]
+class _Made(NamedTuple):
+    """Calls, not yet timed unless *is_timed*; what was left out, and what is to be said of them."""
+
+    calls: list[Call]
+    dropped: DroppedRows | None = None
+    notes: tuple[str, ...] = ()
+    is_timed: bool = False
 
 
 def _calls(ask: WorkloadSpec) -> _Made:
-    """Return the calls, not yet timed unless they come from a trace, what was left out, and what is
-    to be said of them."""
     shares, n, seed = ask.shares, ask.requests, ask.seed
     if ask.workload == "synthetic":
-        return synthetic(ask.lengths, shares, n, seed), None, ()
+        return _Made(synthetic(ask.lengths, shares, n, seed))
     if ask.workload == "shared-prefix":
-        return shared_prefix(ask.lengths, shares, n, seed), None, ()
+        return _Made(shared_prefix(ask.lengths, shares, n, seed))
     if ask.workload == "multi-turn":
         calls = multi_turn(
             ask.lengths,
@@ -182,11 +187,11 @@ def _calls(ask: WorkloadSpec) -> _Made:
             fit=ask.fit,
             delay_s=ask.turn_delay_s,
         )
-        return calls, None, ()
+        return _Made(calls)
     if ask.workload == "default" or _is_written(ask.workload):
         if ask.speed is not None:
             raise _no_times(ask)
-        return _written(ask), None, ()
+        return _Made(_written(ask))
     return _from_file(ask)
 
 
@@ -207,14 +212,16 @@ def _written(ask: WorkloadSpec) -> list[Call]:
 
 def _from_file(ask: WorkloadSpec) -> _Made:
     found = _rows(ask)
+    if not found.rows:
+        raise WorkloadInvalid(f"{ask.workload}: contains no requests that can be sent")
     every = _with_models(found.rows, ask) if ask.keeps_models else _without_models(found.rows)
     rows, too_long = fitting(every, ask.fit)
     reasons = dict(found.left_out)
     if too_long:
         reasons[f"longer than {ask.fit:,} tokens"] = len(too_long)
-    dropped = _dropped(every, too_long, reasons)
+    dropped = _dropped(every, too_long, reasons, found.left_out_tokens)
     if not rows:
-        return [], dropped, ()
+        return _Made([], dropped)
     if not ask.rate > 0:
         raise SettingInvalid(f"rate is {ask.rate:g}; must be above 0 requests/s")
     if not found.timed:
@@ -222,12 +229,12 @@ def _from_file(ask: WorkloadSpec) -> _Made:
             raise _no_times(ask)
         notes = _repeats(len(rows), ask.requests)
         rows = repeated(rows, ask.requests)
-        return from_rows(rows, ask.shares, seed=ask.seed, speed=1.0), dropped, notes
+        return _Made(from_rows(rows, ask.shares, seed=ask.seed, speed=1.0), dropped, notes)
     # The rate is that of the whole trace: a shorter piece of it has the bursts that it has.
     natural = len(rows) / max(rows[-1].at_s, 1.0)
     speed = ask.rate / natural if ask.speed is None else ask.speed
     calls = from_rows(rows, ask.shares, seed=ask.seed, speed=speed)
-    return calls[: ask.requests], dropped, ()
+    return _Made(calls[: ask.requests], dropped, is_timed=True)
 
 
 def _rows(ask: WorkloadSpec) -> FileRows:
@@ -283,12 +290,15 @@ def _repeats(rows: int, requests: int) -> tuple[str, ...]:
 
 
 def _dropped(
-    every: Sequence[TraceRow], too_long: Sequence[TraceRow], reasons: dict[str, int]
+    every: Sequence[TraceRow],
+    too_long: Sequence[TraceRow],
+    reasons: dict[str, int],
+    unread_tokens: int,
 ) -> DroppedRows | None:
     if not reasons:
         return None
-    tokens = sum(row.prompt_tokens for row in every)
-    share = sum(row.prompt_tokens for row in too_long) / max(1, tokens)
+    tokens = sum(row.prompt_tokens for row in every) + unread_tokens
+    share = (sum(row.prompt_tokens for row in too_long) + unread_tokens) / max(1, tokens)
     return DroppedRows(len(every) + sum(reasons.values()) - len(too_long), reasons, share)
 
 

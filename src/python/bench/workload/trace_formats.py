@@ -83,6 +83,7 @@ def _csv(lines: Sequence[str], source: str, options: ReadingOptions) -> FileRows
         )
     rows: list[TraceRow] = []
     left_out: dict[str, int] = {}
+    left_out_tokens = 0
     for number, fields in enumerate(reader, start=2):
         where = f"{source}, line {number}"
         if _IMAGES not in options.ignored_fields:
@@ -94,9 +95,10 @@ def _csv(lines: Sequence[str], source: str, options: ReadingOptions) -> FileRows
         reason = _why_left_out(row)
         if reason:
             left_out[reason] = left_out.get(reason, 0) + 1
+            left_out_tokens += row.prompt_tokens
         else:
             rows.append(_checked(row, where))
-    return FileRows(rows=rows, timed=True, left_out=left_out)
+    return FileRows(rows=rows, timed=True, left_out=left_out, left_out_tokens=left_out_tokens)
 
 
 def _refuse_images(count: str | None, where: str) -> None:

@@ -47,11 +47,13 @@ class FileRows(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         timed: it says when each request came.
         left_out: how many of its requests cannot be sent, by why.
+        left_out_tokens: prompt tokens of those.
     """
 
     rows: list[TraceRow]
     timed: bool
     left_out: dict[str, int] = {}
+    left_out_tokens: int = 0
 
 
 class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
