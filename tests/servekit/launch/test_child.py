@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -179,3 +180,51 @@ def test_exit_is_described_in_one_line(code: int, tail: list[str], said: str) ->
     """Code or signal, and the last line that names an error."""
     with pytest.raises(EngineExited, match=said):
         raise EngineExited(describe_exit(code, tail))
+
+
+# gVisor has no pidfd_open (434 everywhere); here a filter of the kernel answers ENOSYS in its place.
+WITHOUT_PIDFD = """
+import asyncio, ctypes, os, struct, sys
+load, compare = (0x20, 0, 0, 0), (0x15, 0, 1, 434)
+refuse, allow = (6, 0, 0, 0x00050000 | 38), (6, 0, 0, 0x7FFF0000)
+instructions = [load, compare, refuse, allow]
+code = b"".join(struct.pack("HBBI", *one) for one in instructions)
+held = ctypes.create_string_buffer(code)
+program = struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(held))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+from servekit.launch.child import start_child
+async def main():
+    child = await start_child((sys.executable, "-c", sys.argv[1]), dict(os.environ), print)
+    if sys.argv[2] == "wait":
+        print("ended with", await asyncio.wait_for(child.wait(), 20))
+    else:
+        print("stopped with", await asyncio.wait_for(child.stop(10), 20))
+try:
+    os.pidfd_open(os.getpid())
+except OSError as error:
+    print(error.errno)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "said"),
+    [
+        ("raise SystemExit(3)", "wait", "ended with 3"),
+        ("import time; time.sleep(60)", "stop", "stopped with -15"),
+    ],
+)
+def test_exits_are_noticed_where_the_kernel_has_no_pidfd(code: str, how: str, said: str) -> None:
+    """As below Cloud Run's first generation."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", WITHOUT_PIDFD, code, how],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[0] == "38", done.stderr
+    assert said in done.stdout, done.stderr
