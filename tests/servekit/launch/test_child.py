@@ -182,7 +182,7 @@ def test_exit_is_described_in_one_line(code: int, tail: list[str], said: str) ->
         raise EngineExited(describe_exit(code, tail))
 
 
-# gVisor has no pidfd_open (434 everywhere); here a filter of the kernel answers ENOSYS in its place.
+# gVisor has no pidfd_open (434 on every machine); here a filter of the kernel refuses it.
 WITHOUT_PIDFD = """
 import asyncio, ctypes, os, struct, sys
 load, compare = (0x20, 0, 0, 0), (0x15, 0, 1, 434)
