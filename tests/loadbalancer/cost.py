@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from random import Random
 
 import uvloop
@@ -36,10 +37,15 @@ CHUNKS = 50
 TRACED_TURNS = 8
 PAUSE_S = 1.0
 
-# As a client and vLLM's server write them.
-REQUEST = request(
-    b'{"model":"m","prompt":"hello there, this is a prompt","max_tokens":16}',
-    b"content-type: application/json\r\nuser-agent: x\r\naccept: */*\r\n",
+# As a client and vLLM's server write them.  No two at a time are alike, nor like those of late.
+REQUESTS = cycle(
+    [
+        request(
+            b'{"model":"m","prompt":"hello there, this is %05d","max_tokens":16}' % number,
+            b"content-type: application/json\r\nuser-agent: x\r\naccept: */*\r\n",
+        )
+        for number in range(20_000)
+    ]
 )
 ANSWER = whole(
     WHOLE,
@@ -104,7 +110,7 @@ def ask(clients: list[ClientConnection], given: list[EngineConnection]) -> list[
     """Let every client send a request; return the connections on which the engines have them."""
     given.clear()
     for client in clients:
-        client.data_received(REQUEST)
+        client.data_received(next(REQUESTS))
     return list(given)
 
 

@@ -22,7 +22,8 @@ from tests.loadbalancer.started import Started, here, started
 
 REQUESTS, BEFORE, CLIENTS = 1000, 100, 32
 COUNTED = re.compile(rb"^servekit_lb_(faults|ejections)_total\{[^}]*\} ([0-9.]+)", re.MULTILINE)
-DRILLS = (*FAULTS, "stopped", "zombie", "poison", "descriptors", "client-errors")
+POISONS = {"poison": 0.05, "poison-at-once": 0.0}
+DRILLS = (*FAULTS, "stopped", "zombie", *POISONS, "descriptors", "client-errors")
 # What a process that is short of descriptors may have open, and the clients that do nothing.
 FEW_FILES, IDLE_CLIENTS = 160, 120
 
@@ -87,8 +88,8 @@ async def _drill(
     await _load(balancer.port, BEFORE, result)
     if fault == "stopped":
         faulty.send_signal(signal.SIGSTOP)
-    elif fault == "poison":
-        poisoned = asyncio.create_task(_poison(balancer.port))
+    elif fault in POISONS:
+        poisoned = asyncio.create_task(_poison(balancer.port, POISONS[fault]))
     elif fault not in ("descriptors", "client-errors"):
         faulty.send_signal(signal.SIGUSR1)
     idle = [
@@ -99,7 +100,7 @@ async def _drill(
         await _client_errors(balancer.port)
     else:
         await _load(balancer.port, REQUESTS - BEFORE, result)
-    if fault == "poison":
+    if fault in POISONS:
         await poisoned
         result.gone = sum([await _is_gone(url) for url in urls])
     for _, writer in idle:
@@ -140,12 +141,15 @@ async def _ask(port: int, body: bytes, result: DrillResult) -> None:
         result.bad.append(answer[:300])
 
 
-async def _poison(port: int) -> None:
-    """One request that engines die of, sent again and again, as clients do."""
-    for _ in range(20):
+async def _poison(port: int, pause_s: float) -> None:
+    """One request that engines die of, sent again and again, or without a pause all at once."""
+
+    async def copy(number: int) -> None:
+        await asyncio.sleep(number * pause_s)
         with contextlib.suppress(OSError, TimeoutError):
             await post(port, b'{"model":"m","prompt":"%b"}' % POISON)
-        await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(copy(number) for number in range(20)))
 
 
 async def _client_errors(port: int) -> None:

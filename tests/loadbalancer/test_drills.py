@@ -5,7 +5,7 @@ All of it, at 2, 8 and 40 replicas: `python -m tests.loadbalancer.drills`.
 
 import pytest
 
-from tests.loadbalancer.drills import DRILLS, drill
+from tests.loadbalancer.drills import DRILLS, POISONS, drill
 
 # Of 1,000 requests; and until the first byte, the client's own waiting for a busy machine included.
 MOST_BAD, LONGEST_S = 10, 5.0
@@ -23,7 +23,7 @@ async def test_no_client_sees_a_replica_that_answers_badly(fault: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("replicas", "workers"), [(2, 1), (8, 2)])
-@pytest.mark.parametrize("fault", [f for f in DRILLS if f not in ("poison", "client-errors")])
+@pytest.mark.parametrize("fault", [f for f in DRILLS if f not in (*POISONS, "client-errors")])
 async def test_one_bad_replica_costs_one_request_in_a_hundred_at_most(
     fault: str, replicas: int, workers: int
 ) -> None:
@@ -37,9 +37,10 @@ async def test_one_bad_replica_costs_one_request_in_a_hundred_at_most(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_two_engines_at_most_die_of_one_request(workers: int) -> None:
-    """However often it is sent; the others go on."""
-    result = await drill("poison", replicas=8, workers=workers)
+@pytest.mark.parametrize("fault", list(POISONS))
+async def test_two_engines_at_most_die_of_one_request(fault: str, workers: int) -> None:
+    """However often it is sent, one after the other or at once; the others go on."""
+    result = await drill(fault, replicas=8, workers=workers)
 
     assert result.gone <= 2
     assert len(result.bad) <= MOST_BAD, result.bad[:3]

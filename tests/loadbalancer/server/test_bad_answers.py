@@ -5,10 +5,21 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from loadbalancer.balancing.copies import MOST_COPIES
 from loadbalancer.balancing.health import HealthRules
 from loadbalancer.server.answer_faults import stream_has_no_tokens
 from servekit.relay.client_connection import MAX_AHEAD_BYTES
-from tests.loadbalancer.engine import EVENT, Engine, chunk, post, request, running, talk, whole
+from tests.loadbalancer.engine import (
+    EVENT,
+    Engine,
+    Held,
+    chunk,
+    post,
+    request,
+    running,
+    talk,
+    whole,
+)
 from tests.support.waiting import until
 
 JSON = b"content-type: application/json\r\n"
@@ -140,11 +151,45 @@ async def test_wrong_paths_do_not_use_up_the_retries() -> None:
         assert balancer.budget.spend()
 
 
+def _numbered(number: int) -> bytes:
+    """Return the body of a request that no other one is a copy of."""
+    return b'{"model":"m","prompt":"%d"}' % number
+
+
+async def test_copies_that_nothing_is_known_of_go_to_one_engine() -> None:
+    """A few of them; once one was answered, the rest goes to all."""
+    engines = [Held(), Held(), Held()]
+    async with running(*engines, policy="round-robin") as (_, port):
+        waiting = [asyncio.create_task(post(port)) for _ in range(30)]
+        await until(lambda: sum(len(engine.bodies) for engine in engines) == MOST_COPIES)
+        await asyncio.sleep(0.1)
+        at_first = sorted(len(engine.bodies) for engine in engines)
+        for engine in engines:
+            engine.go.set()
+        answers = await asyncio.gather(*waiting)
+
+    assert at_first == [0, 0, MOST_COPIES]
+    assert all(b"hello" in answer for answer in answers)
+    assert all(len(engine.bodies) >= 5 for engine in engines)
+
+
+async def test_copies_do_not_wait_for_an_answer_that_takes_long() -> None:
+    """After a second the engine has shown that it lives with the request."""
+    engine = Held()
+    async with running(engine) as (_, port):
+        waiting = [asyncio.create_task(post(port)) for _ in range(30)]
+        await until(lambda: len(engine.bodies) == 30)
+        engine.go.set()
+        answers = await asyncio.gather(*waiting)
+
+    assert all(b"hello" in answer for answer in answers)
+
+
 async def test_requests_leave_a_replica_that_polls_gave_up() -> None:
     """At once, though nothing broke; and it is not asked again."""
     stuck, good = Stuck(), Engine()
     async with running(stuck, good, health=HealthRules(polls_to_fail=1)) as (balancer, port):
-        waiting = [asyncio.create_task(post(port)) for _ in range(6)]
+        waiting = [asyncio.create_task(post(port, _numbered(n))) for n in range(6)]
         await until(lambda: len(stuck.bodies) == 3)
         stuck.stopped = True
         async with asyncio.timeout(5.0):
@@ -159,7 +204,7 @@ async def test_begun_stream_of_a_replica_that_is_gone_ends_with_an_error() -> No
     """Within seconds; it cannot be sent again."""
     stuck = Stuck(begins=True)
     async with running(stuck, Engine(), health=HealthRules(polls_to_fail=1)) as (_, port):
-        waiting = [asyncio.create_task(post(port)) for _ in range(2)]
+        waiting = [asyncio.create_task(post(port, _numbered(n))) for n in range(2)]
         await until(lambda: len(stuck.bodies) == 1)
         stuck.stopped = True
         async with asyncio.timeout(8.0):

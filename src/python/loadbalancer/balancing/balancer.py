@@ -7,8 +7,10 @@ from random import Random
 
 import msgspec
 import structlog
+import xxhash
 
 from loadbalancer.balancing.admission import Admission
+from loadbalancer.balancing.copies import RequestCopies
 from loadbalancer.balancing.health import CONNECTION, Health, HealthRules, rest_asked_s
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.balancing.retry import RetryBudget
@@ -121,6 +123,7 @@ class Balancer:
         self.deadly = DeadlyRequests() if shared is None else shared.deadly
         # Which replica keeps which response.
         self.response_owners = ResponseOwners() if shared is None else shared.response_owners
+        self.copies = RequestCopies()
         # Closes idle clients where descriptors have run out; the server knows how.
         self.make_room: Callable[[], int] = lambda: 0
         self._changing = False
@@ -215,6 +218,7 @@ class Balancer:
     def sweep(self) -> None:
         """Let time pass: who has rested is asked again, who has waited too long is turned away."""
         self.refresh()
+        self.copies.sweep(self.now())
         for service in self.services.values():
             service.admission.expire(self.now())
 
@@ -314,8 +318,14 @@ class Balancer:
                 raise RequestInvalid(f"x-servekit-policy: {error}") from error
         return known
 
-    def choose(self, routable: RoutableRequest, tried: Collection[str], now_s: float) -> Decision:
-        """Return a decision for a replica that was not tried yet.
+    def choose(
+        self,
+        routable: RoutableRequest,
+        tried: Collection[str],
+        now_s: float,
+        only: str | None = None,
+    ) -> Decision:
+        """Return a decision for a replica that was not tried yet: for *only*, if it can be had.
 
         Raises:
             ReplicaMissing: there is none.
@@ -339,12 +349,28 @@ class Balancer:
                     f"every replica of model {service.model!r} is at its limit; retry later"
                 )
         route = routable.route
+        wanted = None if only is None else pool.named(only)
+        if wanted is not None:
+            return routable.policy.choose(route, Pool((wanted,)), now_s)
         if route.session is not None and service.affinity is not None and not tried:
             # The ring is that of all replicas: a session whose own is full for a while comes back.
             home = service.affinity.choose(route, service.pool, now_s)
             if pool is service.pool or any(load.name == home.replica for load in pool):
                 return home
         return routable.policy.choose(route, pool, now_s)
+
+    def replica_for_suspect(self, service: ModelService, request: int) -> str | None:
+        """Return the replica that gets a *request* next which an engine may have died of.
+
+        It is the same one for all copies, whichever worker sends them.
+        """
+        had = self.deadly.replicas_with(request)
+        numbers = [
+            (xxhash.xxh3_64_intdigest(b"%d %d" % (request, replica.number)), replica.name)
+            for replica in service.replicas
+            if replica.number not in had and service.pool.named(replica.name) is not None
+        ]
+        return min(numbers)[1] if numbers else None
 
     def _ask_owner(self, owner: str, tried: Collection[str]) -> Decision:
         """Return the decision for the one replica that can answer.

@@ -13,6 +13,7 @@ import structlog
 import xxhash
 
 from loadbalancer.balancing.balancer import Balancer
+from loadbalancer.balancing.copies import MOST_COPIES, FirstCopy
 from loadbalancer.balancing.health import CONNECTION
 from loadbalancer.balancing.progress import OpenRequest
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
@@ -60,6 +61,10 @@ MAX_HELD_BYTES = 64 * 1024
 # One replica may have died and a second be full; after three, waiting is better than trying.
 MOST_ATTEMPTS = 3
 
+# How long a request waits that an engine may have died of: engines that have a copy of it, perhaps
+# another worker's, have broken off by then too.
+SUSPECT_WAITS_S = 0.4
+
 # The first pieces of an answer are kept, to see at its end whether it had a token.
 PIECES_KEPT = 6
 
@@ -88,6 +93,8 @@ class ProxiedRequest(RelayExchange):
         "_early_pieces",
         "_engine_key",
         "_fault",
+        "_first_copy",
+        "_has_waited",
         "_hash",
         "_held",
         "_in_flight",
@@ -147,9 +154,13 @@ class ProxiedRequest(RelayExchange):
         self._fault: str | None = None
         # Replicas that answered badly, and how; whose fault that was, the next answer tells.
         self._suspected: tuple[tuple[ReplicaState, str], ...] = ()
-        # What engines may have died of is known by its hash, which is computed when needed.
+        # What engines may have died of is known by its hash.
         self._hash = 0
         self._killed: tuple[str, ...] = ()
+        # Whether it has waited for what comes of copies of it.
+        self._has_waited = False
+        # Where it is the first of several that are alike, and nothing came of it yet.
+        self._first_copy: FirstCopy | None = None
         self._in_flight: InFlight | None = None
         self._pending: HttpResponseHead | None = None
         self._answer_head: HttpResponseHead | None = None
@@ -175,7 +186,7 @@ class ProxiedRequest(RelayExchange):
         balancer = self._balancer
         balancer.budget.earn()
         # As `watchful` has it, without a call.
-        if self._begun_s < balancer.deadly.until_s[0] and self._is_deadly():
+        if self._begun_s < balancer.deadly.until_s[0] and self._was_refused(self._begun_s):
             return
         self._routable.service.admission.enter(self, self._begun_s)
 
@@ -239,12 +250,36 @@ class ProxiedRequest(RelayExchange):
     def _try_next(self, now_s: float) -> None:
         balancer = self._balancer
         self._decided_s = now_s
+        number, copies, only, alone = self._request_hash(), balancer.copies, None, False
+        if number not in copies.answered and not self._routable.owner:
+            if now_s < balancer.deadly.until_s[0] and balancer.deadly.is_suspected(number):
+                if not self._has_waited:
+                    self._has_waited = True
+                    asyncio.get_running_loop().call_later(SUSPECT_WAITS_S, self.go_on)
+                    return
+                only = balancer.replica_for_suspect(self._routable.service, number)
+            elif (first := copies.first(number)) is None:
+                alone = True
+            elif first.copies < MOST_COPIES:
+                first.copies += 1
+                only = first.replica
+            elif not first.survived(now_s):
+                first.waiting = (*first.waiting, self)
+                return
         try:
-            decision = balancer.choose(self._routable, self._tried, now_s)
+            decision = balancer.choose(self._routable, self._tried, now_s, only)
         except ServeError as error:
             self._fail(error)
             return
+        if alone:
+            self._first_copy = copies.sent(number, decision.replica, now_s)
         self._try(decision, now_s)
+
+    def go_on(self) -> None:
+        """Copies of the request need not be waited for any longer."""
+        if not self._over and not self._was_refused(now_s := self._balancer.now()):
+            self._client.wait_anew()
+            self._try_next(now_s)
 
     def _try(self, decision: Decision, now_s: float) -> None:
         balancer = self._balancer
@@ -389,25 +424,39 @@ class ProxiedRequest(RelayExchange):
             return
         sent = self._connection is not None
         stale, fresh = self._was_idle_too_long(), not self._out
-        self._release("failed")
+        if not stale and (sent or self._resent):
+            # Before copies of it that wait are let go.
+            self._suspect_deadly(broke=True)
+        self._release("stale" if stale else "failed")
         if stale:
             # No fault, and no attempt either.  The same replica tells whether it is still there.
             self._try(self._decision, self._balancer.now())
             return
         self._balancer.failed(self._replica)
-        if sent or self._resent:
-            self._suspect_deadly(broke=True)
-        if fresh and not self._was_deadly() and self._may_retry():
+        if not (fresh and self._may_move()) or self._was_deadly():
+            self._fail(error)
+        elif sent or self._resent:
+            self._has_waited = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(SUSPECT_WAITS_S, self._retry_suspect, error)
+        elif self._balancer.budget.spend():
+            self._retry("failed")
+        else:
+            self._fail(error)
+
+    def _retry_suspect(self, error: EngineError) -> None:
+        if self._over:
+            return
+        if not self._was_deadly() and self._may_retry():
             self._retry("failed")
         else:
             self._fail(error)
 
     # Requests that engines die of.
 
-    def _is_deadly(self) -> bool:
+    def _was_refused(self, now_s: float) -> bool:
         """Whether the request was refused, because engines died of one like it."""
-        balancer = self._balancer
-        refused_s = balancer.deadly.refused_for_s(self._request_hash(), self._begun_s)
+        refused_s = self._balancer.deadly.refused_for_s(self._request_hash(), now_s)
         if refused_s:
             self._fail(
                 RequestInvalid(
@@ -421,12 +470,12 @@ class ProxiedRequest(RelayExchange):
         """Whether enough engines died of this request, or of one like it."""
         balancer = self._balancer
         return len(self._killed) >= MOST_KILLED or (
-            self._hash != 0 and balancer.deadly.refused_for_s(self._hash, balancer.now()) > 0.0
+            balancer.deadly.refused_for_s(self._request_hash(), balancer.now()) > 0.0
         )
 
     def _request_hash(self) -> int:
         if not self._hash:
-            self._hash = xxhash.xxh3_64_intdigest(self._body) or 1
+            self._hash = xxhash.xxh3_64_intdigest(self._body or self._head.target) or 1
         return self._hash
 
     def _suspect_deadly(self, *, broke: bool) -> None:
@@ -435,6 +484,7 @@ class ProxiedRequest(RelayExchange):
         if self._replica.name not in self._killed:
             self._killed = (*self._killed, self._replica.name)
         now_s, number = balancer.now(), self._request_hash()
+        balancer.copies.answered.discard(number)
         balancer.deadly.suspect(number, self._replica.number, now_s, broke=broke)
         refused_s = balancer.deadly.refused_for_s(number, now_s)
         if refused_s:
@@ -507,8 +557,7 @@ class ProxiedRequest(RelayExchange):
         for replica, fault in self._suspected:
             self._balancer.bad_answer(self._routable.service, replica, fault)
         self._suspected = ()
-        if self._hash:
-            self._balancer.deadly.answered(self._hash)
+        self._balancer.deadly.answered(self._request_hash())
 
     # Other replicas.
 
@@ -590,6 +639,8 @@ class ProxiedRequest(RelayExchange):
     def _first_byte(self) -> None:
         self._spoken = True
         balancer = self._balancer
+        if self._hash not in balancer.copies.answered and self._fault != SERVER_ERROR:
+            balancer.copies.prove(self._hash)
         now_s = balancer.now()
         balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
         self._ttft_s = now_s - self._sent_s
@@ -606,7 +657,7 @@ class ProxiedRequest(RelayExchange):
     def _pass_on_head(self, head: HttpResponseHead, piece: bytes) -> None:
         self._pending = None
         self._answer_head = head
-        if head.status < 400 and (self._suspected or self._hash):
+        if head.status < 400 and (self._suspected or self._balancer.deadly.until_s[0]):
             self._settle()
         if self._route.dialect is _RESPONSES and head.status < 400:
             self._keep_owner(piece)
@@ -686,10 +737,14 @@ class ProxiedRequest(RelayExchange):
 
     def _release(self, outcome: str) -> None:
         """Count the request no more, and let go of its connection."""
+        if self._first_copy is not None and outcome != "stale":
+            self._balancer.copies.over(self._hash, self._first_copy)
+            self._first_copy = None
         if self._in_flight is not None:
             self._balancer.ended(self._in_flight)
             self._in_flight = None
-            self._balancer.telemetry.requests[self._replica.name, outcome] += 1
+            told = "failed" if outcome == "stale" else outcome
+            self._balancer.telemetry.requests[self._replica.name, told] += 1
             if self._balancer.decision_log is not None:
                 self._log(self._balancer.decision_log, outcome)
         if self._trial:

@@ -89,6 +89,10 @@ class DeadlyRequests:
         """Whether an answer to *request* would be news."""
         return next(self._rows(request, _REQUEST), None) is not None
 
+    def replicas_with(self, request: int) -> set[int]:
+        """Return the hashes of the replicas that failed while they had *request*."""
+        return {replica for _, (_, replica, _, _) in self._rows(request, _REQUEST)}
+
     def refused_for_s(self, request: int, now_s: float) -> float:
         """Return for how many seconds *request* is refused yet; 0.0 where it is not."""
         since_s = [
