@@ -61,6 +61,12 @@ def response(identity: str, status: str, text: str = "") -> dict[str, Any]:
     }
 
 
+def completion_events() -> list[bytes]:
+    texts = [completion(text=word) for word in WORDS]
+    return [*(_data(event) for event in texts), _data(completion(text="", finish_reason="stop")),
+            b"data: [DONE]\n\n"]  # fmt: skip
+
+
 def chat_events() -> list[bytes]:
     deltas = [completion(delta={"role": "assistant", "content": word}) for word in WORDS]
     end = completion(delta={}, finish_reason="stop")
@@ -155,6 +161,8 @@ def answer_to(path: str, identity: str) -> dict[str, Any]:
 def events_of(path: str, identity: str) -> list[bytes]:
     if path == "/v1/messages":
         return message_events()
+    if path == "/v1/completions":
+        return completion_events()
     return response_events(identity) if path == "/v1/responses" else chat_events()
 
 
@@ -234,7 +242,7 @@ class DialectEngine(Engine):
             b"transfer-encoding: chunked\r\n\r\n"
         )
         for number, event in enumerate(events):
-            if self.dies and number == 4:
+            if self.dies and number == 3:
                 await writer.drain()
                 await asyncio.sleep(0.02)
                 writer.transport.abort()

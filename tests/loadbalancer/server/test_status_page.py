@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-async def opened(port: int, profile: Path) -> str:
+async def opened(port: int, profile: Path, path: str = "/status") -> str:
     """Return what the page holds after some seconds."""
     process = await asyncio.create_subprocess_exec(
         "chromium",
@@ -32,7 +32,7 @@ async def opened(port: int, profile: Path) -> str:
         f"--user-data-dir={profile}",
         "--virtual-time-budget=5000",
         "--dump-dom",
-        f"http://127.0.0.1:{port}/status",
+        f"http://127.0.0.1:{port}{path}",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )

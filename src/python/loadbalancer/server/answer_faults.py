@@ -23,15 +23,17 @@ CALLERS = frozenset([UNAUTHORIZED, NOT_FOUND])
 
 _OF_STATUS = {401: UNAUTHORIZED, 403: UNAUTHORIZED, 404: NOT_FOUND}
 # Their answers are JSON objects, or streams of events.
-_JSON_ROUTES = frozenset(
-    path.encode() for path in (routes.CHAT, routes.COMPLETIONS, routes.EMBEDDINGS)
+_GENERATING = frozenset(route.path.encode() for route in routes.ROUTES if route.generates)
+_JSON_ROUTES = _GENERATING | {path.encode() for path in (routes.EMBEDDINGS, routes.COUNT_TOKENS)}
+# In the words of each API; OpenAI's have no `event:`, and Anthropic's say it twice.
+_ERROR_EVENT = re.compile(
+    rb'(?:[0-9a-fA-F]+\r\n)?(?:event: (?:error|response\.failed)\r?\n|data: ?\{"error")'
 )
-_GENERATING = frozenset(path.encode() for path in (routes.CHAT, routes.COMPLETIONS))
-_ERROR_EVENT = re.compile(rb'(?:[0-9a-fA-F]+\r\n)?(?:event: error\n)?data: ?\{"error"')
 _NO_COMPLETION, _NO_COMPLETION_SPACED = b'"completion_tokens":0', b'"completion_tokens": 0'
 # Something that was generated: text, a part of it, a tool call, or what a model thinks.
 _TOKEN = re.compile(
-    rb'"(?:content|text|reasoning|reasoning_content|refusal|delta|arguments)": ?"(?:[^"])'
+    rb'"(?:content|text|reasoning|reasoning_content|refusal|delta|arguments|thinking|partial_json)"'
+    rb': ?"(?:[^"])'
     rb'|"tool_calls": ?\[\{'
 )
 
