@@ -275,3 +275,17 @@ async def test_slow_upload_that_goes_on_is_taken() -> None:
 def test_stream_without_a_token(pieces: tuple[bytes, ...], none: bool) -> None:
     """A role alone is none; a call of a tool and a thought are."""
     assert stream_has_no_tokens(pieces) is none
+
+
+async def test_error_that_every_engine_answers_is_no_reason_to_refuse_the_request() -> None:
+    """A template that cannot be rendered is a 500 of all engines, and kills none of them."""
+    engines = [Engine("500") for _ in range(3)]
+    async with running(*engines) as (balancer, port):
+        answers = [await post(port) for _ in range(3)]
+        for engine in engines:
+            engine.script = "whole"
+        mended = await post(port)
+
+    assert [status(answer) for answer in answers] == [500, 500, 500]
+    assert status(mended) == 200
+    assert all(not replica.health.ejected_for for replica in balancer.replicas.values())
