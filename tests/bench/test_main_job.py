@@ -9,7 +9,7 @@ import pytest
 from bench.target.processes import Program, stopped_at_the_end
 from tests.bench.program import processes_in, runner
 
-SMALL = ("--parts", "2", "--part-s", "2", "--warmup-s", "1", "--rate", "8")
+SMALL = ("--parts", "2", "--part-s", "2", "--steady-s", "0", "--warmup-s", "1", "--rate", "8")
 pytestmark = pytest.mark.timeout(120)
 
 

@@ -10,13 +10,14 @@ import pytest
 from bench.target.processes import Program, stopped_at_the_end
 from tests.bench.program import processes_in, runner
 
+SHAPE = ("--parts", "4", "--part-s", "5", "--steady-s", "0", "--warmup-s", "1", "--rate", "8")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path: Path, number: int) -> None:
     """It says that it is partial, ends with 130, and leaves no process behind."""
-    with runner(tmp_path, "--parts", "4", "--part-s", "5", "--warmup-s", "1", "--rate", "8") as it:
+    with runner(tmp_path, *SHAPE) as it:
         assert it.stdout is not None
         while "part 1 of 4: managed" not in it.stdout.readline():
             assert it.poll() is None

@@ -16,6 +16,7 @@ from bench.cli.options import (
     OutputOptions,
     SloOptions,
     TrafficOptions,
+    VerdictOptions,
     check_fail_on,
     exit_as,
     run_context,
@@ -57,6 +58,7 @@ def main(
     *,
     load: TrafficOptions,
     limits: SloOptions,
+    verdict: VerdictOptions,
     kept: OutputOptions,
 ) -> None:
     """Compare two load balancers on simulated fleets.
@@ -69,15 +71,14 @@ def main(
 
     from bench.experiments.run import compare_fleets
     from bench.workload.registry import schedule_for, trace_on_fleet
-    from bench.workload.schedule import PartLayout
     from servekit.fleet.fleet import load_fleet
 
     check_fail_on(fail_on)
     arms = [name.strip() for name in balancers.split(",")]
     if len(arms) != 2:
         raise SettingInvalid(f"--balancers must name two load balancers (A,B), not {balancers!r}")
-    given = run_context(context, kept, goal=limits.goal())
-    shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s)
+    given = run_context(context, kept, goal=limits.goal(), min_effect=verdict.min_effect)
+    shape = load.shape(verdict)
     ask = trace_on_fleet(load_fleet(load.fleet), load.rate, load.seed)
     ask = msgspec.structs.replace(ask, workload=load.workload, arrivals=load.arrivals)
     schedule = schedule_for(shape, ask)

@@ -1,13 +1,17 @@
 """Runs against a real upstream on loopback, whose timing is known."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+
+import pytest
 
 from bench.loadgen.progress import NoProgress, RunProgress
 from bench.loadgen.record import Record
 from bench.loadgen.run_result import LoadResult
 from bench.loadgen.session import (
+    EarlyEnd,
     Endpoint,
     SessionInputs,
     compare_arms,
@@ -21,6 +25,7 @@ from bench.workload.schedule import Call, Part
 from servekit.timing.clock import SystemClock
 
 TTFT_S = 0.02
+RNG = random.Random(1)
 
 
 @asynccontextmanager
@@ -84,7 +89,9 @@ async def test_both_arms_are_asked_the_same() -> None:
     """Part by part, each arm gets every call of the schedule once; the warm-up is not counted."""
     async with an_arm("a") as a, an_arm("b") as b:
         parts = [a_part(number, 5) for number in (1, 2)]
-        measured = await compare_arms([a, b], a_part(0, 5), parts, conditions(), drain=False)
+        measured = await compare_arms(
+            [a, b], a_part(0, 5), parts, conditions(), drain=False, rng=RNG
+        )
 
     asked = {
         name: sorted((r.part, round(r.part_s, 6), r.conversation) for r in measured.of(name))
@@ -97,10 +104,81 @@ async def test_both_arms_are_asked_the_same() -> None:
 async def test_draining_arms_do_not_overlap() -> None:
     """For arms that share hardware: one is asked only when the other has answered everything."""
     async with an_arm("a") as a, an_arm("b") as b:
-        measured = await compare_arms([a, b], None, [a_part(0, 5)], conditions(), drain=True)
+        measured = await compare_arms(
+            [a, b], None, [a_part(0, 5)], conditions(), drain=True, rng=RNG
+        )
 
-    first, second = measured.of("a"), measured.of("b")
-    assert max(r.end_s for r in first) <= min(r.sent_s for r in second)
+    spans = sorted(
+        (min(r.sent_s for r in own), max(r.end_s for r in own))
+        for own in (measured.of("a"), measured.of("b"))
+    )
+    assert spans[0][1] <= spans[1][0]
+
+
+class Phases(NoProgress):
+    """Keeps the time at which each phase began."""
+
+    def __init__(self) -> None:
+        self.began: list[tuple[str, float]] = []
+
+    def phase(self, name: str) -> None:
+        self.began.append((name, SystemClock().now()))
+
+
+async def test_arms_are_warmed_up_one_after_the_other() -> None:
+    """Each to its last answer, before the next one's first request: arms may share hardware."""
+    progress = Phases()
+    async with an_arm("a", ttft_s=0.2) as a, an_arm("b") as b:
+        parts = [a_part(number, 5) for number in (1, 2)]
+        await compare_arms([a, b], a_part(0, 5), parts, conditions(progress), drain=False, rng=RNG)
+
+    began = dict(progress.began)
+    # Five requests in 40 ms, of which the last takes 200 ms.
+    assert began["warm-up: b"] - began["warm-up: a"] >= 0.24
+    assert list(began)[:2] == ["warm-up: a", "warm-up: b"]
+
+
+@pytest.mark.parametrize(("sure_at", "replayed"), [(2, 2), (4, 4), (9, 6)])
+async def test_a_run_ends_at_the_first_look_that_is_sure(sure_at: int, replayed: int) -> None:
+    """A look has all answers of the parts before it; without one that is sure, all parts are
+    replayed."""
+    looked: list[int] = []
+
+    def sure(records: Sequence[Record], done: int) -> bool:
+        looked.append(done)
+        assert len(records) == 2 * 5 * done
+        return done >= sure_at
+
+    async with an_arm("a") as a, an_arm("b") as b:
+        measured = await compare_arms(
+            [a, b],
+            None,
+            [a_part(number, 5) for number in range(6)],
+            conditions(),
+            drain=False,
+            rng=RNG,
+            early=EarlyEnd(looks=(2, 4, 6), is_sure=sure),
+        )
+
+    assert {r.part for r in measured.records} == set(range(replayed))
+    assert looked == [look for look in (2, 4) if look <= replayed]
+    assert not measured.partial
+
+
+async def test_a_run_that_may_end_early_has_a_longest_time() -> None:
+    """After it no further part begins."""
+    async with an_arm("a") as a, an_arm("b") as b:
+        measured = await compare_arms(
+            [a, b],
+            None,
+            [a_part(number, 5) for number in range(6)],
+            conditions(),
+            drain=True,
+            rng=RNG,
+            early=EarlyEnd(most_s=0.2),
+        )
+
+    assert 1 <= len({r.part for r in measured.records}) < 4
 
 
 async def test_each_turn_is_prepared_once_everything_has_ended() -> None:
@@ -113,10 +191,11 @@ async def test_each_turn_is_prepared_once_everything_has_ended() -> None:
 
         parts = [a_part(number, 5) for number in (0, 1)]
         measured = await compare_arms(
-            [a, b], a_part(0, 5), parts, conditions(), drain=True, prepare=prepare
+            [a, b], a_part(0, 5), parts, conditions(), drain=True, rng=RNG, prepare=prepare
         )
 
-    assert [name for name, _ in turns] == ["a", "b", "b", "a"]
+    names = [name for name, _ in turns]
+    assert sorted(names[:2]) == sorted(names[2:]) == ["a", "b"]
     assert len(measured.records) == 20
 
 

@@ -19,11 +19,15 @@ from bench.report.tables import comparison_markdown, number
 from bench.stats.factorial import CELLS, grid_run
 from bench.stats.verdict import ComparedRun, conclude
 from bench.stats.windowed_metrics import SloLimits
-from bench.workload.schedule import PartLayout, Schedule
+from bench.workload.schedule import Call, PartLayout, Schedule
 from tests.support.records import a_record, at, delayed
 
-LAYOUT = PartLayout(parts=4, part_s=16.0, warmup_s=0.0)
-SCHEDULE = Schedule("<script>", 1, ())
+LAYOUT = PartLayout(parts=9, part_s=16.0, warmup_s=0.0)
+SCHEDULE = Schedule(
+    "<script>",
+    1,
+    tuple(Call(at_s=n / 5, model="a&b", prompt_tokens=100, output_tokens=3) for n in range(9 * 80)),
+)
 PARTS = LAYOUT.split(SCHEDULE)[1:]
 BURDEN = ClientLoad(wall_s=10.0, cpu_s=2.0, cores=1, lag_p50_ms=0.1, lag_p99_ms=1.0)
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -168,6 +172,7 @@ def test_a_2x2_shows_its_effects_first() -> None:
 
     stands_alone(page)
     assert "00: plain &amp; old" in page
+    assert "engine: worse in TTFT p50" in page
     assert page.index("Effects") < page.index("Distributions")
     ttft = page[page.index("<td>TTFT mean (ms)") :]
     assert ttft.startswith('<td>TTFT mean (ms)</td><td><b class="worse">+10.00</b>')

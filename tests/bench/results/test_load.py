@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.experiments.run import compare_saved
 from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
-from bench.loadgen.run_result import LoadResult
+from bench.loadgen.run_result import LoadResult, RunResult
 from bench.loadgen.session import Endpoint
 from bench.results.context import RunContext
 from bench.results.load import load_saved
@@ -79,25 +79,51 @@ def test_what_is_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert (saved.arms, saved.burden) == (("one",), BURDEN)
 
 
-def test_two_saved_runs_of_one_schedule_are_compared(tmp_path: Path) -> None:
-    """The slower is worse, and the report says that they did not take turns."""
+def three_of_each(folder: Path) -> tuple[list[RunResult], list[RunResult]]:
+    """Keep three runs of an arm, and three of another that is 50 ms slower, by turns."""
+    jitter_s = (0.0, 0.002, 0.001)
+    ones = [keep(folder, "one", later, minute=2 * n) for n, later in enumerate(jitter_s)]
+    others = [
+        keep(folder, "other", 0.05 + later, minute=2 * n + 1) for n, later in enumerate(jitter_s)
+    ]
+    return [load_saved(run) for run in ones], [load_saved(run) for run in others]
+
+
+def test_one_saved_run_of_each_arm_carries_no_verdict(tmp_path: Path) -> None:
+    """However far they are apart, both may have met another state of the machine; it says how many
+    runs are missing."""
     one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
 
-    compared = compare_saved(load_saved(one), load_saved(other), a_context(tmp_path))
+    compared = compare_saved([load_saved(one)], [load_saved(other)], a_context(tmp_path))
+
+    assert compared.comparison.verdict == "not shown"
+    assert "need 3 runs each" in compared.comparison.reason
+    assert "measure 2 more of one and 2 more of other" in compared.comparison.reason
+    assert compared.comparison.row("ttft_p50").difference == pytest.approx(50.0)
+
+
+def test_saved_runs_of_one_schedule_are_compared(tmp_path: Path) -> None:
+    """Three of each: the slower arm is worse, and the report says that they did not take turns."""
+    ones, others = three_of_each(tmp_path)
+
+    compared = compare_saved(ones, others, a_context(tmp_path))
 
     assert compared.comparison.verdict == "worse"
+    assert compared.comparison.row("ttft_p50").difference == pytest.approx(50.0)
     assert not compared.run.interleaved
     (folder,) = (tmp_path / "one-against-other").iterdir()
     assert "Separate runs" in (folder / "report.html").read_text()
     comparison = msgspec.json.decode((folder / "comparison.json").read_bytes())
     assert comparison["interleaved"] is False
+    assert comparison["runs"] == [3, 3]
+    assert comparison["turns"] is None
 
 
 def test_a_run_is_compared_with_itself(tmp_path: Path) -> None:
     """The same folder twice: two names, and no difference."""
     one = load_saved(keep(tmp_path, "one"))
 
-    compared = compare_saved(one, one, a_context(tmp_path))
+    compared = compare_saved([one], [one], a_context(tmp_path))
 
     assert compared.comparison.verdict == "not shown"
     assert compared.comparison.baseline != compared.comparison.candidate
@@ -105,8 +131,8 @@ def test_a_run_is_compared_with_itself(tmp_path: Path) -> None:
 
 def test_a_report_is_made_again_from_what_was_kept(tmp_path: Path) -> None:
     """Of a comparison, wherever its arms are, and of a run."""
-    one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
-    compare_saved(load_saved(one), load_saved(other), a_context(tmp_path))
+    ones, others = three_of_each(tmp_path)
+    compare_saved(ones, others, a_context(tmp_path))
     (folder,) = (tmp_path / "one-against-other").iterdir()
     page = (folder / "report.html").read_text()
     (folder / "report.html").unlink()
@@ -115,7 +141,20 @@ def test_a_report_is_made_again_from_what_was_kept(tmp_path: Path) -> None:
 
     assert "other is worse than one" in text
     assert (folder / "report.html").read_text().splitlines()[:40] == page.splitlines()[:40]
-    assert "requests/s" in report_again(one, a_context(tmp_path))
+    assert ones[0].folder is not None
+    assert "requests/s" in report_again(ones[0].folder, a_context(tmp_path))
+
+
+def test_a_comparison_of_an_older_version_is_reported_again(tmp_path: Path) -> None:
+    """It named one directory of each arm."""
+    one, other = keep(tmp_path, "one"), keep(tmp_path, "other", 0.050, minute=1)
+    folders = ["../one/0", "../other/1"]
+    said = {"baseline": "one", "candidate": "other", "folders": folders}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "comparison.json").write_bytes(msgspec.json.encode(said))
+
+    assert "need 3 runs each" in report_again(tmp_path / "old", a_context(tmp_path))
+    assert (one.name, other.name) == ("0", "1")
 
 
 def test_runs_of_different_schedules_are_not_compared(tmp_path: Path) -> None:
@@ -124,7 +163,7 @@ def test_runs_of_different_schedules_are_not_compared(tmp_path: Path) -> None:
     one, two = keep(tmp_path, "one"), keep(tmp_path, "two", schedule=other, layout=whole(other))
 
     with pytest.raises(SettingInvalid, match="replayed different schedules; run both"):
-        compare_saved(load_saved(one), load_saved(two), a_context(tmp_path))
+        compare_saved([load_saved(one)], [load_saved(two)], a_context(tmp_path))
 
 
 def test_a_closed_loop_cannot_be_asked_again(tmp_path: Path) -> None:
@@ -132,7 +171,7 @@ def test_a_closed_loop_cannot_be_asked_again(tmp_path: Path) -> None:
     one = load_saved(keep(tmp_path, "one", layout=None))
 
     with pytest.raises(SettingInvalid, match="is a closed-loop run"):
-        compare_saved(one, one, a_context(tmp_path))
+        compare_saved([one], [one], a_context(tmp_path))
 
 
 @pytest.mark.parametrize("spoilt", ["records.msgpack", "schedule.jsonl", "manifest.json"])

@@ -56,15 +56,6 @@ def test_events_of_one_read_are_no_time_apart() -> None:
     assert estimators.quantile(estimators.binned([[0.0, 0.0]], [0], 1), 0.5)[0] == 0.0
 
 
-@given(n=st.integers(1, 40), block=st.integers(1, 5), seed=st.integers(0, 99))
-def test_every_resample_has_as_many_windows_as_the_run(n: int, block: int, seed: int) -> None:
-    """Resamples differ in which windows they hold, never in how many."""
-    weights = estimators.resamples(n, 20, block, seed)
-
-    assert (weights.sum(axis=1) == n).all()
-    assert (estimators.resamples(n, 20, block, seed) == weights).all()
-
-
 def test_a_rate_of_nothing_is_unknown() -> None:
     """No requests give no error rate, and not one of zero."""
     assert np.isnan(estimators.rate(np.zeros(2), np.zeros(2))[0])
@@ -165,40 +156,51 @@ def test_a_resample_of_one_value_has_that_quantile(q: float) -> None:
     assert estimators.quantile(of, q, np.eye(2)).tolist() == [1.0, 2.0]
 
 
-@given(pairs=st.integers(1, 12), seed=st.integers(0, 99))
-def test_windows_are_drawn_with_their_neighbours(pairs: int, seed: int) -> None:
-    """Blocks of two of an even number of windows: each has an even one and an odd one."""
-    weights = estimators.resamples(2 * pairs, 30, 2, seed)
+@given(
+    groups=st.lists(st.lists(st.floats(0.0, 9.0), min_size=1, max_size=90), min_size=2, max_size=4),
+    chosen=st.lists(st.integers(0, 2), min_size=8, max_size=8),
+    q=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99, 1.0]),
+)
+def test_a_quantile_of_sets_is_numpys_of_their_values(
+    groups: list[list[float]], chosen: list[int], q: float
+) -> None:
+    """However many values, blocks and windows there are, and however often each is drawn."""
+    windows = [n for n, group in enumerate(groups) for _ in group]
+    of = estimators.sample([v for group in groups for v in group], windows, len(groups))
+    weights = np.array([chosen[: len(groups)]], dtype=np.float64)
+    values = [v for n, group in enumerate(groups) for v in group * chosen[n]]
 
-    assert (weights[:, ::2].sum(axis=1) == pairs).all()
+    found = estimators.quantile(of, q, weights)
 
-
-def test_a_block_as_long_as_the_run_is_the_run() -> None:
-    """Whatever its start is: blocks are circular, and never longer than the run."""
-    assert (estimators.resamples(5, 20, 5, 1) == 1.0).all()
-    assert (estimators.resamples(5, 20, 9, 1) == 1.0).all()
-
-
-@pytest.mark.parametrize("block", [0, 1, 2, 3])
-def test_every_window_is_drawn_equally_often(block: int) -> None:
-    """Of 7 windows in 4,000 resamples each is there once on average, within 5 standard errors."""
-    weights = estimators.resamples(7, 4_000, block, 3)
-
-    assert weights.shape == (4_000, 7)
-    assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=5 * 1.3 / 4_000**0.5)
-
-
-def test_windows_are_drawn_with_replacement() -> None:
-    """Blocks of one: a window's count has the variance of a multinomial, 1 - 1/10; blocks of two
-    would have 5 * 0.2 * 0.8 = 0.8."""
-    single = estimators.resamples(10, 4_000, 1, 3)
-
-    assert single.var(axis=0).mean() == pytest.approx(0.9, rel=0.04)
+    if values:
+        assert found[0] == pytest.approx(float(np.quantile(values, q)))
+    else:
+        assert np.isnan(found[0])
 
 
-def test_another_seed_draws_others() -> None:
-    """And so does each resample of one seed."""
-    weights = estimators.resamples(20, 50, 2, 1)
+@pytest.mark.parametrize("is_binned", [False, True])
+def test_joined_samples_keep_their_windows(is_binned: bool) -> None:
+    """Two of two windows are one of four; each window has the quantiles that it had."""
+    rng = np.random.default_rng(1)
+    own = [rng.uniform(0.001, 0.1, (2, 50)) for _ in range(2)]
+    samples = [
+        estimators.binned(groups, [0, 1], 2)
+        if is_binned
+        else estimators.sample(groups.ravel().tolist(), [0] * 50 + [1] * 50, 2)
+        for groups in own
+    ]
 
-    assert (weights != estimators.resamples(20, 50, 2, 2)).any()
-    assert len({tuple(row) for row in weights.tolist()}) == 50
+    together = estimators.joined(samples)
+
+    assert together.size == 200
+    apart = [estimators.quantile(one, 0.9, np.eye(2)) for one in samples]
+    assert estimators.quantile(together, 0.9, np.eye(4)) == pytest.approx(np.concatenate(apart))
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.99, 368), (0.9, 36), (0.5, 6), (0.1, 36), (0.01, 368)])
+def test_a_quantile_needs_values_beyond_it(q: float, n: int) -> None:
+    """1 - q^n is the chance that the largest of n lies above it: 97.5 % from n on, by hand
+    0.99^368 = 0.0248 and 0.99^367 = 0.0250."""
+    assert estimators.values_needed(q) == n
+    farther = max(q, 1 - q)
+    assert farther**n <= 0.025 < farther ** (n - 1)

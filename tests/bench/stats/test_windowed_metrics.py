@@ -21,6 +21,7 @@ from bench.stats.windowed_metrics import (
     ArmWindows,
     SloLimits,
     delivered_tokens,
+    turns_of,
     windows_of,
 )
 from bench.workload.schedule import Call, Part, Schedule
@@ -29,6 +30,7 @@ from tests.support.records import a_record, at
 PART_S = 40.0
 PARTS = [Part(number, number * PART_S, PART_S, ()) for number in range(6)]
 WINDOWS = windows_of(PARTS)
+TURNS = turns_of(PARTS)
 METRIC = {metric.key: metric for metric in METRICS}
 _STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 NO_LIMIT = SloLimits(ttft_ms=None, itl_ms=None)
@@ -54,7 +56,7 @@ def an_arm(latency_s: float, seed: int, *, capacity: float = 1e9, arm: str = "a"
 
 
 def compared(one: list[Record], other: list[Record]) -> Comparison:
-    return compare(one, other, WINDOWS, goal=NO_LIMIT, seed=3, resamples=400)
+    return compare(one, other, TURNS, goal=NO_LIMIT, seed=3)
 
 
 def test_arms_that_differ_in_latency_only_do_not_differ_in_throughput() -> None:

@@ -1,13 +1,14 @@
 """Schedules: the same bytes for the same ask, and back."""
 
 import random
+from itertools import pairwise
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.loadgen.replay import abba
+from bench.loadgen.replay import in_random_order
 from bench.workload.arrivals import read_arrivals
 from bench.workload.generators import NAMES
 from bench.workload.registry import WorkloadSpec, make_schedule
@@ -118,11 +119,20 @@ def test_parts_hold_each_call_once() -> None:
     assert [part.start_s for part in parts] == [0.0, 3.0, 7.0]
 
 
-def test_arms_take_turns_as_abba() -> None:
-    """Whoever went second goes first next: a slow drift falls on both alike."""
-    parts = split(make_schedule(an_ask("synthetic", arrivals="poisson")), [1.0] * 4)
+def test_arms_take_turns_in_random_order() -> None:
+    """Each part goes to every arm before the next does; each order comes up about as often."""
+    parts = split(make_schedule(an_ask("synthetic", arrivals="poisson")), [0.01] * 400)
 
-    assert "".join(arm for arm, _ in abba(parts, "AB")) == "ABBAABBA"
+    turns = list(in_random_order(parts, "AB", random.Random(1)))
+
+    assert [part for _, part in turns] == [part for part in parts for _ in "AB"]
+    pairs = ["".join(arm for arm, _ in turns[n : n + 2]) for n in range(0, 800, 2)]
+    assert set(pairs) == {"AB", "BA"}
+    # Of 400 coins, half are heads within 3.5 standard errors.
+    assert abs(pairs.count("AB") - 200) < 35
+    # No coin knows the one before: as many pairs are as the last one as are not.
+    same = sum(one == other for one, other in pairwise(pairs))
+    assert abs(same - 200) < 35
 
 
 @pytest.mark.parametrize("shape", ["constant", "poisson", "gamma:2", "burst:8"])

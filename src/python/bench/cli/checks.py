@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import structs
 
-from bench.cli.options import Fleet
-from servekit.cli.options import old_name
+from bench.cli.options import Drain, TrafficOptions, VerdictOptions
+from servekit.cli.options import grouped, old_name
 
 if TYPE_CHECKING:
     from bench.workload.schedule import Schedule
@@ -27,8 +28,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("client-accuracy")(client_accuracy)
     app.command("calibrate", hidden=True)(client_accuracy)
-    app.command("self-comparison")(self_comparison)
-    app.command("self-test", hidden=True)(self_comparison)
+    compared = grouped(self_comparison)
+    app.command("self-comparison")(compared)
+    app.command("self-test", hidden=True)(compared)
     app.command("client-accuracy-vs-aiperf")(client_accuracy_vs_aiperf)
     app.command("beside-aiperf", hidden=True)(client_accuracy_vs_aiperf)
 
@@ -59,13 +61,11 @@ def client_accuracy(
 
 
 def self_comparison(
+    load: TrafficOptions,
+    verdict: VerdictOptions,
     runs: Annotated[
         int, typer.Option(min=1, help="Number of comparisons.", rich_help_panel="Load")
     ] = 200,
-    rate: Annotated[
-        float,
-        typer.Option(help="Requests per second, all models together.", rich_help_panel="Load"),
-    ] = 16.0,
     slow: Annotated[
         float,
         typer.Option(
@@ -76,32 +76,60 @@ def self_comparison(
             rich_help_panel="Target",
         ),
     ] = 1.0,
-    fleet: Fleet = "h100",
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a saved run whose schedule and turns to take.",
+            rich_help_panel="Load",
+        ),
+    ] = None,
+    drain: Drain = False,
 ) -> None:
-    """Measure the false-alarm rate of the verdict: compare an arm with itself in virtual time."""
+    """Measure the false-alarm rate of the verdict: compare an arm with itself in virtual time.
+
+    The turns are those of the default job unless options, or --like, say otherwise.
+    """
     from rich.console import Console
     from rich.progress import track
 
+    from bench.results.load import layout_of, load_saved
     from bench.twin.self_comparison import self_test
     from bench.workload.registry import schedule_for, trace_on_fleet
-    from bench.workload.schedule import PartLayout
     from servekit.fleet.fleet import load_fleet
 
-    known, layout = load_fleet(fleet), PartLayout(warmup_s=0.0)
+    saved = None if like is None else load_saved(like)
+    layout = load.shape(verdict, drain=drain) if saved is None else layout_of(saved)
+    known = load_fleet(load.fleet)
     console = Console()
 
     def schedules() -> "Iterator[Schedule]":
         for seed in track(range(runs), "comparing", console=console, transient=True):
-            yield schedule_for(layout, trace_on_fleet(known, rate, seed))
+            yield (
+                schedule_for(
+                    layout,
+                    structs.replace(
+                        trace_on_fleet(known, load.rate, seed),
+                        workload=load.workload,
+                        arrivals=load.arrivals,
+                    ),
+                )
+                if saved is None
+                else saved.schedule
+            )
 
-    found = self_test(schedules(), known, [layout.part_s] * layout.parts, slow)
+    found = self_test(schedules(), known, layout, slow, min_effect=verdict.min_effect)
+    shape = f"{layout.parts} turns of {layout.part_s:g} s"
     if slow != 1.0:
         console.print(
-            f"power: {found.share:.1%} of {runs} comparisons detected a slowdown by {slow:g}"
+            f"power: {found.share:.1%} of {runs} comparisons detected a slowdown by {slow:g} "
+            f"({shape})",
+            soft_wrap=True,
         )
         return
     console.print(
-        f"false-alarm rate: {found.share:.1%} ({found.false_alarms} of {runs} comparisons; max 5 %)"
+        f"false-alarm rate: {found.share:.1%} ({found.false_alarms} of {runs} comparisons of "
+        f"{shape}; max 5 %)",
+        soft_wrap=True,
     )
     worst = sorted(found.by_metric.items(), key=lambda item: -item[1])[:5]
     console.print(

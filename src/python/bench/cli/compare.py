@@ -17,6 +17,7 @@ from bench.cli.options import (
     ResetPrefixCache,
     SloOptions,
     TrafficOptions,
+    VerdictOptions,
     check_fail_on,
     exit_as,
     run_context,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _ARM = (
     "{} arm: a URL or NAME=URL, an environment (baseline, managed), sim:BALANCER[:POLICY][@SPEED] "
-    "for a simulated fleet, or the directory of a saved run."
+    "for a simulated fleet, or the directories of saved runs, comma-separated."
 )
 
 
@@ -52,6 +53,7 @@ def compare(
     data: DataOptions,
     limits: SloOptions,
     upstream: RequestOptions,
+    verdict: VerdictOptions,
     proofs: EngineCheckOptions,
     kept: OutputOptions,
     model: Models = None,
@@ -61,43 +63,59 @@ def compare(
 ) -> None:
     """Compare any two of: URLs, environments, simulated fleets, saved runs.
 
-    Two live arms replay one schedule in turns.  A live arm replays the schedule of a saved run.
+    Two live arms replay one schedule in turns.  A live arm replays the schedule of saved runs, as
+    often as there are runs; a verdict on runs needs at least three of each arm.
     """
     from bench.experiments.run import compare_saved, compare_urls
-    from bench.results.load import load_saved
 
     check_fail_on(fail_on)
-    given = run_context(context, kept, upstream=upstream, goal=limits.goal())
+    given = run_context(
+        context, kept, upstream=upstream, goal=limits.goal(), min_effect=verdict.min_effect
+    )
     specs = [baseline, candidate]
-    saved = [load_saved(Path(spec)) if Path(spec).is_dir() else None for spec in specs]
-    first = next((one for one in saved if one is not None), None)
-    if first is None:
+    saved = [_saved(spec) for spec in specs]
+    first = saved[0] or saved[1]
+    if not first:
         with live_arms(specs, load.fleet, given) as arms:
             arms = _with_engines(arms, proofs)
             proven = _prove(arms, proofs, _resetting(arms, given, reset_prefix_cache, drain))
-            schedule, shape, proven = _plan(context, arms, load, data, model, drain, proven)
+            shape = load.shape(verdict, drain=drain)
+            schedule, proven = _plan(context, arms, load, data, model, shape, proven)
             exit_as(compare_urls(arms, schedule, shape, proven), fail_on)
         return
     both = [
-        one or _measure_like(first, spec, load.fleet, proofs, given)
-        for one, spec in zip(saved, specs, strict=True)
+        own or _measure_like(first, spec, load.fleet, proofs, given)
+        for own, spec in zip(saved, specs, strict=True)
     ]
     exit_as(compare_saved(both[0], both[1], given), fail_on)
 
 
+def _saved(spec: str) -> "list[RunResult]":
+    """Return the saved runs that *spec* names; none where it is no directory."""
+    from bench.results.load import load_saved
+
+    names = [name for name in spec.split(",") if name]
+    if not any(Path(name).is_dir() for name in names):
+        return []
+    folders = {Path(name).resolve(): Path(name) for name in names}
+    if len(folders) < len(names):
+        raise SettingInvalid(f"{spec!r} names a directory twice; a run counts once")
+    return [load_saved(folder) for folder in folders.values()]
+
+
 def _measure_like(
-    saved: "RunResult", spec: str, fleet: str, proofs: EngineCheckOptions, given: "RunContext"
-) -> "RunResult":
-    """Ask *spec* what *saved* was asked; whether it serves those models is looked at first."""
+    saved: "list[RunResult]", spec: str, fleet: str, proofs: EngineCheckOptions, given: "RunContext"
+) -> "list[RunResult]":
+    """Ask *spec* what *saved* were asked; whether it serves those models is looked at first."""
     from bench.experiments.run import measure_like
 
     with live_arms([spec], fleet, given) as (arm,):
         proven = _prove([arm], proofs, given)
         served = served_models(arm.url, given.endpoint)
-        missing = sorted(set(saved.schedule.models) - set(served))
+        missing = sorted(set(saved[0].schedule.models) - set(served))
         if missing:
             raise SettingInvalid(
-                f"{arm.url} does not serve {', '.join(missing)}, which {saved.folder} requested"
+                f"{arm.url} does not serve {', '.join(missing)}, which {saved[0].folder} requested"
             )
         return measure_like(saved, arm, proven)
 
@@ -108,15 +126,13 @@ def _plan(
     load: TrafficOptions,
     data: DataOptions,
     models: list[str] | None,
-    drain: bool,
+    shape: "PartLayout",
     given: "RunContext",
-) -> "tuple[Schedule, PartLayout, RunContext]":
-    """Return the schedule that all *arms* replay, its parts, and *given* with how the first arm
+) -> "tuple[Schedule, RunContext]":
+    """Return the schedule that all *arms* replay in *shape*, and *given* with how the first arm
     counts words."""
     from bench.workload.registry import schedule_for
-    from bench.workload.schedule import PartLayout
 
-    shape = PartLayout(parts=load.parts, part_s=load.part_s, warmup_s=load.warmup_s, drain=drain)
     ask = workload_for(
         context,
         [arm.url for arm in arms],
@@ -128,7 +144,7 @@ def _plan(
         rate=load.rate,
         arrivals=load.arrivals,
     )
-    return schedule_for(shape, ask), shape, with_text_scales(given, arms[0].url, ask)
+    return schedule_for(shape, ask), with_text_scales(given, arms[0].url, ask)
 
 
 def _with_engines(arms: "Sequence[Arm]", proofs: EngineCheckOptions) -> "list[Arm]":
@@ -264,7 +280,8 @@ def grid(
     with live_arms(cells, load.fleet, given) as arms:
         arms = _with_engines(arms, proofs)
         proven = _prove(arms, proofs, _resetting(arms, given, reset_prefix_cache, drain))
-        schedule, shape, proven = _plan(context, arms, load, data, model, drain, proven)
+        shape = load.shape(drain=drain)
+        schedule, proven = _plan(context, arms, load, data, model, shape, proven)
         if measure_grid(arms, schedule, shape, proven).partial:
             raise typer.Exit(130)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
+from msgspec import structs
 
 from bench.cli.request_options import RequestOptions
 from servekit.cli.options import old_name
@@ -17,10 +18,15 @@ if TYPE_CHECKING:
     from bench.results.context import RunContext
     from bench.stats.verdict import ComparedRun
     from bench.stats.windowed_metrics import SloLimits
+    from bench.workload.schedule import PartLayout
 
 # On the fleet `h100` under the Mooncake trace, queues form now and then at this rate and nothing is
 # saturated: the table under "The default rate" in docs/benchmarks/client.md.
 DEFAULT_RATE = 32.0
+
+# Nine can carry a verdict on eight headline metrics; so many find a slow-down of 10 % nearly
+# always: docs/benchmarks/verdict.md.
+DEFAULT_TURNS = 16
 
 # What a help text says of each choice stands in one place.
 _ARRIVALS = "trace, constant, poisson, gamma:CV, ramp:END_RATE or burst:SIZE"
@@ -135,6 +141,18 @@ JsonFile = Annotated[
 ]
 
 
+def _share(given: str | float) -> float:
+    """Read `5%` or `0.05`."""
+    text = str(given)
+    try:
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < 1.0:
+        raise SettingInvalid(f"--min-effect must be a share below 1, as 5% or 0.05, not {text!r}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
     """Where results go, and in which formats."""
@@ -168,14 +186,72 @@ class TrafficOptions:
     )
     arrivals: ArrivalShape = "trace"
     parts: Annotated[
-        int, typer.Option(min=1, help="Number of parts (interleaved blocks) that each arm replays.")
-    ] = 4
-    part_s: Annotated[float, typer.Option(min=1.0, help="Duration of each part (s).")] = 15.0
+        int, typer.Option(min=1, help="Number of turns that each arm takes, in random order.")
+    ] = DEFAULT_TURNS
+    part_s: Annotated[float, typer.Option(min=1.0, help="Duration of each turn (s).")] = 3.0
+    steady_s: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Duration of each arm's first turn (s), whose plateau gives throughput; 0: as the "
+            "others.",
+        ),
+    ] = 16.0
     warmup_s: Annotated[
-        float, typer.Option(min=0.0, help="Warm-up duration (s), excluded from the results.")
-    ] = 10.0
+        float,
+        typer.Option(min=0.0, help="Warm-up duration of each arm (s), excluded from the results."),
+    ] = 5.0
     fleet: Fleet = "h100"
     seed: Seed = 1
+
+    def shape(
+        self, verdict: "VerdictOptions | None" = None, *, drain: bool = False
+    ) -> "PartLayout":
+        """Return the turns of two arms; with `--until-sure` as many as there is time for."""
+        from bench.stats.looks import looks_of
+        from bench.workload.schedule import PartLayout
+
+        shape = PartLayout(
+            parts=self.parts,
+            part_s=self.part_s,
+            warmup_s=self.warmup_s,
+            drain=drain,
+            steady_s=self.steady_s,
+        )
+        if verdict is None or not verdict.until_sure:
+            return shape
+        first_s = max(self.part_s, self.steady_s)
+        for_each_s = verdict.max_minutes * 60.0 / 2.0
+        most = 1 + max(0, int((for_each_s - first_s) / self.part_s))
+        return structs.replace(shape, parts=most, looks=looks_of(most))
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictOptions:
+    """When a difference counts, and when the run may end."""
+
+    HEADING: ClassVar[str] = "Verdict"
+    min_effect: Annotated[
+        float,
+        typer.Option(
+            parser=_share,
+            metavar="SHARE",
+            help="Min. difference that counts: 5% or 0.05 of the baseline; of metrics in percent, "
+            "so many points.",
+        ),
+    ] = 0.0
+    until_sure: Annotated[
+        bool,
+        typer.Option(
+            "--until-sure",
+            help="End at the first of a few planned looks that shows a difference, after "
+            "--max-minutes at the latest; --parts is ignored.",
+        ),
+    ] = False
+    max_minutes: Annotated[
+        float,
+        typer.Option(min=0.1, help="Max duration of all turns with --until-sure (minutes)."),
+    ] = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +377,7 @@ def run_context(
     *,
     upstream: RequestOptions | None = None,
     goal: "SloLimits | None" = None,
+    min_effect: float = 0.0,
     workers: int = 1,
 ) -> "RunContext":
     """Return what every job is given: how to send, where to print and keep, what was asked.
@@ -317,6 +394,7 @@ def run_context(
     return RunContext(
         endpoint=(upstream or RequestOptions()).endpoint(),
         goal=goal or DEFAULT_SLO,
+        min_effect=min_effect,
         # A file or a pipe has no width; the widest table needs this much.
         console=console if (console := Console()).is_terminal else Console(width=120),
         output_dir=kept.output_dir,

@@ -1,5 +1,6 @@
 """What the commands do: start the targets, measure, compare, print, keep.  Input and output."""
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ from bench.experiments.aiperf_run import measure_with_aiperf
 from bench.experiments.why import show_why
 from bench.loadgen.multiprocess import load_with_workers
 from bench.loadgen.progress import ProgressDisplay
+from bench.loadgen.record import Record
 from bench.loadgen.run_result import LoadResult, RunResult
 from bench.loadgen.session import (
+    EarlyEnd,
     SessionInputs,
     book_for,
     compare_arms,
@@ -19,11 +22,11 @@ from bench.loadgen.session import (
     replay_once,
     run_stoppable,
 )
-from bench.report.grid_page import grid_markdown
 from bench.report.terminal import (
     print_client,
     print_comparison,
     print_dropped,
+    print_grid,
     print_report,
     print_run,
 )
@@ -32,6 +35,7 @@ from bench.results.files import make_folder
 from bench.results.load import joined, layout_of, load_saved, pooled, together
 from bench.results.manifest import manifest_of, run_result
 from bench.results.store import (
+    conclude_saved,
     keep_comparison,
     keep_grid,
     keep_run,
@@ -39,10 +43,10 @@ from bench.results.store import (
     run_folder,
 )
 from bench.stats.factorial import CELLS, GridRun, grid_run
-from bench.stats.verdict import ComparedRun, conclude
+from bench.stats.verdict import ComparedRun, conclude, is_sure
 from bench.target.arms import Arm, check_installed, reset_prefix_caches, start_arms
 from bench.target.processes import stopped_at_the_end
-from bench.workload.schedule import PartLayout, Schedule, whole
+from bench.workload.schedule import Part, PartLayout, Schedule, whole
 
 # Estimated time until the last response, for the progress bar.
 _LAST_RESPONSES_S = 12.0
@@ -84,7 +88,8 @@ def compare_urls(
 ) -> ComparedRun:
     """Replay *schedule* against two *arms*; print and keep how they differ."""
     folder = folder or run_folder(context.output_dir, arms[-1].name)
-    compared = conclude(replay_arms(arms, schedule, layout, context), context.goal)
+    run = replay_arms(arms, schedule, layout, context)
+    compared = conclude(run, context.goal, min_effect=context.min_effect)
     print_dropped(schedule, context.console)
     print_comparison(compared, context.console)
     keep_comparison(compared, folder, context)
@@ -94,40 +99,52 @@ def compare_urls(
     return compared
 
 
-def compare_saved(baseline: RunResult, candidate: RunResult, context: RunContext) -> ComparedRun:
-    """Compare two saved runs of the same schedule; print and keep how they differ."""
-    assert baseline.folder is not None
-    assert candidate.folder is not None
+def compare_saved(
+    baseline: Sequence[RunResult], candidate: Sequence[RunResult], context: RunContext
+) -> ComparedRun:
+    """Compare saved runs of one schedule, one or several of each arm; print and keep how the arms
+    differ.
+
+    The two arms of one comparison took turns; all others are runs of their own.
+    """
     names = _names(baseline, candidate)
     both = together(baseline, candidate, names)
     said = manifest_of(both, both.schedule, both.layout, context)
-    compared = conclude(msgspec.structs.replace(both, manifest=said), context.goal)
+    both = msgspec.structs.replace(both, manifest=said)
+    compared = conclude_saved(baseline, candidate, both, context)
     print_comparison(compared, context.console)
     folder = run_folder(context.output_dir, f"{names[0]}-against-{names[1]}")
-    keep_verdict(compared, [folder], (baseline.folder, candidate.folder), context)
+    arms = [[run.folder or Path() for run in runs] for runs in (baseline, candidate)]
+    keep_verdict(compared, [folder], arms, context)
     print_report(folder, context.console)
     return compared
 
 
-def measure_like(saved: RunResult, arm: Arm, context: RunContext) -> RunResult:
-    """Replay against *arm* the schedule of *saved*; keep and return the run.
+def measure_like(saved: Sequence[RunResult], arm: Arm, context: RunContext) -> list[RunResult]:
+    """Replay against *arm* the schedule of *saved*, once for each of them; keep and return the
+    runs.
 
     Raises:
         SettingInvalid: *saved* is a closed loop.
     """
-    layout = layout_of(saved)
-    folder = run_folder(context.output_dir, arm.name)
-    run = replay_arms([arm], saved.schedule, layout, context)
-    keep_run(run, folder, context)
-    return msgspec.structs.replace(run, folder=folder)
+    layout, schedule = layout_of(saved[0]), saved[0].schedule
+    runs = []
+    for _ in saved:
+        folder = run_folder(context.output_dir, arm.name)
+        run = replay_arms([arm], schedule, layout, context)
+        keep_run(run, folder, context)
+        runs.append(msgspec.structs.replace(run, folder=folder))
+        if run.partial:
+            break
+    return runs
 
 
-def _names(baseline: RunResult, candidate: RunResult) -> tuple[str, str]:
+def _names(baseline: Sequence[RunResult], candidate: Sequence[RunResult]) -> tuple[str, str]:
     """Name two saved arms as they were called; if that is the same, by directory as well."""
-    (one,), (other,) = baseline.arms, candidate.arms
+    (one,), (other,) = baseline[0].arms, candidate[0].arms
     if one != other:
         return one, other
-    first, second = ((run.folder or Path()).resolve().name for run in (baseline, candidate))
+    first, second = ((runs[0].folder or Path()).resolve().name for runs in (baseline, candidate))
     if first != second:
         return f"{one} {first}", f"{other} {second}"
     return f"{one} 1", f"{other} 2"
@@ -141,8 +158,7 @@ def measure_grid(
     cells = [msgspec.structs.replace(arm, name=cell) for cell, arm in zip(CELLS, arms, strict=True)]
     run = replay_arms(cells, schedule, layout, context)
     grid = grid_run(run, [arm.name for arm in arms], context.goal)
-    context.console.print(grid_markdown(grid), soft_wrap=True, highlight=False)
-    print_client(run, context.console)
+    print_grid(grid, context.console)
     keep_grid(grid, folder, context)
     print_report(folder, context.console)
     return run
@@ -156,13 +172,12 @@ def grid_of_saved(folders: Sequence[Path], context: RunContext) -> GridRun:
     """
     runs = [load_saved(folder) for folder in folders]
     fours = [runs[n : n + len(CELLS)] for n in range(0, len(runs), len(CELLS))]
-    run, parts = pooled([joined(four, CELLS) for four in fours])
+    run, starts = pooled([joined(four, CELLS) for four in fours])
     said = manifest_of(run, run.schedule, run.layout, context)
     about = {**said, "folders": [str(folder) for folder in folders]}
     run = msgspec.structs.replace(run, manifest=about)
-    grid = grid_run(run, [one.arms[0] for one in fours[0]], context.goal, parts)
-    context.console.print(grid_markdown(grid), soft_wrap=True, highlight=False)
-    print_client(run, context.console)
+    grid = grid_run(run, [one.arms[0] for one in fours[0]], context.goal, starts)
+    print_grid(grid, context.console)
     folder = run_folder(context.output_dir, "grid")
     keep_grid(grid, folder, context)
     print_report(folder, context.console)
@@ -175,7 +190,9 @@ def replay_arms(
     """Replay *schedule* against *arms* in turns."""
     warmup, *parts = layout.split(schedule)
     expected = len(arms) * sum(len(part.calls) for part in parts)
-    length_s = layout.warmup_s + len(arms) * layout.parts * layout.part_s + _LAST_RESPONSES_S
+    length_s = len(arms) * layout.length_s + _LAST_RESPONSES_S
+    names = [arm.name for arm in arms]
+    early = _early_end(names, parts, layout, context)
     with ProgressDisplay(context.console, expected, length_s) as progress:
         measured = run_stoppable(
             lambda given: compare_arms(
@@ -185,12 +202,38 @@ def replay_arms(
                 given,
                 drain=layout.drain,
                 prepare=reset_prefix_caches if context.reset_prefix_caches else None,
+                # Not from the seed: each run of one schedule has turns in an order of its own.
+                rng=random.Random(),
+                early=early,
             ),
             book_for(schedule, context.endpoint),
             progress,
             context.endpoint,
         )
-    return run_result([arm.name for arm in arms], measured, schedule, layout, context)
+    return run_result(names, measured, schedule, layout, context)
+
+
+def _early_end(
+    arms: Sequence[str],
+    parts: Sequence[Part],
+    layout: PartLayout,
+    context: RunContext,
+) -> EarlyEnd:
+    """Return when a run of *arms* may end before the last of *parts*: never, without looks."""
+    if not layout.looks:
+        return EarlyEnd()
+
+    def sure(records: Sequence[Record], done: int) -> bool:
+        return is_sure(
+            records,
+            arms,
+            parts[:done],
+            context.goal,
+            looks=layout.looks,
+            min_effect=context.min_effect,
+        )
+
+    return EarlyEnd(layout.looks, sure, len(arms) * sum(layout.lengths_s))
 
 
 def measure_one(

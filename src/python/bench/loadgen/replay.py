@@ -4,6 +4,7 @@ Input and output: it sends requests, through the `Send` that it is given.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -184,11 +185,14 @@ def by_conversation(calls: Iterable[Call]) -> list[Turns]:
     return [tuple(turns) for turns in found]
 
 
-def abba(parts: Sequence[Part], arms: Sequence[str]) -> Iterator[tuple[str, Part]]:
-    """Yield who replays what, in turn: A B, then B A, then A B, …
+def in_random_order(
+    parts: Sequence[Part], arms: Sequence[str], rng: random.Random
+) -> Iterator[tuple[str, Part]]:
+    """Yield who replays what, in turn: in each part all arms, in an order that chance decides.
 
-    A drift of the machine, if it is about linear, then falls on both arms alike.
+    Whatever a machine does over time then falls on one arm or another by that chance alone, which
+    is what the tests of a comparison rest on.
     """
-    for number, part in enumerate(parts):
-        for arm in arms if number % 2 == 0 else reversed(arms):
+    for part in parts:
+        for arm in rng.sample(arms, len(arms)):
             yield arm, part

@@ -1,6 +1,7 @@
 """What one run measured, and on which schedule: the value that results and reports are made of.
 Pure."""
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ class RunResult(LoadResult, frozen=True, kw_only=True):
     def parts(self) -> tuple[Part, ...]:
         """The parts that count: those after the warm-up; none for a closed loop."""
         return tuple(self.layout.split(self.schedule)[1:]) if self.layout else ()
+
+    @property
+    def finished_parts(self) -> tuple[Part, ...]:
+        """The parts that count and that every arm replayed to the end."""
+        done = {arm: Counter(one.part for one in self.of(arm)) for arm in self.arms}
+        return tuple(
+            part
+            for part in self.parts
+            if all(done[arm][part.number] == len(part.calls) for arm in self.arms)
+        )
 
     def only(self, arm: str) -> "RunResult":
         """The same run with the records of one arm."""

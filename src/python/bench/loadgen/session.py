@@ -1,6 +1,8 @@
 """Measure arms: warm up, replay, watch ourselves, and keep what there is when stopped early."""
 
 import asyncio
+import math
+import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -13,7 +15,7 @@ import uvloop
 from bench.loadgen.client_load import ClientLoadMonitor, few_collections
 from bench.loadgen.progress import RunProgress
 from bench.loadgen.record import Record
-from bench.loadgen.replay import ArmReplay, Bodies, abba
+from bench.loadgen.replay import ArmReplay, Bodies, in_random_order
 from bench.loadgen.run_result import LoadResult
 from bench.loadgen.server_metrics import ServerMetricsPoller
 from bench.target.arms import Arm
@@ -61,6 +63,21 @@ class SessionInputs:
     stop: asyncio.Event
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyEnd:
+    """When a comparison may end before its last part.
+
+    Attributes:
+        looks: after how many parts it is looked at.
+        is_sure: whether the records so far, of so many parts, show what is asked.
+        most_s: after so many seconds no further part begins.
+    """
+
+    looks: Sequence[int] = ()
+    is_sure: Callable[[Sequence[Record], int], bool] = lambda _, __: False
+    most_s: float = math.inf
+
+
 async def compare_arms(
     arms: Sequence[Arm],
     warmup: Part | None,
@@ -69,8 +86,11 @@ async def compare_arms(
     *,
     drain: bool,
     prepare: Callable[[Arm], Awaitable[None]] | None = None,
+    rng: random.Random,
+    early: EarlyEnd = EarlyEnd(),
 ) -> LoadResult:
-    """Replay *parts* against each of *arms* in ABBA order, after *warmup* on all at once.
+    """Replay each of *parts* against all *arms*, one after another in random order, after *warmup*
+    on each of them.
 
     *prepare* is called before each turn of an arm, when it drains.
 
@@ -80,30 +100,50 @@ async def compare_arms(
 
     async def work(session: "_Session") -> None:
         if warmup is not None:
-            given.progress.phase("warm-up")
-            start_s = given.clock.now() + _LEAD_S
-            silent = [session.leg(arm, lambda _: None) for arm in arms]
-            await asyncio.gather(*(leg.replay(warmup, start_s) for leg in silent))
-            await given.clock.sleep(start_s + warmup.length_s - given.clock.now())
+            await _warm_up(arms, warmup, session, given)
         legs = {arm.name: session.leg(arm, session.keep) for arm in arms}
-        if drain:
-            await asyncio.gather(*(leg.drain() for leg in session.legs))
-        start_s = given.clock.now() + _LEAD_S
-        for name, part in abba(parts, [arm.name for arm in arms]):
-            given.progress.phase(f"part {part.number} of {parts[-1].number}: {name}")
-            if drain and prepare is not None:
-                await prepare(next(arm for arm in arms if arm.name == name))
+        by_name = {arm.name: arm for arm in arms}
+        start_s = begin_s = given.clock.now() + _LEAD_S
+        for done, part in enumerate(parts, start=1):
+            for name, _ in in_random_order([part], list(legs), rng):
+                given.progress.phase(f"part {part.number} of {parts[-1].number}: {name}")
+                if drain and prepare is not None:
+                    await prepare(by_name[name])
+                    start_s = given.clock.now() + _LEAD_S
+                await legs[name].replay(part, start_s)
+                if drain:
+                    await legs[name].drain()
+                    start_s = given.clock.now() + _LEAD_S
+                else:
+                    start_s += part.length_s
+            if given.clock.now() - begin_s > early.most_s:
+                break
+            if done in early.looks and done < len(parts):
+                given.progress.phase(f"a look after {done} parts")
+                await _drained(session)
+                if await asyncio.to_thread(early.is_sure, session.records, done):
+                    break
                 start_s = given.clock.now() + _LEAD_S
-            await legs[name].replay(part, start_s)
-            if drain:
-                await legs[name].drain()
-                start_s = given.clock.now() + _LEAD_S
-            else:
-                start_s += part.length_s
         given.progress.phase("last responses")
-        await asyncio.gather(*(leg.drain() for leg in session.legs))
+        await _drained(session)
 
     return await _measure(arms, work, given)
+
+
+async def _warm_up(
+    arms: Sequence[Arm], warmup: Part, session: "_Session", given: SessionInputs
+) -> None:
+    """Replay *warmup* against each arm alone, to the last answer: arms may share hardware, and no
+    arm's first turn starts with another's backlog."""
+    for arm in arms:
+        given.progress.phase(f"warm-up: {arm.name}")
+        leg = session.leg(arm, lambda _: None)
+        await leg.replay(warmup, given.clock.now() + _LEAD_S)
+        await leg.drain()
+
+
+async def _drained(session: "_Session") -> None:
+    await asyncio.gather(*(leg.drain() for leg in session.legs))
 
 
 async def replay_once(

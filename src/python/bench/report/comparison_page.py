@@ -4,6 +4,7 @@ from html import escape
 
 from bench.report import charts, markup, sections
 from bench.report.charts import Plot, PlotLine
+from bench.report.remarks import rates_text
 from bench.report.sections import RenderedReport
 from bench.report.tables import number, summary_markdown
 from bench.stats.comparison import ComparedMetric, Comparison
@@ -75,12 +76,18 @@ def _summary(compared: ComparedRun) -> str:
     schedule = compared.run.manifest.get("schedule") or {}
     requests = len(compared.run.of(compared.comparison.baseline))
     return (
-        f"Workload {schedule.get('workload', '?')}, the same "
-        f"{requests:,} requests to each arm in {len(compared.parts)} "
-        f"{'interleaved ' if compared.run.interleaved else ''}parts; "
-        f"{compared.comparison.confidence:.0%} intervals from "
-        f"{compared.comparison.resamples:,} resamples of {compared.comparison.windows} windows."
+        f"Workload {schedule.get('workload', '?')}, the same {requests:,} requests to each arm in "
+        f"{_unit(compared.comparison)}; {compared.comparison.confidence:.0%} intervals. "
+        f"{rates_text(compared.comparison)}"
     )
+
+
+def _unit(found: Comparison) -> str:
+    """What the intervals rest on."""
+    if found.apart:
+        return f"runs of their own, at least {found.turns} of each arm"
+    looks = f", planned to be looked at {round(1 / found.share)} times" if found.share < 1.0 else ""
+    return f"{found.turns} turns in random order{looks}"
 
 
 def _tiles(found: Comparison) -> str:
@@ -119,6 +126,7 @@ def _all_metrics(found: Comparison) -> str:
         "interval",
         "ratio",
         "smallest effect",
+        "p",
         "verdict",
     ]
     known = (row for row in found.rows if row.baseline is not None or row.candidate is not None)
@@ -126,8 +134,9 @@ def _all_metrics(found: Comparison) -> str:
     table = f'<div class="scroll"><table><tr>{markup.cells("th", head)}</tr>{body}</table></div>'
     return markup.section(
         "All metrics",
-        "The verdict uses the metrics in bold, with a family-wise error rate of 5 % (Holm). The "
-        "smallest effect is the min. difference that such a run detects with a power of 80 %.",
+        "The verdict uses the metrics in bold, with a family-wise error rate of 5 % (Holm). p is "
+        "that of no difference, by swapping the arms in any set of turns. The smallest effect is "
+        "the min. difference that such a run detects with a power of 80 %.",
         table,
     )
 
@@ -143,6 +152,7 @@ def _metric_row(row: ComparedMetric) -> str:
         else f"{number(row.low, sign=True)} to {number(row.high, sign=True)}",
         number(row.ratio),
         number(row.smallest_effect),
+        number(row.p),
         f'<span class="{markup.verdict_css(row.verdict)}">{row.verdict}</span>',
     ]
     kind = ' class="headline"' if row.headline else ""

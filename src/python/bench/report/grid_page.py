@@ -6,7 +6,7 @@ from html import escape
 from bench.report import charts, markup, sections
 from bench.report.charts import PlotLine
 from bench.report.sections import RenderedReport
-from bench.report.tables import cells_markdown, effects_markdown, number
+from bench.report.tables import cells_markdown, effects_markdown, grid_line, number
 from bench.stats.factorial import CELLS, EFFECTS, Effect, GridRun
 from bench.stats.intervals import Verdict
 
@@ -37,7 +37,7 @@ def grid_report(grid: GridRun) -> RenderedReport:
     )
     return RenderedReport(
         html=markup.page("Engine and load balancer", sections.style(), parts),
-        markdown=grid_markdown(grid),
+        markdown=f"**{grid_line(grid)}**\n\n{grid_markdown(grid)}",
         plots=plots.worth_a_file,
         legend=sections.legend(lines),
     )
@@ -51,7 +51,7 @@ def grid_markdown(grid: GridRun) -> str:
 def _heading(grid: GridRun) -> str:
     validity = grid.validity
     heading = "Effects of engine and load balancer" if validity.valid else "This run is invalid"
-    why = f"<p>{escape('; '.join(validity.reasons))}.</p>" if validity.reasons else ""
+    why = f"<p>{escape('; '.join(validity.reasons) or grid.sentence)}.</p>"
     partial = sections.PARTIAL if grid.run.partial else ""
     cells = "; ".join(line.name for line in _lines(grid))
     apart = "" if grid.run.interleaved else _APART
@@ -76,7 +76,9 @@ def _effects(found: Sequence[Effect]) -> str:
         "Effects",
         "The effect of the engine is its mean difference over both load balancers, and vice versa; "
         "the interaction is by how much one effect depends on the other factor; 'both' compares "
-        "cell 11 with cell 00. In brackets: 95 % confidence intervals.",
+        "cell 11 with cell 00. In brackets: 95 % confidence intervals. The sentence above "
+        "takes the effects on all headline metrics together, at a family-wise error rate of 5 % "
+        "(Holm).",
         f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>',
     )
 

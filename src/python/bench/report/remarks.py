@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.loadgen.record import Record
 from bench.stats.answers import lengths_of, off_what_was_asked
+from bench.stats.comparison import Comparison
 from bench.stats.plateau import Rates
 from bench.stats.request_metrics import Totals, totals
 from servekit.client.outcome import Notice
@@ -71,6 +72,22 @@ def plateau_text(found: Rates) -> str:
         "no plateau was reached: rates are of the whole run, ramp and tail included, and say "
         "little of what the upstream can do; send more requests"
     )
+
+
+def rates_text(found: Comparison) -> str:
+    """Return what throughput and goodput of a comparison are of."""
+    row = found.row("request_throughput")
+    if row.baseline is None or row.candidate is None:
+        return (
+            "No turn was long enough for a plateau: throughput and goodput are unknown; raise "
+            "--steady-s"
+        )
+    if row.low is None:
+        return (
+            "Throughput and goodput are of the turns that reached a plateau, too few for an "
+            "interval; --part-s as long as --steady-s gives one"
+        )
+    return "Throughput and goodput are of the plateaus of the turns"
 
 
 def dropped_text(manifest: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from rich.table import Table
 from bench.loadgen.run_result import LoadResult, RunResult
 from bench.report.remarks import plateau_text, remarks
 from bench.stats.comparison import ComparedMetric, Comparison
-from bench.stats.factorial import EFFECTS, CellValues, Effect
+from bench.stats.factorial import EFFECTS, CellValues, Effect, GridRun
 from bench.stats.intervals import Verdict
 from bench.stats.plateau import Rates
 from bench.stats.request_metrics import (
@@ -108,6 +108,13 @@ def cells_markdown(
         one = by_metric[key]
         lines.append([f"{one.label} ({one.unit})", *map(number, one.values)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def grid_line(grid: GridRun) -> str:
+    """Return what the effects on the headline metrics say together, in one sentence."""
+    if grid.validity.reasons:
+        return f"INVALID: {'; '.join(grid.validity.reasons)}"
+    return f"{'PARTIAL RUN: ' if grid.run.partial else ''}{grid.sentence}"
 
 
 def effects_markdown(found: Sequence[Effect], metrics: Sequence[str] = SHOWN) -> str:

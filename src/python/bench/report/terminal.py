@@ -5,8 +5,16 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.loadgen.run_result import LoadResult
-from bench.report.remarks import plateau_text, remarks
-from bench.report.tables import client_line, comparison_table, run_table, verdict_line
+from bench.report.grid_page import grid_markdown
+from bench.report.remarks import plateau_text, rates_text, remarks
+from bench.report.tables import (
+    client_line,
+    comparison_table,
+    grid_line,
+    run_table,
+    verdict_line,
+)
+from bench.stats.factorial import GridRun
 from bench.stats.plateau import rates
 from bench.stats.validity import judge
 from bench.stats.verdict import ComparedRun
@@ -19,6 +27,7 @@ def print_comparison(compared: ComparedRun, console: Console) -> None:
     console.print()
     console.print(comparison_table(compared.comparison))
     console.print()
+    console.print(f"{rates_text(compared.comparison)}.", highlight=False, soft_wrap=True)
     print_client(compared.run, console)
     if not compared.run.interleaved:
         console.print(
@@ -26,6 +35,13 @@ def print_comparison(compared: ComparedRun, console: Console) -> None:
         )
     line = verdict_line(compared)
     console.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
+
+
+def print_grid(grid: GridRun, console: Console) -> None:
+    """Print the effects, how loaded the client was, and what the effects say together."""
+    console.print(grid_markdown(grid), soft_wrap=True, highlight=False)
+    print_client(grid.run, console)
+    console.print(f"[bold]{grid_line(grid)}[/bold]", highlight=False, soft_wrap=True)
 
 
 def print_client(run: LoadResult, console: Console) -> None:

@@ -45,10 +45,10 @@ def export_files(run: RunResult) -> dict[str, bytes | str]:
     }
 
 
-def comparison_json(compared: ComparedRun, folders: Sequence[str]) -> bytes:
+def comparison_json(compared: ComparedRun, folders: Sequence[Sequence[str]]) -> bytes:
     """Return comparison.json: verdict first, then a row per metric.
 
-    *folders* are those of the arms, baseline first, from the one that this is written to.
+    *folders* are those of each arm's runs, baseline first, from the one that this is written to.
     """
     found, validity = compared.comparison, compared.validity
     shown = {
@@ -59,10 +59,12 @@ def comparison_json(compared: ComparedRun, folders: Sequence[str]) -> bytes:
         "valid": validity.valid,
         "baseline": found.baseline,
         "candidate": found.candidate,
-        "folders": list(folders),
+        "folders": folders,
         "confidence": found.confidence,
-        "windows": found.windows,
-        "resamples": found.resamples,
+        "turns": None if found.apart else found.turns,
+        "runs": [len(runs) for runs in folders],
+        "min_effect": found.min_effect,
+        "share_of_look": found.share,
         "metrics": {row.key: row for row in found.rows},
         "validity": validity,
         "manifest": compared.run.manifest,
@@ -73,6 +75,8 @@ def comparison_json(compared: ComparedRun, folders: Sequence[str]) -> bytes:
 def grid_json(grid: GridRun) -> bytes:
     """Return grid.json: the effects on every metric."""
     shown = {
+        "verdict": grid.sentence if grid.validity.valid else "invalid",
+        "turns": grid.turns,
         "cells": dict(zip(CELLS, grid.targets, strict=True)),
         "values": grid.values,
         "effects": grid.effects,

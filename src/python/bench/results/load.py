@@ -71,65 +71,81 @@ def layout_of(saved: RunResult) -> PartLayout:
     return saved.layout
 
 
-def together(baseline: RunResult, candidate: RunResult, names: tuple[str, str]) -> RunResult:
-    """Return two runs of one arm as one run, with the arms called *names*.
+def together(
+    baseline: Sequence[RunResult], candidate: Sequence[RunResult], names: tuple[str, str]
+) -> RunResult:
+    """Return runs of one arm each as one run of two, with the arms called *names*.
 
     Raises:
         SettingInvalid: they did not replay the same schedule in the same parts.
     """
-    return joined((baseline, candidate), names)
+    called = [names[0]] * len(baseline) + [names[1]] * len(candidate)
+    both = joined([*baseline, *candidate], called)
+    return msgspec.structs.replace(both, interleaved=took_turns(baseline, candidate))
+
+
+def took_turns(baseline: Sequence[RunResult], candidate: Sequence[RunResult]) -> bool:
+    """Whether these are the two arms of one comparison, or one run against itself."""
+    return len(baseline) == len(candidate) == 1 and baseline[0].started == candidate[0].started
 
 
 def joined(runs: Sequence[RunResult], names: Sequence[str]) -> RunResult:
-    """Return *runs* of one arm each as one run, with the arms called *names*.
+    """Return *runs* of one arm each as one run; *names* says for each what its arm is called.
 
     Raises:
         SettingInvalid: they did not replay the same schedule in the same parts.
     """
-    first = runs[0]
+    first, last = runs[0], runs[-1]
     for other in runs[1:]:
-        if first.schedule.digest != other.schedule.digest or first.layout != other.layout:
+        if first.schedule.digest != other.schedule.digest or _parts(first) != _parts(other):
             raise SettingInvalid(
                 f"{first.folder} and {other.folder} replayed different schedules; run both with "
                 "the same --workload, --seed, --rate and --parts, or with --workload schedule.jsonl"
             )
-    both, candidate = list(zip(names, runs, strict=True)), runs[-1]
+    named = list(zip(names, runs, strict=True))
     return RunResult(
-        arms=tuple(names),
+        arms=tuple(dict.fromkeys(names)),
         records=[
             msgspec.structs.replace(record, arm=name)
-            for name, one in both
+            for name, one in named
             for record in one.records
         ],
         # What made one client slow makes the comparison doubtful.
-        burden=max((one.burden for _, one in both), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)),
-        started=candidate.started,
+        burden=max((one.burden for one in runs), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)),
+        started=last.started,
         partial=any(one.partial for one in runs),
         snapshots=[
             msgspec.structs.replace(snapshot, arm=name)
-            for name, one in both
+            for name, one in named
             for snapshot in one.snapshots
             # A comparison keeps the snapshots of both arms with each.
             if snapshot.arm == one.arms[0]
         ],
-        schedule=candidate.schedule,
-        layout=layout_of(candidate),
-        manifest=candidate.manifest,
+        schedule=last.schedule,
+        layout=layout_of(last),
+        manifest=last.manifest,
         interleaved=len({one.started for one in runs}) == 1,
     )
+
+
+def _parts(run: RunResult) -> tuple[float, ...] | None:
+    """What of the schedule counts: the warm-up, and how long each part lasts after it."""
+    return (run.layout.warmup_s, *run.layout.lengths_s) if run.layout else None
 
 
 # The parts of a second start are numbered from here on; nobody measures so many in one.
 _PARTS_OF_A_START = 1_000
 
 
-def pooled(starts: Sequence[RunResult]) -> tuple[RunResult, tuple[Part, ...]]:
-    """Return *starts*, each with the same arms, as one run, and the parts of all of them."""
-    parts: list[Part] = []
+def pooled(starts: Sequence[RunResult]) -> tuple[RunResult, list[list[Part]]]:
+    """Return *starts*, each with the same arms, as one run, and the parts of each of them."""
+    parts: list[list[Part]] = []
     records: list[Record] = []
     for number, one in enumerate(starts):
         shift = number * _PARTS_OF_A_START
-        parts += [msgspec.structs.replace(part, number=part.number + shift) for part in one.parts]
+        parts.append(
+            [msgspec.structs.replace(part, number=part.number + shift) for part in one.parts]
+        )
         records += [msgspec.structs.replace(r, part=r.part + shift) for r in one.records]
     first = starts[0]
     run = msgspec.structs.replace(
@@ -139,4 +155,4 @@ def pooled(starts: Sequence[RunResult]) -> tuple[RunResult, tuple[Part, ...]]:
         burden=max((one.burden for one in starts), key=lambda b: (b.cpu_share, b.lag_p99_ms or 0)),
         interleaved=all(one.interleaved for one in starts),
     )
-    return run, tuple(parts)
+    return run, parts

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from os.path import relpath
 from pathlib import Path
 from typing import TypeAlias
@@ -22,18 +23,20 @@ from bench.results.files import make_folder, new_run_folder, write_files
 from bench.results.load import load_saved, together
 from bench.results.parquet import records_parquet
 from bench.stats.factorial import GridRun
-from bench.stats.verdict import ComparedRun, conclude
+from bench.stats.verdict import ComparedRun, conclude, conclude_apart
 from servekit.errors.tree import SettingInvalid
 
 Files: TypeAlias = Mapping[str, bytes | str]
 
 
 class _Arms(msgspec.Struct, frozen=True):
-    """The arms in comparison.json, and their directories as seen from its own."""
+    """The arms in comparison.json, and the directories of their runs as seen from its own; older
+    versions had one run of each."""
 
     baseline: str
     candidate: str
-    folders: tuple[str, str]
+    folders: tuple[list[str] | str, list[str] | str]
+    min_effect: float = 0.0
 
 
 def run_folder(output_dir: Path, env: str) -> Path:
@@ -73,13 +76,16 @@ def keep_comparison(compared: ComparedRun, folder: Path, context: RunContext) ->
         write_files(place, raw_files(one))
     for one, place in arms:
         write_files(place, {**export_files(one), **_parquet(one.records, context)})
-    keep_verdict(compared, (other, folder), (other, folder), context)
+    keep_verdict(compared, (other, folder), ([other], [folder]), context)
 
 
 def keep_verdict(
-    compared: ComparedRun, folders: Sequence[Path], arms: tuple[Path, Path], context: RunContext
+    compared: ComparedRun,
+    folders: Sequence[Path],
+    arms: Sequence[Sequence[Path]],
+    context: RunContext,
 ) -> str:
-    """Write the comparison to each of *folders*; *arms* are those of the two runs.  Return its
+    """Write the comparison to each of *folders*; *arms* are those of each arm's runs.  Return its
     summary in Markdown."""
     report = comparison_report(compared)
     said = {folder: _verdict_files(compared, report, arms, folder) for folder in folders}
@@ -87,9 +93,12 @@ def keep_verdict(
 
 
 def _verdict_files(
-    compared: ComparedRun, report: RenderedReport, arms: tuple[Path, Path], folder: Path
+    compared: ComparedRun,
+    report: RenderedReport,
+    arms: Sequence[Sequence[Path]],
+    folder: Path,
 ) -> Files:
-    where = [relpath(arm, folder) for arm in arms]
+    where = [[relpath(run, folder) for run in runs] for runs in arms]
     return {"comparison.json": comparison_json(compared, where), "comparison.md": report.markdown}
 
 
@@ -116,12 +125,26 @@ def report_again(folder: Path, context: RunContext) -> str:
         known = msgspec.json.decode((folder / "comparison.json").read_bytes(), type=_Arms)
     except (OSError, msgspec.DecodeError) as error:
         raise SettingInvalid(f"{folder} is not a saved comparison: {error}") from error
-    arms = folder / known.folders[0], folder / known.folders[1]
-    runs = load_saved(arms[0]), load_saved(arms[1])
-    for run, place in zip(runs, arms, strict=True):
+    named = [[one] if isinstance(one, str) else one for one in known.folders]
+    arms = [[folder / name for name in names] for names in named]
+    runs = [[load_saved(place) for place in places] for places in arms]
+    for run, place in zip(chain(*runs), chain(*arms), strict=True):
         write_files(place, _parquet(run.records, context))
-    both = together(*runs, (known.baseline, known.candidate))
-    return keep_verdict(conclude(both, context.goal), [folder], arms, context)
+    both = together(runs[0], runs[1], (known.baseline, known.candidate))
+    given = msgspec.structs.replace(context, min_effect=known.min_effect)
+    return keep_verdict(conclude_saved(runs[0], runs[1], both, given), [folder], arms, given)
+
+
+def conclude_saved(
+    baseline: Sequence[RunResult],
+    candidate: Sequence[RunResult],
+    both: RunResult,
+    context: RunContext,
+) -> ComparedRun:
+    """Return how arms differ that were saved, *both* being all of them as one run."""
+    if both.interleaved:
+        return conclude(both, context.goal, min_effect=context.min_effect)
+    return conclude_apart(baseline, candidate, both, context.goal, min_effect=context.min_effect)
 
 
 def _keep_report(report: RenderedReport, said: Mapping[Path, Files], context: RunContext) -> str:

@@ -1,9 +1,10 @@
-"""Quantiles, means and rates of the whole and of its bootstrap resamples.  Pure.
+"""Quantiles, means and rates of sets of windows.  Pure.
 
-The resamples are drawn over windows of the schedule, not over requests: requests that were under
-way together share a queue and a cache, and are no independent evidence.
+Sets are of windows of the schedule, not of requests: requests that were under way together share a
+queue and a cache, and are no independent evidence.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,14 @@ Floats = NDArray[np.float64]
 _BIN_GROWTH = 1.005
 _BIN_FLOOR_S = 1e-6
 
-# Resamples that are worked on at once; bounds the memory, whatever the number of values.
-_BATCH = 250
+# What an interval of 95 % leaves out on either side.
+_TAIL = 0.025
+
+# Sets that are worked on at once; bounds the memory, whatever the number of values.
+_BATCH = 500
+
+# Values that are counted together, before those of one block are looked through one by one.
+_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,61 +84,89 @@ def _bin(values: Floats) -> NDArray[np.intp]:
     return found
 
 
-def resamples(n_windows: int, n: int, block: int, seed: int) -> Floats:
-    """Return how often each window is in each of *n* resamples; shape (n, windows).
+def joined(samples: Sequence[WindowedSample]) -> WindowedSample:
+    """Return several samples as one, the windows of one after those of another."""
+    values = np.concatenate([one.values for one in samples])
+    order = np.argsort(values, kind="stable")
+    counts = np.zeros((sum(len(one.counts) for one in samples), len(values)))
+    row = column = 0
+    owners = []
+    for one in samples:
+        height, width = one.counts.shape
+        counts[row : row + height, column : column + width] = one.counts
+        owners += [None if one.owner is None else one.owner + row]
+        row, column = row + height, column + width
+    known = [owner for owner in owners if owner is not None]
+    owner = np.concatenate(known)[order] if len(known) == len(owners) else None
+    return WindowedSample(values[order], counts[:, order], owner)
 
-    Circular blocks of *block* neighbouring windows are drawn with replacement, so that what
-    carries over from one window to the next is kept.  Row sums are all equal to *n_windows*, up to
-    the last block's overhang.
-    """
-    rng = np.random.default_rng(seed)
-    block = max(1, min(block, n_windows))
-    draws = -(-n_windows // block)
-    starts = rng.integers(0, n_windows, (n, draws))
-    windows = (starts[:, :, None] + np.arange(block)) % n_windows
-    windows = windows.reshape(n, -1)[:, :n_windows]
-    weights = np.zeros((n, n_windows))
-    np.add.at(weights, (np.arange(n)[:, None], windows), 1.0)
-    return weights
+
+def values_needed(q: float) -> int:
+    """Return how many values the *q* quantile needs, so that an interval of 95 % has both ends:
+    in 97.5 % of cases the largest of them lies above it (1 - q^n), and the least below."""
+    return math.ceil(math.log(_TAIL) / math.log(max(q, 1.0 - q)))
 
 
 def quantile(of: WindowedSample, q: float, weights: Floats | None = None) -> Floats:
-    """Return the *q* quantile of each resample in *weights*; of the whole, without them.
+    """Return the *q* quantile of each set in *weights*, which has a row for each and a column for
+    each window; of the whole, without them.
 
-    Linear between neighbours, as numpy's and genai-perf's.  NaN where a resample has no value.
+    Linear between neighbours, as numpy's and genai-perf's.  NaN where a set has no value.
     """
     rows = np.ones((1, of.counts.shape[0])) if weights is None else weights
     if not len(of.values):
         return np.full(len(rows), np.nan)
     batches = (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
-    return np.concatenate([_quantiles(of.values, _drawn(of, batch), q) for batch in batches])
+    return np.concatenate([_quantiles(of, batch, q) for batch in batches])
 
 
-def _drawn(of: WindowedSample, weights: Floats) -> Floats:
-    """Return how often each value is in each resample; shape (resamples, V)."""
-    return weights @ of.counts if of.owner is None else weights[:, of.owner]
-
-
-def _quantiles(values: Floats, counts: Floats, q: float) -> Floats:
-    upto = np.cumsum(counts, axis=1)
-    position = np.maximum(upto[:, -1] - 1.0, 0.0) * q
+def _quantiles(of: WindowedSample, weights: Floats, q: float) -> Floats:
+    size = weights @ of.counts.sum(axis=1)
+    position = np.maximum(size - 1.0, 0.0) * q
     low = np.floor(position)
-    below = np.count_nonzero(upto <= low[:, None], axis=1)
-    above = np.count_nonzero(upto <= low[:, None] + 1.0, axis=1)
-    last = len(values) - 1
-    lower, upper = values[np.minimum(below, last)], values[np.minimum(above, last)]
+    upto = np.cumsum(weights @ _by_block(of.counts).sum(axis=2), axis=1)
+    lower, upper = (of.values[_at_rank(of, weights, upto, low + step)] for step in (0.0, 1.0))
     # The largest value has no neighbour above it, and no way to go to one.
-    found: Floats = np.where(upto[:, -1] > 0, lower + (position - low) * (upper - lower), np.nan)
+    found: Floats = np.where(size > 0, lower + (position - low) * (upper - lower), np.nan)
     return found
 
 
+def _by_block(counts: Floats) -> Floats:
+    """Return *counts* by blocks of values, the last filled up; shape (windows, blocks, size)."""
+    missing = -counts.shape[1] % _BLOCK
+    return np.pad(counts, ((0, 0), (0, missing))).reshape(len(counts), -1, _BLOCK)
+
+
+def _at_rank(of: WindowedSample, weights: Floats, upto: Floats, rank: Floats) -> NDArray[np.intp]:
+    """Return which value has *rank*, counted from 0, in each set; *upto* counts those up to the end
+    of each block, so that only one block of each set is looked through."""
+    row = np.arange(len(weights))
+    block = np.minimum(np.count_nonzero(upto <= rank[:, None], axis=1), upto.shape[1] - 1)
+    before = np.where(block > 0, upto[row, block - 1], 0.0)
+    place = block[:, None] * _BLOCK + np.arange(_BLOCK)
+    inside = before[:, None] + np.cumsum(_drawn(of, weights, place), axis=1)
+    found = block * _BLOCK + np.count_nonzero(inside <= rank[:, None], axis=1)
+    at: NDArray[np.intp] = np.minimum(found, len(of.values) - 1)
+    return at
+
+
+def _drawn(of: WindowedSample, weights: Floats, place: NDArray[np.intp]) -> Floats:
+    """Return how often the value at each *place* is in each set; both have a row for each set."""
+    last = np.minimum(place, len(of.values) - 1)
+    if of.owner is None:
+        often: Floats = np.einsum("sw,wsk->sk", weights, of.counts[:, last])
+    else:
+        often = np.take_along_axis(weights, of.owner[last], axis=1)
+    return np.where(place < len(of.values), often, 0.0)
+
+
 def mean(of: WindowedSample, weights: Floats | None = None) -> Floats:
-    """Return the mean of each resample; of the whole, without *weights*."""
+    """Return the mean of each set; of the whole, without *weights*."""
     return rate(of.counts @ of.values, of.counts.sum(axis=1), weights)
 
 
 def rate(amounts: Floats, per: Floats, weights: Floats | None = None) -> Floats:
-    """Return the sum of *amounts* over the sum of *per*, both by window, for each resample."""
+    """Return the sum of *amounts* over the sum of *per*, both by window, for each set."""
     rows = np.ones((1, len(amounts))) if weights is None else weights
     below = rows @ per
     with np.errstate(divide="ignore", invalid="ignore"):

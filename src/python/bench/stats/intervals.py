@@ -1,17 +1,13 @@
-"""Resampled differences -> intervals, p values, verdicts, and what could have been seen.  Pure."""
+"""What an interval says, and Student's t for what few runs say.  Pure."""
 
 import math
 from enum import StrEnum
-from statistics import NormalDist
-
-import numpy as np
-
-from bench.stats.estimators import Floats
 
 CONFIDENCE = 0.95
 
-# Neighbouring windows share queues and caches: they are drawn in pairs.
-NEIGHBOURS = 2
+# The continued fraction of the incomplete beta function has converged long before.
+_TERMS = 500
+_CLOSE = 1e-15
 
 
 class Verdict(StrEnum):
@@ -23,63 +19,61 @@ class Verdict(StrEnum):
     MIXED = "mixed"
 
 
-def interval_of(drawn: Floats, centre: float, widening: float) -> tuple[float | None, float | None]:
-    spread = _widened(drawn, centre, widening)
-    if not len(spread):
-        return None, None
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(spread, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def p_value(drawn: Floats, centre: float, widening: float) -> float | None:
-    spread = _widened(drawn, centre, widening)
-    if not len(spread):
-        return None
-    share = min(float(np.mean(spread <= 0)), float(np.mean(spread >= 0)))
-    return min(1.0, max(2.0 * share, 1.0 / len(spread)))
-
-
-def _widened(drawn: Floats, centre: float, widening: float) -> Floats:
-    """Return the finite draws, stretched around the estimate; none where it is unknown."""
-    finite: Floats = drawn[np.isfinite(drawn)]
-    known = math.isfinite(centre) and math.isfinite(widening)
-    if not known or len(finite) < len(drawn) / 2:
-        return np.zeros(0)
-    return centre + (finite - centre) * widening
-
-
-def smallest_effect(drawn: Floats, widening: float) -> float | None:
-    finite = drawn[np.isfinite(drawn)]
-    if not math.isfinite(widening) or len(finite) < len(drawn) / 2:
-        return None
-    # Found in 80 % of runs at a two-sided 5 %: 1.96 + 0.84 standard errors.
-    normal = NormalDist()
-    reach = normal.inv_cdf(0.5 + CONFIDENCE / 2.0) + normal.inv_cdf(0.8)
-    return float(np.std(finite)) * widening * reach
-
-
-def small_sample_widening(n_windows: int) -> float:
-    """A bootstrap of few windows is too sure of itself; Student's t says by how much.
-
-    The quantile is Cornish and Fisher's expansion of t's, good to 1 % from 5 degrees of freedom
-    on; sqrt(n / (n - 1)) is the bias of the resampled variance.
-    """
-    if n_windows < 4:
-        # Too few to say anything: every interval would be a guess.
-        return math.inf
-    free = max(2, n_windows // NEIGHBOURS - 1)
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-    return t / z * math.sqrt((free + 1) / free)
-
-
-def verdict_of(low: float | None, high: float | None, lower_is_better: bool) -> Verdict:
-    """Return what an interval of a difference says; one that holds zero says nothing."""
-    if low is None or high is None or low <= 0.0 <= high:
+def verdict_of(difference: float, p: float | None, lower_is_better: bool) -> Verdict:
+    """Return what a difference with its *p* says; what is not known says nothing."""
+    if p is None or p > 1.0 - CONFIDENCE or difference == 0.0:
         return Verdict.NOT_SHOWN
-    return Verdict.BETTER if (high < 0.0) == lower_is_better else Verdict.WORSE
+    return Verdict.BETTER if (difference < 0.0) == lower_is_better else Verdict.WORSE
 
 
 def known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def t_tail(t: float, free: float) -> float:
+    """Return how often Student's t with *free* degrees of freedom exceeds *t*, which is >= 0."""
+    if math.isinf(t):
+        return 0.0
+    return _incomplete_beta(free / 2.0, 0.5, free / (free + t * t)) / 2.0
+
+
+def t_quantile(share: float, free: float) -> float:
+    """Return what Student's t with *free* degrees of freedom stays below in *share* of cases;
+    *share* is at least a half."""
+    low, high = 0.0, 1.0
+    while t_tail(high, free) > 1.0 - share:
+        low, high = high, high * 2.0
+    # Bisection: 60 halvings leave nothing of a double.
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if t_tail(middle, free) > 1.0 - share else (low, middle)
+    return (low + high) / 2.0
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularized incomplete beta function: Numerical Recipes 6.4, by Lentz's method."""
+    if x <= 0.0 or x >= 1.0:
+        return 0.0 if x <= 0.0 else 1.0
+    scale = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
+    # The fraction converges fast below its mean only; above it the mirrored one does.
+    if x < (a + 1.0) / (a + b + 2.0):
+        return scale * _beta_fraction(a, b, x) / a
+    return 1.0 - scale * _beta_fraction(b, a, 1.0 - x) / b
+
+
+def _beta_fraction(a: float, b: float, x: float) -> float:
+    d = 1.0 / (1.0 - (a + b) * x / (a + 1.0))
+    c, value = 1.0, d
+    for m in range(1, _TERMS):
+        for factor in (
+            m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0)),
+        ):
+            d = 1.0 / (1.0 + factor * d)
+            c = 1.0 + factor / c
+            value *= c * d
+        if abs(c * d - 1.0) < _CLOSE:
+            break
+    return value

@@ -1,6 +1,8 @@
-"""The records of one arm -> its metrics, by windows that can be resampled.  Pure."""
+"""The records of one arm -> its metrics, over any set of its turns.  Pure."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
 
 import msgspec
@@ -12,7 +14,7 @@ from bench.stats.estimators import Floats, WindowedSample
 from bench.stats.plateau import Stretch, by_part, plateau_of
 from bench.workload.schedule import Part
 
-# Windows this long hold tens of requests, and there are enough of them to resample.
+# What plots over time show as one point.
 WINDOW_S = 3.0
 
 
@@ -52,7 +54,7 @@ def _longest_token_time_s(record: Record) -> float | None:
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A stretch of a part: what is resampled.  Both arms have the same ones."""
+    """A stretch of a part; a turn is a whole one.  Both arms have the same ones."""
 
     part: int
     start_s: float
@@ -64,7 +66,12 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A number of an arm, and how to draw it from resampled windows."""
+    """A number of an arm, and how to draw it from sets of windows.
+
+    Attributes:
+        least_answers: whole answers of an arm below which it is unknown.
+        is_share: it is a share of the requests, in percent.
+    """
 
     key: str
     label: str
@@ -72,10 +79,12 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     lower_is_better: bool
     draw: Callable[["ArmWindows", Floats | None], Floats]
     headline: bool = False
+    least_answers: int = 0
+    is_share: bool = False
 
 
 class ArmWindows:
-    """One arm's records, by window."""
+    """One arm's records, by window; `joined`, several arms', the windows of one after another's."""
 
     def __init__(
         self, records: Sequence[Record], windows: Sequence[Window], goal: SloLimits
@@ -98,6 +107,21 @@ class ArmWindows:
         self.completed = _count(done, n)
         self.good = _count([(r, w) for r, w in done if goal.met_by(r)], n)
         self.tokens = _tokens(done, n)
+
+
+def joined(arms: Sequence[ArmWindows]) -> ArmWindows:
+    """Return the windows of *arms*, which have as many each, as if they were those of one."""
+    one = copy(arms[0])
+    for name in vars(one):
+        own = [getattr(arm, name) for arm in arms]
+        together = estimators.joined if isinstance(own[0], WindowedSample) else np.concatenate
+        setattr(one, name, together(own))
+    return one
+
+
+def turns_of(parts: Sequence[Part]) -> tuple[Window, ...]:
+    """Return the turns in which an arm replays *parts*: one for each."""
+    return windows_of(parts, math.inf)
 
 
 def windows_of(parts: Sequence[Part], window_s: float = WINDOW_S) -> tuple[Window, ...]:
@@ -227,13 +251,17 @@ def _latency(
             lower_is_better=True,
             draw=_in_ms(pick, statistic),
             headline=name in headline,
+            least_answers=least,
         )
-        for name, statistic in (
-            ("mean", estimators.mean),
-            ("p50", partial(_quantile, q=0.50)),
-            ("p90", partial(_quantile, q=0.90)),
-            ("p99", partial(_quantile, q=0.99)),
-        )
+        for name, statistic, least in (("mean", estimators.mean, 0), *_quantiles())
+    ]
+
+
+def _quantiles() -> list[tuple[str, Callable[[WindowedSample, Floats | None], Floats], int]]:
+    """Return each quantile that is told, with how many answers it needs."""
+    return [
+        (f"p{of}", partial(_quantile, q=of / 100), estimators.values_needed(of / 100))
+        for of in (50, 90, 99)
     ]
 
 
@@ -270,13 +298,15 @@ METRICS: tuple[Metric, ...] = (
     *_latency("per_token", "time per token", lambda arm: arm.per_token),
     _throughput("output_throughput", "tokens/s", lambda arm: arm.tokens, headline=True),
     _throughput("request_throughput", "requests/s", lambda arm: arm.completed),
-    _throughput("goodput", "requests/s", lambda arm: arm.good, headline=True),
+    _throughput("goodput", "requests/s", lambda arm: arm.good),
     Metric(
         key="slo_share",
         label="requests within the SLO",
         unit="%",
         lower_is_better=False,
         draw=lambda arm, weights: 100.0 * estimators.rate(arm.within_slo, arm.offered, weights),
+        headline=True,
+        is_share=True,
     ),
     Metric(
         key="error_rate",
@@ -285,5 +315,8 @@ METRICS: tuple[Metric, ...] = (
         lower_is_better=True,
         draw=lambda arm, weights: 100.0 * estimators.rate(arm.failed, arm.offered, weights),
         headline=True,
+        is_share=True,
     ),
 )
+
+HEADLINES = tuple(metric for metric in METRICS if metric.headline)

@@ -5,6 +5,7 @@ seeds differ.  A comparison that calls one of them better errs, which at 95 % it
 twenty.
 """
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,18 +14,18 @@ import msgspec
 from bench.fleetsim.scenario import ReplicaSetup, Scenario
 from bench.fleetsim.world import World
 from bench.loadgen.record import Record
-from bench.loadgen.replay import abba
-from bench.stats.comparison import compare
+from bench.loadgen.replay import in_random_order
+from bench.stats.comparison import Comparison, compare
 from bench.stats.intervals import Verdict
-from bench.stats.windowed_metrics import SloLimits, windows_of
+from bench.stats.looks import share_of
+from bench.stats.windowed_metrics import SloLimits, turns_of
 from bench.twin.fleet_run import arrivals_of, longest, records_of, setups_of
-from bench.workload.schedule import Part, Schedule, split
+from bench.workload.schedule import Part, PartLayout, Schedule
 from servekit.fleet.fleet import Fleet
 from servekit.routing.simple import RandomPolicy
 
-# Enough for intervals of 95 %; the main job draws more because its p values are compared closer to
-# zero.
-_RESAMPLES = 800
+# Between two turns where arms are drained: nearly all answers have ended.
+_DRAINED_S = 20.0
 
 
 class ArmTurn(msgspec.Struct, frozen=True):
@@ -52,9 +53,15 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def self_test(
-    schedules: Iterable[Schedule], fleet: Fleet, lengths_s: Sequence[float], slow: float = 1.0
+    schedules: Iterable[Schedule],
+    fleet: Fleet,
+    layout: PartLayout,
+    slow: float = 1.0,
+    *,
+    min_effect: float = 0.0,
 ) -> SelfTest:
-    """Return what the comparison says of one run per schedule, both arms being alike.
+    """Return what the comparison says of one run per schedule, laid out as *layout* says, both arms
+    being alike.
 
     With *slow* above 1, one arm's engines are slower by that factor: how often that is seen is the
     power of the comparison, and not a false alarm.
@@ -62,19 +69,13 @@ def self_test(
     runs = alarms = 0
     wrong: dict[str, int] = {}
     for number, schedule in enumerate(schedules):
-        parts = split(schedule, lengths_s)
+        _, *parts = layout.split(schedule)
+        turns = _turns(parts, random.Random(number), layout.drain)
         baseline, candidate = (
-            virtual_run(name, turns, fleet, 2 * number + place, slow if place else 1.0)
-            for place, (name, turns) in enumerate(_turns(parts).items())
+            virtual_run(name, own, fleet, 2 * number + place, slow if place else 1.0)
+            for place, (name, own) in enumerate(turns.items())
         )
-        found = compare(
-            baseline,
-            candidate,
-            windows_of(parts),
-            goal=SloLimits(),
-            seed=number,
-            resamples=_RESAMPLES,
-        )
+        found = _compared(baseline, candidate, parts, layout.looks, number, min_effect)
         runs += 1
         alarms += found.verdict is not Verdict.NOT_SHOWN
         for row in found.rows:
@@ -83,13 +84,37 @@ def self_test(
     return SelfTest(runs=runs, false_alarms=alarms, by_metric=by_metric)
 
 
-def _turns(parts: Sequence[Part]) -> dict[str, list[ArmTurn]]:
+def _compared(
+    baseline: Sequence[Record],
+    candidate: Sequence[Record],
+    parts: Sequence[Part],
+    looks: Sequence[int],
+    seed: int,
+    min_effect: float,
+) -> Comparison:
+    """Return the comparison at the first look that shows a difference, or at the end."""
+    for look in looks or (len(parts),):
+        found = compare(
+            baseline,
+            candidate,
+            turns_of(parts[:look]),
+            goal=SloLimits(),
+            seed=seed,
+            min_effect=min_effect,
+            share=share_of(looks),
+        )
+        if found.verdict is not Verdict.NOT_SHOWN:
+            break
+    return found
+
+
+def _turns(parts: Sequence[Part], rng: random.Random, drain: bool) -> dict[str, list[ArmTurn]]:
     """Return when each arm replays what, one turn after the other."""
     turns: dict[str, list[ArmTurn]] = {"a": [], "b": []}
     now_s = 0.0
-    for name, part in abba(parts, list(turns)):
+    for name, part in in_random_order(parts, list(turns), rng):
         turns[name].append(ArmTurn(part, now_s))
-        now_s += part.length_s
+        now_s += part.length_s + (_DRAINED_S if drain else 0.0)
     return turns
 
 

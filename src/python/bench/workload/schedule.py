@@ -190,23 +190,34 @@ class PartLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         parts, part_s: how many parts each arm replays, and how long one lasts.
-        warmup_s: replayed by all arms before anything counts.
+        warmup_s: replayed by each arm before anything counts.
         drain: whether an arm's turn waits for the other's last answer.
+        steady_s: the first part lasts so long, if that is longer than the others: an arm reaches a
+            plateau in it, of which throughput is told.
+        looks: after how many parts the run is looked at, and may end; empty where it may not.
     """
 
-    parts: int = 4
-    part_s: float = 15.0
-    warmup_s: float = 10.0
+    parts: int = 16
+    part_s: float = 3.0
+    warmup_s: float = 5.0
     drain: bool = False
+    steady_s: float = 0.0
+    looks: tuple[int, ...] = ()
+
+    @property
+    def lengths_s(self) -> tuple[float, ...]:
+        """How long each part lasts that counts."""
+        first = [max(self.steady_s, self.part_s)] if self.parts else []
+        return (*first, *[self.part_s] * (self.parts - 1))
 
     @property
     def length_s(self) -> float:
         """Seconds of schedule that it uses."""
-        return self.warmup_s + self.parts * self.part_s
+        return self.warmup_s + sum(self.lengths_s)
 
     def split(self, schedule: Schedule) -> tuple[Part, ...]:
         """Return the warm-up, which may be empty, and then the parts that count."""
-        return split(schedule, [self.warmup_s, *[self.part_s] * self.parts])
+        return split(schedule, [self.warmup_s, *self.lengths_s])
 
 
 def whole(schedule: Schedule) -> PartLayout:
