@@ -36,7 +36,7 @@ def why(
 
     names, folders = _arms(folder)
     runs = [load_saved((folder / own).resolve()) for own in folders]
-    if not show_why(together(runs[0], runs[1], names), fleet, folder, Console(width=120)):
+    if not show_why(together(runs[:1], runs[1:], names), fleet, folder, Console(width=120)):
         raise typer.Exit(1)
 
 

@@ -6,6 +6,7 @@ answers back, or one that lets few bytes through.  Each run is explained, and th
 counted.
 """
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +122,14 @@ def _explained(arms: Sequence[Arm], seed: int) -> Explanation | None:
 def _replayed(arms: Sequence[Arm], schedule: Schedule, parts: Sequence[Part]) -> LoadResult:
     endpoint = Endpoint()
     return run_stoppable(
-        lambda given: compare_arms(arms, None, parts, given, drain=True),
+        lambda given: compare_arms(
+            arms,
+            None,
+            parts,
+            given,
+            drain=True,
+            rng=random.Random(schedule.seed),
+        ),
         book_for(schedule, endpoint),
         NoProgress(),
         endpoint,
