@@ -247,7 +247,7 @@ def _used(each: Floats, whole: Floats) -> NDArray[np.intp]:
 
 def _spread(arms: Floats, turns: Floats) -> Floats:
     """Return weights for the turns of all arms: *turns* for each arm, as often as *arms* says."""
-    found: Floats = np.kron(arms, turns)
+    found: Floats = np.kron(arms, turns).astype(np.float64)
     return found
 
 
