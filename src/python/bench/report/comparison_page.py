@@ -85,7 +85,7 @@ def _summary(compared: ComparedRun) -> str:
 def _unit(found: Comparison) -> str:
     """What the intervals rest on."""
     if found.apart:
-        return f"runs of their own, at least {found.turns} of each arm"
+        return f"separate runs, {found.turns} or more of each arm"
     looks = f", planned to be looked at {round(1 / found.share)} times" if found.share < 1.0 else ""
     return f"{found.turns} turns in random order{looks}"
 
