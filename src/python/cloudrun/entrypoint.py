@@ -45,7 +45,11 @@ def serve_command() -> None:
     """Serve MODEL_NAME on PORT; /health is 503 until the engine is up and warm."""
     settings = _settings()
     hub = open_hub(settings)
-    run_container(settings, lambda progress, _: CloudRun(settings, progress, os.environ, hub))
+    run_container(
+        settings,
+        lambda progress, _, environ: CloudRun(settings, progress, environ, hub),
+        os.environ,
+    )
 
 
 @app.command("download")

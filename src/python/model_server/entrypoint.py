@@ -36,7 +36,9 @@ def start_command() -> None:
     settings = _settings()
     hub = open_hub(settings)
     run_container(
-        settings, lambda progress, clock: ModelServer(settings, progress, os.environ, clock, hub)
+        settings,
+        lambda progress, clock, environ: ModelServer(settings, progress, environ, clock, hub),
+        os.environ,
     )
 
 

@@ -75,7 +75,7 @@ def _model(settings: ModelServerSettings, hub: Hub) -> str:
     if folder is not None:
         return f"whole in {folder}"
     if settings.hf_hub_offline:
-        raise WeightsMissing(f"{settings.model_name} is not here, and HF_HUB_OFFLINE is set")
+        raise WeightsMissing(f"{settings.public_model_name} is not here, and HF_HUB_OFFLINE is set")
     require_writable(settings.models_folder)
     return _on_the_hub(settings, source, hub) if isinstance(source, HubRepo) else "to be fetched"
 

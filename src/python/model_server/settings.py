@@ -52,8 +52,9 @@ class ModelServerSettings(ContainerSettings, frozen=True):
     def names(self) -> tuple[str, ...]:
         """What clients may call the model; the first is the one that answers and metrics carry."""
         first = self.served_model_name or ((SERVED_NAME,) if self.model_name == MODEL else ())
-        short = self.model_name.rstrip("/").rpartition("/")[2]
-        return tuple(dict.fromkeys((*first, self.model_name, short)))
+        name = self.public_model_name
+        short = name.rstrip("/").rpartition("/")[2]
+        return tuple(dict.fromkeys((*first, name, short)))
 
     @property
     def linger_s(self) -> float:

@@ -111,13 +111,15 @@ async def bring_model(
             settings, source, hub, progress, environ=environ, clock=clock, report=report
         )
     commit = folder.name if folder.parent.name == "snapshots" else settings.model_revision
-    return LocalModel(settings.model_name, folder, commit, read_facts(folder / "config.json"))
+    return LocalModel(
+        settings.public_model_name, folder, commit, read_facts(folder / "config.json")
+    )
 
 
 def _require_online(settings: ModelServerSettings) -> None:
     if settings.hf_hub_offline:
         raise WeightsMissing(
-            f"{settings.model_name} is neither in {settings.models_folder} nor in "
+            f"{settings.public_model_name} is neither in {settings.models_folder} nor in "
             f"{settings.hf_home}; put it there, or set HF_HUB_OFFLINE=0 to fetch it at start"
         )
 

@@ -1,10 +1,19 @@
 """The environment that an engine is given."""
 
-from pathlib import PurePosixPath
+import re
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from servekit.engine.environment import EngineFolders, compile_variables, engine_environment
+from servekit.engine.environment import (
+    EngineFolders,
+    compile_variables,
+    engine_environment,
+    holds_secret,
+)
+
+CAPTURE = Path(__file__).parents[2] / "golden/vllm/variables_v0.32.0.txt"
+VLLM_VARIABLES = re.findall(r"^VLLM_\w+", CAPTURE.read_text(), re.MULTILINE)
 
 FOLDERS = EngineFolders(cache=PurePosixPath("/cache"), home=PurePosixPath("/home/engine"))
 
@@ -83,3 +92,55 @@ def test_deployer_may_turn_our_defaults_off() -> None:
     environment, _ = _environment(VLLM_ENABLE_STARTUP_PLAN="0")
 
     assert environment["VLLM_ENABLE_STARTUP_PLAN"] == "0"
+
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+    "DB_PASSWORD": "monday",
+    "OPENAI_API_KEY": "sk-1",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/x",
+    "HTTPS_PROXY": "http://user:pw@proxy:3128",
+    "REDIS_URL": "redis://:hunter2@cache:6379",
+    "HUGGINGFACE_HUB_TOKEN": "hf_x",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_whatever_holds_a_secret_stays_with_us(name: str) -> None:
+    """Unless the deployment says that the engine needs it."""
+    environment, warnings = _environment(**{name: SECRETS[name]})
+    allowed = engine_environment({name: SECRETS[name]}, FOLDERS, warnings.append, allowed=[name])
+
+    assert name not in environment
+    assert not any(SECRETS[name] in warning for warning in warnings)
+    assert (name in allowed) is (name != "HUGGINGFACE_HUB_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD", "1024"),
+        ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("GPG_KEY", "A035C8C19219BA821ECEA86B64E628F8D684696D"),
+        ("SSH_AUTH_SOCK", "/run/ssh/agent"),
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("PWD", "/workspace"),
+        ("OLDPWD", "/vllm-workspace/src"),
+        ("HOSTNAME", "model-7f9c6d5b4-x2x9z"),
+        ("NVIDIA_VISIBLE_DEVICES", "GPU-5a1d8c1e-0c4e-4f3c-9f8e-2b8f2f6f9f11"),
+    ],
+)
+def test_what_only_sounds_like_a_secret_is_passed_on(name: str, value: str) -> None:
+    """A threshold, a switch, a path, a fingerprint, a proxy without a password."""
+    environment, warnings = _environment(**{name: value})
+
+    assert environment[name] == value
+    assert warnings == []
+
+
+def test_no_variable_of_vllms_but_its_key_holds_a_secret() -> None:
+    """They are dozens, and many are about tokens."""
+    assert [name for name in VLLM_VARIABLES if holds_secret(name, "abcdefgh12345678")] == [
+        "VLLM_API_KEY"
+    ]

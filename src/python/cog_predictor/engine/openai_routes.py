@@ -85,6 +85,6 @@ def _arguments(model: str, extra: str) -> Any:
         return cli_args.make_arg_parser(parser).parse_args(given)
     except SystemExit as error:
         raise SettingInvalid(
-            f"OPENAI_ARGS is {extra!r}, which vLLM does not take; write arguments of `vllm serve`, "
-            "such as --enable-auto-tool-choice --tool-call-parser hermes"
+            "vLLM does not take OPENAI_ARGS (not shown: it may hold a key); write arguments of "
+            "`vllm serve`, such as --enable-auto-tool-choice --tool-call-parser hermes"
         ) from error

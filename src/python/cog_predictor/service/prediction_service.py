@@ -21,6 +21,7 @@ from cog_predictor.service.given_weights import weights_text
 from cog_predictor.service.inputs import PredictionInputs
 from cog_predictor.service.predictor import RecordMetric, TextPredictor
 from cog_predictor.service.startup import PredictorStart
+from servekit.engine.environment import holds_secret
 from servekit.errors.tree import EngineExited
 from servekit.launch.watchdog import Watchdog
 from servekit.timing.clock import Clock, SystemClock
@@ -77,6 +78,11 @@ class PredictionService:
 
 def import_vllm(environ: MutableMapping[str, str]) -> EngineFactory:
     """Return vLLM, imported where it finds its libraries."""
+    # The weights are here: what runs beside the engine, and is started by it, needs no token.
+    kept = environ.get("ENGINE_SECRETS", "").split(",")
+    for name in [name for name, value in environ.items() if holds_secret(name, value)]:
+        if name not in kept:
+            del environ[name]
     preload_libraries(environ)
     error_log = keep_error_log(environ, Path(tempfile.mkdtemp(prefix="vllm-log-")))
     kind = vllm_kind()

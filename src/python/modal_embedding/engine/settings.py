@@ -7,6 +7,7 @@ from msgspec.structs import fields, replace
 
 from servekit.errors.tree import SettingInvalid
 from servekit.secrets.secret import Secret
+from servekit.secrets.urls import public_url
 from servekit.settings.environment import Settings, read_settings
 
 DEFAULT_MODEL = "tencent/KaLM-Embedding-Gemma3-12B-2511"
@@ -75,7 +76,7 @@ class EmbeddingSettings(Settings, frozen=True):
     @property
     def public_model_name(self) -> str:
         """What callers call the model."""
-        return self.served_model_name or self.model_name
+        return self.served_model_name or public_url(self.model_name)
 
 
 def read_embedding_settings(

@@ -86,7 +86,9 @@ def engine_environ(
     settings: EmbeddingSettings, plan: EmbeddingEnginePlan, warn: Callable[[str], None]
 ) -> dict[str, str]:
     """Return the environment of the engine: offline, and with the routes that put it to sleep."""
-    environ = engine_environment(plan.environ, plan.folders, warn)
+    ours = EmbeddingSettings.secret_variables()
+    given = {name: value for name, value in plan.environ.items() if name not in ours}
+    environ = engine_environment(given, plan.folders, warn)
     # The weights are here; a start must not depend on the hub.
     environ["HF_HUB_OFFLINE"] = "1"
     if settings.enable_sleep_mode:
@@ -220,7 +222,6 @@ class EmbeddingServer:
             finally:
                 watching.cancel()
                 gone.cancel()
-                await asyncio.gather(watching, gone, return_exceptions=True)
 
     async def close(self) -> None:
         """Let running requests end, then the engine."""

@@ -53,6 +53,8 @@ def build_command(
     folders = EngineFolders(cache, ENGINE_HOME)
     return EngineCommand(
         argv=(*settings.engine_command, *arguments.argv()),
-        environ=engine_environment({**defaults, **given, **hub}, folders, warn),
+        environ=engine_environment(
+            {**defaults, **given, **hub}, folders, warn, allowed=settings.engine_secrets
+        ),
         arguments=arguments,
     )

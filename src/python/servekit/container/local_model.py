@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from servekit.errors.tree import SettingInvalid, WeightsMissing
+from servekit.secrets.masking import masked
+from servekit.secrets.urls import public_url
 from servekit.weights.model_folder import require_model
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
@@ -76,7 +78,8 @@ def find_snapshot(name: str, revision: str, hf_home: Path) -> Path:
         WeightsMissing: there is none.
     """
     if not _HUB_ID.fullmatch(name):
-        raise SettingInvalid(f"MODEL_NAME is {name!r}; write org/name, or a folder from the root")
+        shown = masked(public_url(name))
+        raise SettingInvalid(f"MODEL_NAME is {shown!r}; write org/name, or a folder from the root")
     for repo in repo_folders(name, hf_home):
         found = _snapshot(repo, revision)
         if found is not None:

@@ -8,6 +8,7 @@ from servekit.engine.extra_arguments import ExtraArguments
 from servekit.errors.tree import SettingInvalid
 from servekit.launch.watchdog import SILENCE_TIMEOUT_S
 from servekit.secrets.secret import Secret
+from servekit.secrets.urls import public_url
 from servekit.settings.environment import Settings, ShellWords, read_settings
 
 
@@ -19,6 +20,7 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
         shutdown_grace_s: from SIGTERM to the end.
         timeline_file: where the start is kept as JSON.
         engine_silence_timeout_s: for how long the engine may compute without a sign of progress.
+        engine_secrets: variables that hold a secret, and reach the engine all the same.
         extra_routes: `METHOD /path` that clients may use besides those of `container.routes`.
     """
 
@@ -45,6 +47,7 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
     load_format: str = ""
     skip_prewarm: bool = False
     engine_args: ExtraArguments = ExtraArguments()
+    engine_secrets: tuple[str, ...] = ()
     engine_command: ShellWords = ("vllm",)
     engine_python: str = "python3"
     vllm_api_key: Secret = Secret()
@@ -61,6 +64,11 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
         """Seconds of the grace in which new connections are still taken: until the platform's own
         routing has heard that we leave."""
         return 0.0
+
+    @property
+    def public_model_name(self) -> str:
+        """MODEL_NAME without a URL's user and signature: what is served, listed and logged."""
+        return public_url(self.model_name)
 
     @property
     def api_keys(self) -> tuple[Secret, ...]:

@@ -6,9 +6,12 @@ a URI, and retired variables are warned about or refused.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from servekit.secrets.masking import masked
+from servekit.secrets.names import is_plain_value, is_secret_name
 
 # Variables that vLLM no longer knows, and what says the same today.
 RETIRED = {
@@ -18,6 +21,10 @@ RETIRED = {
 
 # The engine serves on loopback from local files: it needs no credential of ours.
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "VLLM_API_KEY")
+
+# Folders by names that sound like passwords; and the fingerprint of who signed Python's sources,
+# which its images have.
+_PUBLIC = ("PWD", "OLDPWD", "GPG_KEY")
 
 # These say where we run, change the key of the compile cache, and change nothing else.
 _KEY_NOISE = ("VLLM_IMAGE_TAG", "VLLM_USAGE_SOURCE", "XDG_CONFIG_HOME")
@@ -59,15 +66,20 @@ class EngineFolders:
 
 
 def engine_environment(
-    environ: Mapping[str, str], folders: EngineFolders, warn: Callable[[str], None]
+    environ: Mapping[str, str],
+    folders: EngineFolders,
+    warn: Callable[[str], None],
+    *,
+    allowed: Collection[str] = (),
 ) -> dict[str, str]:
     """Return *environ* without what must not reach an engine, and with its folders.
 
-    *warn* is told of every variable that someone may have counted on.
+    A variable that holds a secret reaches it only if *allowed* names it.  *warn* is told of every
+    variable that someone may have counted on.
     """
     kept = {}
     for name, value in environ.items():
-        reason = _reason_to_drop(name, value)
+        reason = _reason_to_drop(name, value, allowed)
         if reason is None:
             kept[name] = value
         elif reason:
@@ -84,12 +96,28 @@ def compile_variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _reason_to_drop(name: str, value: str) -> str | None:
+def holds_secret(name: str, value: str) -> bool:
+    """Return whether an environment's variable holds a secret, by its name or as a URL does.
+
+    vLLM's own are told by their names: many speak of tokens, and one is a key.
+    """
+    if name in _PUBLIC or not value:
+        return False
+    if name.startswith("VLLM_"):
+        return name in _SECRETS
+    if "://" in value and "@" in value and masked(value) != value:
+        return True
+    return is_secret_name(name) and not is_plain_value(name, value)
+
+
+def _reason_to_drop(name: str, value: str, allowed: Collection[str]) -> str | None:
     """None to keep the variable, an empty string to drop it silently."""
     if name in RETIRED:
         return f"vLLM has retired it; use {RETIRED[name]}"
     if name in _SECRETS or name in _KEY_NOISE:
         return ""
+    if name not in allowed and holds_secret(name, value):
+        return "it holds a secret; name it in ENGINE_SECRETS if the engine needs it"
     if name.startswith("VLLM_") and _SERVICE_URI.match(value):
         return "it describes a Kubernetes service; set enableServiceLinks: false"
     return None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_ori
 import msgspec
 
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.masking import masked
 from servekit.secrets.secret import Secret
 
 _YES = frozenset({"1", "true", "yes", "on"})
@@ -80,17 +81,17 @@ def _prepared(field: msgspec.structs.FieldInfo, text: str) -> Any:
     kind, name = field.type, field.encode_name
     if kind is bool:
         if text.lower() not in _YES | _NO:
-            raise SettingInvalid(f"{name} is {text!r}; use 1 or 0")
+            raise SettingInvalid(f"{name} is {_shown(text)}; use 1 or 0")
         return text.lower() in _YES
     if kind == ShellWords:
         try:
             return shlex.split(text)
         except ValueError as error:
-            raise SettingInvalid(f"{name} is {text!r}: {error}; close the quotes") from error
+            raise SettingInvalid(f"{name} is {_shown(text)}: {error}; close the quotes") from error
     if get_origin(kind) is tuple:
         return [item.strip() for item in text.split(",") if item.strip()]
     if get_origin(kind) is Literal and text not in (choices := [str(a) for a in get_args(kind)]):
-        raise SettingInvalid(f"{name} is {text!r}; use {', '.join(choices)}")
+        raise SettingInvalid(f"{name} is {_shown(text)}; use {', '.join(choices)}")
     return text
 
 
@@ -114,4 +115,10 @@ def _check(field: msgspec.structs.FieldInfo, raw: Mapping[str, object]) -> None:
         msgspec.convert(raw[name], field.type, strict=False, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         reason = str(error).rstrip(".").lower()
-        raise SettingInvalid(f"{name} is {raw[name]!r}: {reason}; correct or unset it") from error
+        reason, shown = masked(reason), _shown(raw[name])
+        raise SettingInvalid(f"{name} is {shown}: {reason}; correct or unset it") from None
+
+
+def _shown(value: object) -> str:
+    """What an error may say of a value: a token in the wrong variable stays one."""
+    return repr(masked(value) if isinstance(value, str) else value)
