@@ -66,6 +66,7 @@ def _lines(folder: Path) -> list[str]:
         (["grid", "a", "b"], 2, "needs 4 arms"),
         (["run", "--url", "http://127.0.0.1:9", "--backend", "triton"], 2, "must be 'vllm'"),
         (["run", "--url", "http://x", "-m", "m", "--isl", "9", "--workload", "mooncake"], 2, "isl"),
+        (["run", "--url", "http://x", "-m", "m", "--rate", "1", "--speed", "1"], 2, "not both"),
         (["run", "--url", "http://x", "-m", "m=0"], 2, "'0' must be a share above 0: NAME=2"),
         (["compare", "a", "b", "--png", "--browser", "none"], 2, "requires Chromium"),
         (["compare", "http://127.0.0.1:9", "http://x", "--expect-version", "1"], 1, "no engine"),

@@ -177,6 +177,40 @@ def test_a_run_of_an_environment_is_found_under_the_originals_name(
     assert (found / "profile_export.json").is_file()
 
 
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_generated_conversations_repeat_what_was_said(
+    tmp_path: Path, server: Callable[..., Scribe], api: str
+) -> None:
+    """And each turn adds as many tokens as were asked, whatever a token is there."""
+    served = server(count=lambda text: len(text))
+    turns = ("--workload", "multi-turn", "--turn-delay-s", "0", "--max-turns", "2")
+
+    ask(
+        tmp_path,
+        "run",
+        served.url,
+        *turns,
+        "--endpoint-type",
+        api,
+        "--isl",
+        "50",
+        "--isl-stddev",
+        "0",
+        "--num-requests",
+        "2",
+    )
+
+    first, second = served.bodies[-2:]
+    if api == "chat":
+        question, answer, again = (one["content"] for one in second["messages"])
+        assert first["messages"] == [{"role": "user", "content": question}]
+    else:
+        question, answer, again = second["prompt"].split("\n")
+        assert first["prompt"] == question
+    assert answer.startswith("answer ")
+    assert (len(question), len(again)) == (50, 50)
+
+
 def test_headers_are_in_no_result(tmp_path: Path, server: Callable[..., Scribe]) -> None:
     """A header may be a key, and results are passed on."""
     served = server()

@@ -98,7 +98,8 @@ def with_text_scales(given: "RunContext", url: str, ask: "WorkloadSpec") -> "Run
     from bench.loadgen.text_scale import learn_text_scales
 
     is_text = ask.workload == "default" or Path(ask.workload).suffix in (".json", ".txt")
-    if not given.endpoint.shape.takes_words or is_text:
+    is_words = given.endpoint.shape.takes_words or ask.turn_delay_s is not None
+    if is_text or not is_words:
         return given
     models = list(ask.shares)
     scales = uvloop.run(learn_text_scales(url, models, given.endpoint, ask.fit))

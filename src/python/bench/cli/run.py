@@ -97,6 +97,8 @@ def _plan(
     from bench.workload.registry import make_schedule
 
     once.check()
+    if once.rate is not None and data.speed is not None:
+        raise SettingInvalid("give either --rate or --speed, not both")
     ask = workload_for(
         context,
         [where],

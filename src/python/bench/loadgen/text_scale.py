@@ -55,7 +55,7 @@ async def _tokens(client: Client, model: str, endpoint: Endpoint, words: int) ->
     """Return how many tokens a prompt of *words* has by the server's count."""
     blocks = tuple(range(-(-words // BLOCK_TOKENS)))
     call = Call(at_s=0.0, model=model, prompt_tokens=words, output_tokens=1, blocks=blocks)
-    shape = msgspec.structs.replace(endpoint.shape, scales={})
+    shape = msgspec.structs.replace(endpoint.shape, text_prompts=True, scales={})
     body = PromptBook(_SEED, shape).body(call)
     answered = await client.send(endpoint.where, body, stream=shape.streams)
     # A limit of one token may cut an answer before it has text: its counts are good all the same.

@@ -112,10 +112,11 @@ def schedule_for(shape: PartLayout, ask: WorkloadSpec) -> Schedule:
     requests = round(ask.rate * shape.length_s * 1.5) + 1 if ask.speed is None else sys.maxsize
     schedule = make_schedule(msgspec.structs.replace(ask, requests=requests))
     if schedule.length_s < shape.length_s * 0.95:
+        at = f"{ask.rate:g} requests/s" if ask.speed is None else f"{ask.speed:g} times its speed"
+        lower = "--rate" if ask.speed is None else "--speed"
         raise WorkloadInvalid(
-            f"--workload {ask.workload!r} lasts {schedule.length_s:.0f} s at "
-            f"{ask.rate:g} requests/s, but the parts take {shape.length_s:.0f} s; lower --rate, "
-            "--parts or --part-s"
+            f"--workload {ask.workload!r} lasts {schedule.length_s:.0f} s at {at}, but the parts "
+            f"take {shape.length_s:.0f} s; lower {lower}, --parts or --part-s"
         )
     return schedule
 
