@@ -14,7 +14,6 @@ from tests.architecture.repository import (
     module_graph,
     modules_per_folder,
     room_of,
-    standard_names,
 )
 
 # Rules in a BUILD file replace those of its parents for all that is below it, so that one more file
@@ -153,8 +152,3 @@ def test_may_import_is_decided_by_the_deepest_row(name: str, used: str, may: boo
 def test_find_cycle_sees_rings_only(graph: dict[str, set[str]], ring: list[str]) -> None:
     """A diamond is no ring; a ring is named from its first member on."""
     assert find_cycle(graph) == ring
-
-
-def test_no_module_of_ours_hides_one_of_the_standard_library() -> None:
-    """`http.py` beside a script that is run by its path breaks every import of `http`."""
-    assert standard_names((ROOT / "src", ROOT / "tests", ROOT / "build-support")) == []

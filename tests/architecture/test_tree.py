@@ -1,11 +1,11 @@
-"""The pages of docs/seeds lead where they say, and what they say is proved."""
+"""What only the whole tree tells: pages of docs/seeds lead where they say; names of modules."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.repository import ROOT
+from tests.architecture.repository import ROOT, standard_names
 
 PAGES = sorted((ROOT / "docs/seeds").glob("*.md"))
 LEAST_ROWS = {"cloud_run": 25, "kubernetes_platform": 30, "modal": 10, "replicate": 10}
@@ -47,3 +47,8 @@ def test_a_proof_is_a_test_that_is_there(page: Path) -> None:
 
     assert [item for item, proof in proofs if not has_test(proof)] == []
     assert bool(proofs) == (page.stem == "kubernetes_platform")
+
+
+def test_no_module_of_ours_hides_one_of_the_standard_library() -> None:
+    """`http.py` beside a script that is run by its path breaks every import of `http`."""
+    assert standard_names((ROOT / "src", ROOT / "tests", ROOT / "build-support")) == []
