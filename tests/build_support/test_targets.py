@@ -186,7 +186,7 @@ def test_no_change_selects_nothing(repository: Repository) -> None:
         "BUILD",
         "build-support/pants/pants.lock",
         "build-support/plugins/program_sources/register.py",
-        "build-support/wheels.build",
+        "build-support/images.build",
     ],
 )
 def test_what_everything_is_built_with_means_everything(repository: Repository, path: str) -> None:

@@ -285,5 +285,5 @@ async def test_extra_is_named_where_it_is_missing() -> None:
     _, said = await asyncio.wait_for(process.communicate(), 60.0)
 
     assert process.returncode == 2
-    assert b"install servekit-loadbalancer[otel]" in said
+    assert b"install servekit[otel]" in said
     assert b"Traceback" not in said

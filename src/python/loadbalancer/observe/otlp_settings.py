@@ -74,7 +74,6 @@ def _checked(url: str, name: str) -> str:
         found = None
     if found is None:
         raise SettingInvalid(
-            f"{name} needs OpenTelemetry's SDK, which is not installed; install "
-            "servekit-loadbalancer[otel]"
+            f"{name} needs OpenTelemetry's SDK, which is not installed; install servekit[otel]"
         )
     return url

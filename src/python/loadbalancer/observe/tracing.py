@@ -1,6 +1,6 @@
 """A request -> an OpenTelemetry span, sent by a thread for which serving never waits.
 
-The only module that needs `servekit-loadbalancer[otel]`: it is imported where spans are asked for.
+The only module that needs `servekit[otel]`: it is imported where spans are asked for.
 A span holds no header, no key and no prompt.
 """
 

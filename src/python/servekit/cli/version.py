@@ -1,3 +1,3 @@
-"""The version of every program and wheel; build-support/wheels.build has the same.  Pure."""
+"""The version of every program, of the wheel and of the images.  Pure."""
 
 VERSION = "0.1.0"
