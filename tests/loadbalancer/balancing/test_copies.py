@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from loadbalancer.balancing.copies import SURVIVED_S, RequestCopies
+from loadbalancer.balancing.copies import SURVIVED_S, FirstCopy, RequestCopies
 
 
 @dataclass
@@ -18,19 +18,20 @@ class Copy:
 def test_copies_go_on_once_one_was_answered() -> None:
     """And the next ones do not wait at all."""
     copies, waiting = RequestCopies(), Copy()
-    copies.sent(1, "a", 0.0).waiting = (waiting,)
+    first = copies.first[1] = FirstCopy("a", 0.0)
+    first.waiting = (waiting,)
 
     copies.prove(1)
 
     assert waiting.went == 1
-    assert copies.first(1) is None
+    assert copies.first == {}
     assert 1 in copies.answered
 
 
 def test_copies_go_on_once_the_first_is_over_or_has_lived() -> None:
     """Each once, whatever comes first."""
     copies, one, two = RequestCopies(), Copy(), Copy()
-    first = copies.sent(1, "a", 0.0)
+    first = copies.first[1] = FirstCopy("a", 0.0)
     first.waiting = (one,)
     copies.sweep(SURVIVED_S - 0.01)
     before = one.went

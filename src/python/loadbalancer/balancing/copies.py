@@ -47,43 +47,35 @@ class RequestCopies:
     """The requests under way that nothing is known of yet, by their hash.
 
     Attributes:
+        first: the first copy of each, while nothing came of it.
         answered: hashes of requests that were answered lately: engines do not die of them.
     """
 
-    __slots__ = ("_first", "answered")
+    __slots__ = ("answered", "first")
 
     def __init__(self) -> None:
-        self._first: dict[int, FirstCopy] = {}
+        self.first: dict[int, FirstCopy] = {}
         self.answered: set[int] = set()
-
-    def first(self, request: int) -> FirstCopy | None:
-        """Return the first copy, if one is under way."""
-        return self._first.get(request)
-
-    def sent(self, request: int, replica: str, now_s: float) -> FirstCopy:
-        """The first copy was sent to *replica*."""
-        first = self._first[request] = FirstCopy(replica, now_s)
-        return first
 
     def prove(self, request: int) -> None:
         """*request* was answered."""
         if len(self.answered) >= _REMEMBERED:
             self.answered.clear()
         self.answered.add(request)
-        first = self._first.pop(request, None)
+        first = self.first.pop(request, None)
         if first is not None and first.waiting:
             _go_on(first)
 
     def over(self, request: int, first: FirstCopy) -> None:
         """The first copy is over, answered or not."""
-        if self._first.get(request) is first:
-            del self._first[request]
+        if self.first.get(request) is first:
+            del self.first[request]
         if first.waiting:
             _go_on(first)
 
     def sweep(self, now_s: float) -> None:
         """Let those go on whose first copy's engine has lived for long enough."""
-        for first in [f for f in self._first.values() if f.waiting]:
+        for first in [f for f in self.first.values() if f.waiting]:
             if first.survived(now_s):
                 _go_on(first)
 

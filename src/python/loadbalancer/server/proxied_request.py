@@ -258,7 +258,7 @@ class ProxiedRequest(RelayExchange):
                     asyncio.get_running_loop().call_later(SUSPECT_WAITS_S, self.go_on)
                     return
                 only = balancer.replica_for_suspect(self._routable.service, number)
-            elif (first := copies.first(number)) is None:
+            elif (first := copies.first.get(number)) is None:
                 alone = True
             elif first.copies < MOST_COPIES:
                 first.copies += 1
@@ -272,7 +272,7 @@ class ProxiedRequest(RelayExchange):
             self._fail(error)
             return
         if alone:
-            self._first_copy = copies.sent(number, decision.replica, now_s)
+            self._first_copy = copies.first[number] = FirstCopy(decision.replica, now_s)
         self._try(decision, now_s)
 
     def go_on(self) -> None:
@@ -641,6 +641,7 @@ class ProxiedRequest(RelayExchange):
         balancer = self._balancer
         if self._hash not in balancer.copies.answered and self._fault != SERVER_ERROR:
             balancer.copies.prove(self._hash)
+            self._first_copy = None
         now_s = balancer.now()
         balancer.telemetry.ttft_s.observe(now_s - self._begun_s)
         self._ttft_s = now_s - self._sent_s
