@@ -187,6 +187,25 @@ async def test_name_is_asked_for_again_at_uneven_times() -> None:
     assert len(set(pauses)) > 40
 
 
+async def test_one_target_without_an_address_does_not_hide_the_others() -> None:
+    """A pod that has left is in the SRV records for a while; where none has any, the last holds."""
+    service = f"_http._tcp.{NAME}"
+    zone = Zone(
+        {
+            (service, "SRV"): [f"0 50 8001 a.{NAME}.", f"0 50 8002 gone.{NAME}."],
+            (f"a.{NAME}", "A"): ["10.0.0.1"],
+        }
+    )
+    async with serving(zone) as resolver:
+        resolve = resolver_of(resolver)
+        found = await resolve(read_source(f"srv://{service}"))
+        zone.records[service, "SRV"] = [f"0 50 8002 gone.{NAME}."]
+        with pytest.raises(ReplicaMissing, match="no target"):
+            await resolve(read_source(f"srv://{service}"))
+
+    assert found == {Address("10.0.0.1", 8001)}
+
+
 @pytest.mark.parametrize("text", ["pods:80", "dns://pods", "srv://x:80", "http://x:1", "dns://a:x"])
 def test_other_sources_are_refused(text: str) -> None:
     """With what to write instead."""

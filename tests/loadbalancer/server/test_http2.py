@@ -335,6 +335,28 @@ async def test_request_under_way_is_answered_while_we_leave() -> None:
     assert answer.ended
 
 
+async def test_upgrade_of_http_1_is_refused_here() -> None:
+    """A WebSocket over HTTP/2 is another protocol (RFC 8441), which we do not announce."""
+    async with running(Engine()) as (_, port), http2_client(port) as client:
+        asked = client.ask(b"", path=b"/v1/realtime?model=m", method=b"GET")
+        (answer,) = await client.answered(asked)
+        (good,) = await client.answered(client.ask())
+
+    assert 400 <= answer.status < 500
+    assert good.status == 200
+
+
+async def test_client_may_not_have_us_remember_headers_without_end() -> None:
+    """Whatever size its table may have, answers are understood."""
+    async with running(Engine()) as (_, port), http2_client(port) as client:
+        client.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 1 << 24})
+        client.flush()
+        answers = [(await client.answered(client.ask()))[0] for _ in range(50)]
+
+    assert [a.status for a in answers] == [200] * 50
+    assert len({a.fields[b"x-request-id"] for a in answers}) == 50
+
+
 async def test_http_2_begins_with_the_first_byte_or_never() -> None:
     """Its preface after a request of HTTP/1.1 is no request."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -49,11 +49,23 @@ async def _services(
     if not records:
         raise ReplicaMissing(f"{name} has no SRV record; look at the Service's named ports")
     targets = [(r.target.to_text(omit_final_dot=True), r.port) for r in records]
-    hosts.forget_all_but({target for target, _ in targets})
-    found: set[Address] = set()
-    for target, port in targets:
-        found |= {Address(host, port) for host in await hosts.of(target)}
-    return frozenset(found)
+    names = sorted({target for target, _ in targets})
+    hosts.forget_all_but(set(names))
+    # A pod that leaves keeps its SRV record for a moment longer than its address.
+    answers = await asyncio.gather(*map(hosts.of, names), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, ReplicaMissing):
+            raise answer
+    hosts_of = dict(zip(names, answers, strict=True))
+    found = frozenset(
+        Address(host, port)
+        for target, port in targets
+        if not isinstance(at := hosts_of[target], BaseException)
+        for host in at
+    )
+    if not found:
+        raise ReplicaMissing(f"no target of {name} has an address; look at the Service's endpoints")
+    return found
 
 
 class _Hosts:

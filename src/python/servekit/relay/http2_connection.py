@@ -49,6 +49,9 @@ RESETS, RESETS_PER_S = 500, 33
 # Frames that carry nothing: pings, settings, priorities, empty data.
 IDLE_FRAMES, IDLE_FRAMES_PER_S = 2000, 200
 
+# Of our headers, for a client that is told them in short.
+MOST_TABLE_BYTES = 4096
+
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
 
 
@@ -280,6 +283,9 @@ class Http2Connection(asyncio.Protocol):
 
     def _take_settings(self, event: RemoteSettingsChanged) -> None:
         del event
+        # The library would remember whatever we send, as much as the client asks for.
+        encoder = self._h2.encoder
+        encoder.header_table_size = min(encoder.header_table_size, MOST_TABLE_BYTES)
         if not self._idle_frames.spend(self._now()):
             self._end(ENHANCE_YOUR_CALM)
         self._pump()
