@@ -1,7 +1,8 @@
 """The GPUs that Cloud Run has, and what goes with each.  Pure.
 
 One table for the manifest, the Terraform module and the architecture that kernels are compiled for.
-Numbers: https://cloud.google.com/run/docs/configuring/services/gpu
+Least CPUs and memory: https://cloud.google.com/run/docs/configuring/services/gpu
+Architectures: https://developer.nvidia.com/cuda-gpus
 """
 
 from dataclasses import dataclass
