@@ -3,6 +3,7 @@
 `python -m tests.architecture.test_map` writes its table anew.
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -80,5 +81,6 @@ def test_every_file_that_the_page_names_is_there() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     text = PAGE.read_text()
     PAGE.write_text(text.partition(START)[0] + table())

@@ -4,6 +4,7 @@ Engine (simulated, a thousand times as fast), backend and client are processes o
 in turn and one at a time, so that both see the same machine.  Prints one JSON object; milliseconds.
 """
 
+import argparse
 import asyncio
 import json
 import statistics
@@ -95,4 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -5,6 +5,7 @@ whether or not the ones before are answered, to the engine itself and through th
 that take turns, so that both see the same machine.  Prints one JSON object; times in milliseconds.
 """
 
+import argparse
 import asyncio
 import json
 import statistics
@@ -91,4 +92,5 @@ def _table(times: dict[str, list[float]]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     uvloop.run(main())

@@ -5,6 +5,7 @@ that does other things besides.  The kernel and uvloop come on top; docs/benchma
 has the sum.  Spans go to a collector that is a process of its own; what sending them costs counts.
 """
 
+import argparse
 import asyncio
 import os
 import subprocess
@@ -186,4 +187,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     uvloop.run(main())

@@ -4,6 +4,7 @@ The load balancer and the engines are processes; 1,000 requests are sent, and af
 the fault sets in.  Prints the table of docs/benchmarks/loadbalancer.md.
 """
 
+import argparse
 import asyncio
 import contextlib
 import itertools
@@ -216,4 +217,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     asyncio.run(main())

@@ -6,6 +6,7 @@
 Starts the service as `local` does, with a tiny model; the table goes to stdout.
 """
 
+import argparse
 import asyncio
 import os
 import tempfile
@@ -85,4 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -85,8 +85,9 @@ def main(
     exit_as(compare_fleets(arms, load.fleet, schedule, shape, given), fail_on)
 
 
-def _add_modules() -> None:
-    for name in COMMAND_MODULES:
+def add_commands() -> None:
+    """Add the commands to `app`, once."""
+    for name in () if app.registered_commands else COMMAND_MODULES:
         if importlib.util.find_spec(f"bench.cli.{name}") is not None:
             importlib.import_module(f"bench.cli.{name}").register(app)
 
@@ -98,5 +99,5 @@ def _interrupt(*_: object) -> None:
 if __name__ == "__main__":
     # Ctrl-C and an orchestrator's SIGTERM end a run in the same way.
     signal.signal(signal.SIGTERM, _interrupt)
-    _add_modules()
+    add_commands()
     run_program(app)

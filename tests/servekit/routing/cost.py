@@ -4,6 +4,7 @@ Below the policies: what a large fleet's choice costs for a prompt of 200 KB tha
 read, and the memory that an index of prefixes takes for a block.
 """
 
+import argparse
 import time
 import tracemalloc
 from random import Random
@@ -100,4 +101,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

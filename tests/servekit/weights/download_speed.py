@@ -7,6 +7,7 @@ The server is a process of its own on loopback.  It sends each connection as muc
 does (the first rows), or all that it can (the last).
 """
 
+import argparse
 import asyncio
 import os
 import tempfile
@@ -110,4 +111,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

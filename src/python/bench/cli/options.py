@@ -366,7 +366,8 @@ class EngineCheckOptions:
     kvcached_metrics: Annotated[
         list[str] | None,
         typer.Option(
-            help="kvcached_engine metrics URLs of one arm, comma-separated; give it once per arm."
+            help="Metrics URLs of kvcached_engine for one arm, separated by commas; give it once "
+            "per arm."
         ),
     ] = None
 

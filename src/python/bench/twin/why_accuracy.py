@@ -170,7 +170,7 @@ def _start(name: str, fault: ArmFault, programs: list[Program], folder: Path) ->
     engines = Program(
         f"simulator {name}",
         [*argv, "--speed", str(fault.speed)],
-        log=place / "simulator.log",
+        log=place / "simulator.log",  # pants: no-infer-dep
         yields=True,
     )
     programs.append(engines)
@@ -178,10 +178,11 @@ def _start(name: str, fault: ArmFault, programs: list[Program], folder: Path) ->
     front = Program(
         f"load balancer {name}",
         [
-            *("loadbalancer.managed", "--endpoints", ",".join(replicas.values())),
+            *("loadbalancer.managed", "--endpoints"),  # pants: no-infer-dep
+            ",".join(replicas.values()),
             *("--port", "0", "--policy", fault.policy),
         ],
-        log=place / "loadbalancer.log",
+        log=place / "loadbalancer.log",  # pants: no-infer-dep
         yields=True,
     )
     programs.append(front)
