@@ -19,6 +19,7 @@ OPTIONAL = {
     "opentelemetry-exporter-otlp-proto-http": "otel",
     "opentelemetry-sdk": "otel",
     "pyarrow": "parquet",
+    "pyzmq": "kv-events",
 }
 # Rows that need such a package to start at all.
 NEED_ALL = ("modal_embedding",)

@@ -83,6 +83,14 @@ class RoutingOptions:
     policy_header: Annotated[
         bool, Option(help="Whether a request may choose its policy with x-servekit-policy.")
     ] = True
+    kv_events: Annotated[
+        str | None,
+        Option(help="Where replicas publish KV-cache events: tcp://{host}:5557; {name}, {port}."),
+    ] = None
+    kv_events_replay: Annotated[
+        str | None,
+        Option(help="Replay endpoint of KV-cache events: tcp://{host}:5558."),
+    ] = None
     seed: Annotated[int | None, Option(help="Random seed.  [default: random]")] = None
 
 
@@ -182,6 +190,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         source: a DNS name that stands for the replicas.
         admin_port: port of /metrics and the other admin endpoints; None: the main port.
         collector: URL that receives spans.
+        kv_events, kv_events_replay: patterns of where replicas publish KV-cache events.
         tls: what the ports prove themselves with; None: they speak plain HTTP.
         engine_key: the engines' API key; empty where they have none.
     """
@@ -200,6 +209,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     decision_log: Path | None = None
     admin_port: int | None = None
     collector: str | None = None
+    kv_events: str | None = None
+    kv_events_replay: str | None = None
     engine_key: Secret = Secret()
     tls: ServerTlsFiles | None = None
     upstream_ca: UpstreamCas = UpstreamCas()
@@ -243,6 +254,8 @@ def read_plan(
         admin_keys=server.admin_keys,
         drain_s=limits.drain_timeout_s if limits.drain_s is None else limits.drain_s,
         seed=routing.seed,
+        kv_events=routing.kv_events,
+        kv_events_replay=routing.kv_events_replay,
         workers=server.workers,
         source=source,
         decision_log=observability.decision_log,

@@ -16,6 +16,8 @@ import structlog
 from typer import Option
 
 from loadbalancer.balancing.balancer import Balancer
+from loadbalancer.kvevents.endpoints import Endpoints, endpoints_of
+from loadbalancer.kvevents.exact import KvKnowledge
 from loadbalancer.membership.dns_source import DnsSource
 from loadbalancer.membership.reloading import WatchedFile, apply_fleet, check_fleet, watch_all
 from loadbalancer.observe.decision_log import DecisionLog
@@ -39,6 +41,7 @@ from servekit.cli.app import ProgramApp
 from servekit.cli.logs import announce, configure_logs
 from servekit.cli.options import grouped
 from servekit.cli.server import run_until_stopped
+from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
 from servekit.relay import http2
 from servekit.relay.listening import listen
@@ -183,6 +186,8 @@ async def _serve(plan: Plan, stop: asyncio.Event, place: Place) -> None:
         tasks.append(await _discover(plan.source, balancer, server, rng, clock))
     if decisions is not None:
         tasks.append(decisions.run(clock))
+    if plan.kv_events is not None:
+        tasks.append(_follow_caches(plan.kv_events, plan.kv_events_replay, balancer, clock))
     if place.shared_stats is not None:
         tasks.append(_end_with(os.getppid(), stop, clock))
     loop = asyncio.get_running_loop()
@@ -224,6 +229,34 @@ def _tracing(collector: str, listening: socket.socket, clock: Clock) -> "Tracing
     sdk.propagate = False
     host, port = listening.getsockname()[:2]
     return Tracing(collector, (host, port), time.time() - clock.now())
+
+
+def _follow_caches(
+    events: str, replay: str | None, balancer: Balancer, clock: Clock
+) -> Coroutine[Any, Any, None]:
+    """Have the balancer know the engines' caches; return what goes on hearing their events.
+
+    Raises:
+        SettingInvalid: a pattern is not valid.
+    """
+    # Only here: ZeroMQ is an extra.
+    try:
+        from loadbalancer.kvevents.subscriber import KvSubscriber
+    except ImportError as error:
+        raise SettingInvalid(
+            "--kv-events needs ZeroMQ, which is not installed; install "
+            "servekit[kv-events], or leave the option out"
+        ) from error
+
+    endpoints_of("name", "host", 1, events, replay)
+
+    def of_replica(name: str) -> Endpoints:
+        address = balancer.replicas[name].upstream.address
+        return endpoints_of(name, address.host, address.port, events, replay)
+
+    subscriber = KvSubscriber(of_replica)
+    balancer.kv = KvKnowledge(subscriber.replicas, clock.now)
+    return subscriber.run(lambda: balancer.replicas, clock)
 
 
 async def _discover(

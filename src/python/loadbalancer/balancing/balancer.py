@@ -15,6 +15,7 @@ from loadbalancer.balancing.health import CONNECTION, Health, HealthRules, rest_
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
 from loadbalancer.balancing.retry import RetryBudget
 from loadbalancer.balancing.session_sources import SessionSources
+from loadbalancer.kvevents.exact import KvKnowledge
 from loadbalancer.observe.decision_log import DecisionLog
 from loadbalancer.observe.snapshot import (
     DECISIONS_KEPT,
@@ -114,6 +115,8 @@ class Balancer:
         self.telemetry = TrafficStats()
         self.decisions: deque[tuple[float, Decision, str | None]] = deque(maxlen=DECISIONS_KEPT)
         self.draining = False
+        # What the engines' events say of their caches; None where they are not followed.
+        self.kv: KvKnowledge | None = None
         self._rng = rng
         # An unknown policy is refused at start, not at the first request.
         for name in filter(None, (rules.policy, rules.shadow)):
@@ -229,6 +232,8 @@ class Balancer:
 
     def _forget(self, name: str) -> None:
         """What policies learnt of a replica is no longer so."""
+        if self.kv is not None:
+            self.kv.forget(name)
         for service in self.services.values():
             service.policy.forget(name)
             service.answers.forget(name)
@@ -434,8 +439,25 @@ class Balancer:
             (request.replica.name, sent_s, ttft_s, route.prompt_tokens)
         )
         routable.policy.answered(routable.route, request.replica, ttft_s)
+        if route.exact is not None and self.kv is not None:
+            self.kv.expect(request.replica.name, route.exact)
         if routable.service.shadow is not None:
             routable.service.shadow.answered(routable.route, request.replica, ttft_s)
+
+    async def with_tokens(self, routable: RoutableRequest) -> RoutableRequest:
+        """Return *routable* with the prompt's tokens and who has them cached, as far as that can be
+        found out."""
+        if self.kv is None or routable.question is None or not routable.service.pool:
+            return routable
+        pool = routable.service.pool
+        asked = self.replicas.get(pool[int(self._rng.random() * len(pool))].name)
+        exact = None
+        if asked is not None:
+            exact = await self.kv.prompt(routable.question, asked.upstream)
+        if exact is None:
+            return routable
+        route = msgspec.structs.replace(routable.route, exact=exact, prompt_tokens=exact.tokens)
+        return msgspec.structs.replace(routable, route=route)
 
     def counted(self, routable: RoutableRequest, prompt_tokens: int) -> None:
         """An engine says how many tokens the prompt had."""

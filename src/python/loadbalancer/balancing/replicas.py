@@ -10,6 +10,7 @@ from loadbalancer.balancing.admission import Admission
 from loadbalancer.balancing.health import CONNECTION, Health
 from loadbalancer.balancing.progress import FirstBytes
 from loadbalancer.balancing.siblings import SiblingComparison
+from loadbalancer.kvevents.exact import TokenQuestion
 from servekit.errors.tree import ReplicaMissing
 from servekit.relay.upstream_pool import UpstreamPool
 from servekit.routing.load_tracker import Pool, ReplicaLoad
@@ -128,6 +129,7 @@ class RoutableRequest(msgspec.Struct, frozen=True):
 
     Attributes:
         parts: the prompt's text and media by rule, and its token ids, in tokens.
+        question: how to learn the prompt's tokens, where caches are followed.
         owner: the one replica that can answer it; empty where any can.
     """
 
@@ -135,4 +137,5 @@ class RoutableRequest(msgspec.Struct, frozen=True):
     policy: Policy
     route: RouteRequest
     parts: tuple[int, int, int] = (0, 0, 0)
+    question: TokenQuestion | None = None
     owner: str = ""

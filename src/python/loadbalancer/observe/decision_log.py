@@ -27,6 +27,35 @@ WRITE_S = 1.0
 log = structlog.get_logger()
 
 
+class RouteReceipt(msgspec.Struct, frozen=True):
+    """What was known of a prompt's blocks at the replica that it was sent to.
+
+    Attributes:
+        exact: blocks that are cached there, as its events say.
+        approximate: blocks that it has read, as far as this load balancer knows, where its events
+            are missing or not complete.
+        unknown: the others, in that case.
+        blocks: full blocks of the prompt.
+        block_tokens: tokens of each.
+    """
+
+    exact: int
+    approximate: int
+    unknown: int
+    blocks: int
+    block_tokens: int
+
+    def header(self) -> bytes:
+        """Return it as a line of an answer's head."""
+        return b"x-servekit-prefix: exact=%d, approximate=%d, unknown=%d, of=%d, tokens=%d\r\n" % (
+            self.exact,
+            self.approximate,
+            self.unknown,
+            self.blocks,
+            self.block_tokens,
+        )
+
+
 class LoggedDecision(msgspec.Struct, frozen=True):
     """One request at one replica.  A request that was sent again stands there again.
 
@@ -41,6 +70,7 @@ class LoggedDecision(msgspec.Struct, frozen=True):
         duration_s: from sending it to the end.
         pieces: how often something of the answer came, which of a stream is about once a token.
         answer_bytes: the length of an answer that announced one; None of a stream.
+        receipt: what was known of the replica's cache; None where caches are not followed.
     """
 
     decided_at_s: float
@@ -53,6 +83,7 @@ class LoggedDecision(msgspec.Struct, frozen=True):
     duration_s: float
     pieces: int
     answer_bytes: int | None
+    receipt: RouteReceipt | None = None
 
 
 _encode = msgspec.json.Encoder().encode

@@ -9,6 +9,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 import xxhash
 
@@ -16,8 +17,9 @@ from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.balancing.copies import MOST_COPIES, FirstCopy
 from loadbalancer.balancing.health import CONNECTION
 from loadbalancer.balancing.progress import OpenRequest
+from loadbalancer.balancing.receipt import receipt_of
 from loadbalancer.balancing.replicas import ModelService, ReplicaState, RoutableRequest
-from loadbalancer.observe.decision_log import DecisionLog, LoggedDecision
+from loadbalancer.observe.decision_log import DecisionLog, LoggedDecision, RouteReceipt
 from loadbalancer.prompt.usage import prompt_tokens_of
 from loadbalancer.server.answer_faults import (
     CALLERS,
@@ -104,6 +106,7 @@ class ProxiedRequest(RelayExchange):
         "_own_lines",
         "_pending",
         "_raw",
+        "_receipt",
         "_replica",
         "_routable",
         "_route",
@@ -113,6 +116,7 @@ class ProxiedRequest(RelayExchange):
         "_spoken",
         "_status",
         "_suspected",
+        "_tokenizing",
         "_traced",
         "_trial",
         "_tried",
@@ -148,6 +152,9 @@ class ProxiedRequest(RelayExchange):
         self._tried: tuple[str, ...] = ()
         self._replica: ReplicaState
         self._waited_s: float | None = None
+        self._tokenizing: asyncio.Task[None] | None = None
+        # What was known of the chosen replica's cache, where caches are followed.
+        self._receipt: RouteReceipt | None = None
         self._over = False
         self._engine_key = engine_key
         # What is wrong with the answer under way, if anything.
@@ -188,7 +195,18 @@ class ProxiedRequest(RelayExchange):
         # As `watchful` has it, without a call.
         if self._begun_s < balancer.deadly.until_s[0] and self._was_refused(self._begun_s):
             return
+        if self._routable.question is not None:
+            self._tokenizing = asyncio.get_running_loop().create_task(self._enter_with_tokens())
+            return
         self._routable.service.admission.enter(self, self._begun_s)
+
+    async def _enter_with_tokens(self) -> None:
+        """Learn the prompt's tokens first, where caches are followed by events."""
+        self._routable = await self._balancer.with_tokens(self._routable)
+        self._tokenizing = None
+        # The client may have left meanwhile.
+        if not self._over:
+            self._routable.service.admission.enter(self, self._balancer.now())
 
     @property
     def sent_to(self) -> str | None:
@@ -291,6 +309,8 @@ class ProxiedRequest(RelayExchange):
         # The request is sent first and counted after it: no other decision comes in between.
         if connection is not None:
             self._send(connection)
+        if self._routable.question is not None:
+            self._receipt = receipt_of(self._routable, replica.name)
         self._in_flight = balancer.sent(self._routable, decision, replica.load, now_s)
         self._shadow = balancer.decisions[-1][2]
         if replica.health.troubled:
@@ -724,7 +744,10 @@ class ProxiedRequest(RelayExchange):
         log.add(
             LoggedDecision(
                 decided_at_s=log.epoch_s + self._decided_s,
-                request=self._routable.route,
+                request=msgspec.structs.replace(self._routable.route, exact=None)
+                if self._routable.route.exact is not None
+                else self._routable.route,
+                receipt=self._receipt,
                 decision=self._decision,
                 shadow=self._shadow,
                 outcome=outcome,

@@ -8,6 +8,7 @@ import xxhash
 from loadbalancer.balancing.balancer import Balancer
 from loadbalancer.balancing.replicas import ModelService, RoutableRequest
 from loadbalancer.balancing.session_sources import SessionSources
+from loadbalancer.kvevents.exact import TokenQuestion
 from loadbalancer.prompt.canonical import BYTES_PER_TOKEN, PromptFields, ReadPrompt, read_prompt
 from loadbalancer.server.forms import is_form, model_in_form
 from servekit.errors.tree import RequestInvalid
@@ -60,9 +61,12 @@ def read_request(balancer: Balancer, fields: dict[bytes, bytes], body: bytes) ->
     wanted = fields.get(b"x-servekit-policy") if rules.policy_header else None
     policy = service.policy if wanted is None else balancer.requested_policy(service, wanted)
     owner = "" if seen.previous_response_id is None else _owner(balancer, seen, service.model)
-    return routable_request(
+    routable = routable_request(
         service, policy, seen, fields, len(body), sessions=rules.sessions, owner=owner
     )
+    if balancer.kv is None or not routable.route.blocks or routable.route.media_tokens:
+        return routable
+    return msgspec.structs.replace(routable, question=token_question(seen))
 
 
 def look_at(body: bytes) -> BodyFields:
@@ -107,7 +111,7 @@ def routable_request(
     route = route_request(seen, prompt, service.tokens, hashes=hashes)
     if session is not None:
         route = msgspec.structs.replace(route, session=session)
-    return RoutableRequest(service, policy, route, parts, owner)
+    return RoutableRequest(service, policy, route, parts, owner=owner)
 
 
 def route_request(
@@ -135,6 +139,33 @@ def _prompt(seen: BodyFields, size: int) -> ReadPrompt:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         # The engine refuses it, in its own words.
         return ReadPrompt(b"", size // BYTES_PER_TOKEN)
+
+
+def token_question(seen: BodyFields) -> TokenQuestion | None:
+    """Return what an engine is to be asked for the tokens of a prompt; None where it cannot be:
+    only /v1/chat/completions and /v1/completions can."""
+    salt = _text(seen.cache_salt)
+    if memoryview(seen.messages) and not memoryview(seen.system):
+        body = b"".join(
+            b'"%b":%b,' % (name.encode(), bytes(raw))
+            for name in ("messages", "tools", "chat_template_kwargs")
+            if memoryview(raw := getattr(seen, name))
+        )
+        named = b'{%b"model":%b}' % (body, msgspec.json.encode(seen.model))
+        return TokenQuestion(seen.model, named, salt=salt)
+    if not memoryview(seen.prompt):
+        return None
+    try:
+        prompt = msgspec.json.decode(seen.prompt)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if isinstance(prompt, str):
+        return TokenQuestion(
+            seen.model, msgspec.json.encode({"model": seen.model, "prompt": prompt}), salt=salt
+        )
+    if isinstance(prompt, list) and all(type(token) is int and token >= 0 for token in prompt):
+        return TokenQuestion(seen.model, tokens=tuple(prompt), salt=salt)
+    return None
 
 
 def _seed(seen: BodyFields) -> int:

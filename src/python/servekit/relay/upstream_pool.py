@@ -123,6 +123,20 @@ class UpstreamPool:
         )
         return await self._ask_on(connection, head.encode("latin-1"), b"", timeout_s)
 
+    async def post(self, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Return status and body of the answer to JSON, which must do no harm if it comes twice.
+
+        Raises:
+            EngineUnreachable, EngineTimeout, StreamCut: there was no whole answer.
+        """
+        connection = self.idle() or await self.connect()
+        head = (
+            f"POST {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"{self._authorization}\r\n"
+        )
+        return await self._ask_on(connection, head.encode("latin-1"), body, timeout_s)
+
     async def ask(self, head: bytes, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Return status and body of the answer to a whole request.
 

@@ -308,12 +308,17 @@ class Latency:
             return Decision(joined.name, self.name, "together", tuple(scores))
         return lowest(self.name, scores, self._rng)
 
+    def hit_blocks(self, request: RouteRequest, replica: str) -> int:
+        return self._index.held_by(replica, request.blocks)
+
     def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
         blocks, name = request.blocks, replica.name
         unread = request.prompt_tokens
         if blocks:
             capacity = blocks_held(replica, request.block_tokens)
             unread = _unread(request, self._index.add(name, blocks, capacity))
+        if request.exact is not None and (known := request.exact.tokens_at(name)) is not None:
+            unread = max(0, request.prompt_tokens - known)
         if len(self._found) > _MOST_UNANSWERED:
             self._found.pop(next(iter(self._found)))
         held, ours = self._claims.believed(replica, now_s), replica.ours
@@ -378,12 +383,15 @@ class Latency:
         per_held += CROWDING_S
         unread, media = request.prompt_tokens, request.media_tokens
         dearer = self._media.per_token_s - per_unread
+        exact = request.exact
         doubted = self._claims.doubted
         factors, typical = self._speed_ratios.factors, self._speed_ratios.typical
         scores: list[tuple[str, float]] = []
         for replica in replicas:
             name = replica.name
-            if hits:
+            if exact is not None and (known := exact.tokens_at(name)) is not None:
+                unread = max(0, request.prompt_tokens - known)
+            elif hits or exact is not None:
                 unread = _unread(request, hits.get(name, 0))
             seconds = asked + per_unread * unread + per_queued * replica.prefilling
             if media:

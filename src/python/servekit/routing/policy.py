@@ -31,6 +31,9 @@ class Policy(Protocol):
     def choose(self, request: RouteRequest, pool: Pool, now_s: float) -> Decision:
         """Return a decision for one of *pool*, which is not empty."""
 
+    def hit_blocks(self, request: RouteRequest, replica: str) -> int:
+        """Return how many of the first blocks of *request* are thought to be cached there."""
+
     def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
         """*request* was sent to *replica*."""
 
@@ -47,6 +50,10 @@ class StatelessPolicy:
     reads_prompt: ClassVar[bool] = False
     reads_size: ClassVar[bool] = False
     reads_session: ClassVar[bool] = False
+
+    def hit_blocks(self, request: RouteRequest, replica: str) -> int:
+        del request, replica
+        return 0
 
     def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
         pass

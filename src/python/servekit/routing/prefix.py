@@ -48,6 +48,9 @@ class Prefix:
             return Decision(decision.replica, self.name, "prefix", decision.scores)
         return decision
 
+    def hit_blocks(self, request: RouteRequest, replica: str) -> int:
+        return self._index.held_by(replica, request.blocks)
+
     def sent(self, request: RouteRequest, replica: ReplicaLoad, now_s: float) -> None:
         del now_s
         if request.blocks:
@@ -63,4 +66,7 @@ class Prefix:
     def _unread(self, request: RouteRequest, hits: dict[str, int], name: str, busy: bool) -> float:
         """Return the prompt tokens that *name* must still read, in requests' work."""
         cached = 0 if busy else hits.get(name, 0) * request.block_tokens
+        exact = request.exact
+        if exact is not None and not busy and (known := exact.tokens_at(name)) is not None:
+            cached = known
         return max(0, request.prompt_tokens - cached) / TOKENS_LIKE_A_REQUEST
