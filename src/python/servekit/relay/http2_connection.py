@@ -171,7 +171,6 @@ class Http2Connection(asyncio.Protocol):
     def check(self, now_s: float) -> None:
         """Close a connection that has carried nothing for long; stop requests that do not end."""
         for stream in [s for s, until_s in self._unread.items() if now_s > until_s]:
-            del self._unread[stream]
             self.reset(stream, NO_ERROR)
         if self._linger_until_s is not None:
             if now_s > self._linger_until_s:
@@ -315,6 +314,7 @@ class Http2Connection(asyncio.Protocol):
         return True
 
     def reset(self, stream: int, why: int) -> None:
+        self._unread.pop(stream, None)
         self._do(lambda: self._h2.reset_stream(stream, why))
 
     def over(self, stream: int) -> None:

@@ -24,6 +24,9 @@ from servekit.relay.responses import LocalResponse, refusal, refuse
 MOST_WAITING_BYTES = 64 * 1024
 _FEW_WAITING_BYTES = 16 * 1024
 
+# How long after its last words a stream is reset.
+RESET_LATER_S = 0.05
+
 # Why a stream is reset (RFC 9113, section 7).
 NO_ERROR, INTERNAL_ERROR, CANCEL = 0, 2, 8
 
@@ -291,9 +294,11 @@ class Http2Stream(asyncio.Transport):
     def _finish(self) -> None:
         self._over = True
         self._clients.discard(self)
-        if self._cut:
-            self._frames.reset(self._number, INTERNAL_ERROR)
         self._frames.over(self._number)
+        if self._cut:
+            # Many clients drop what they have not read yet when they see the reset.
+            loop = asyncio.get_running_loop()
+            loop.call_later(RESET_LATER_S, self._frames.reset, self._number, INTERNAL_ERROR)
 
     # The rest of what a transport and a client have.
 
