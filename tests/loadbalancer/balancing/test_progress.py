@@ -4,6 +4,7 @@ import pytest
 
 from loadbalancer.balancing.progress import (
     LEAST_ANSWERS,
+    RECENT_S,
     STUCK_S,
     FirstBytes,
     OpenRequest,
@@ -52,3 +53,18 @@ def test_any_count_that_changes_is_progress() -> None:
         progress.look(counts, float(now_s))
 
     assert progress.still_since_s == 4.0
+
+
+def test_earlier_answers_count_where_no_sibling_waits() -> None:
+    """The last request before a pause; not where siblings may be stuck too, nor for ever."""
+    seen = FirstBytes()
+    seen.latest.extend(("b", 0.0, 0.1, 10) for _ in range(LEAST_ANSWERS))
+
+    def stuck(sent_s: float, *, siblings_wait: bool) -> bool:
+        waiting = OpenRequest(sent_s, 10)
+        now_s = sent_s + 5.0
+        return seen.is_stuck("a", waiting, 0.0, now_s, siblings_wait=siblings_wait)
+
+    assert stuck(10.0, siblings_wait=False)
+    assert not stuck(10.0, siblings_wait=True)
+    assert not stuck(10.0 + RECENT_S, siblings_wait=False)

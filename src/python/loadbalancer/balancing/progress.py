@@ -16,6 +16,8 @@ STUCK_S = 3.0
 SLOWER = 5.0
 # Answers of siblings without which a wait proves nothing.
 LEAST_ANSWERS = 5
+# For how long an answer says how long another takes.
+RECENT_S = 30.0
 # Below this many tokens reading the prompt is not what takes the time.
 SHORT_PROMPT = 100
 
@@ -43,16 +45,27 @@ class FirstBytes:
         self.latest: deque[tuple[str, float, float, int]] = deque(maxlen=_REMEMBERED)
 
     def is_stuck(
-        self, replica: str, waiting: OpenRequest, still_since_s: float, now_s: float
+        self,
+        replica: str,
+        waiting: OpenRequest,
+        still_since_s: float,
+        now_s: float,
+        *,
+        siblings_wait: bool = True,
     ) -> bool:
-        """Whether *replica*, of which nothing came since *still_since_s*, will never answer."""
+        """Whether *replica*, of which nothing came since *still_since_s*, will never answer.
+
+        *siblings_wait*: whether they have requests without a first byte too.  Where they have none,
+        what they answered a while ago counts as well: few requests may come.
+        """
         begun_s = max(waiting.sent_s, still_since_s)
         if now_s - begun_s < STUCK_S:
             return False
+        since_s = begun_s if siblings_wait else begun_s - RECENT_S
         allowed_s = [
             ttft_s * max(1.0, waiting.prompt_tokens / max(tokens, SHORT_PROMPT))
             for name, sent_s, ttft_s, tokens in self.latest
-            if name != replica and sent_s >= begun_s
+            if name != replica and sent_s >= since_s
         ]
         return len(allowed_s) >= LEAST_ANSWERS and now_s - begun_s > SLOWER * max(allowed_s)
 

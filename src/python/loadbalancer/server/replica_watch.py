@@ -29,6 +29,8 @@ class ReplicaWatch:
         self._balancer = balancer
         self._requests = requests
         self._progress: dict[str, Progress] = {}
+        # Models and replicas of requests without a first byte.
+        self._waiting: set[tuple[str, str]] = set()
 
     def sweep(self) -> None:
         """Look at every replica that has requests."""
@@ -41,6 +43,12 @@ class ReplicaWatch:
                 held.setdefault(request.sent_to, []).append(request)
         for name in self._progress.keys() - held.keys():
             del self._progress[name]
+        self._waiting = {
+            (request.service.model, name)
+            for name, requests in held.items()
+            for request in requests
+            if not request.begun
+        }
         for name, requests in held.items():
             replica = self._balancer.replicas.get(name)
             if replica is not None:
@@ -86,13 +94,20 @@ class ReplicaWatch:
         counts_tokens = load is not None and load.generation_tokens is not None
         return any(
             request.service.first_bytes.is_stuck(
-                replica.name, request.waiting, still_since_s, now_s
+                replica.name,
+                request.waiting,
+                still_since_s,
+                now_s,
+                siblings_wait=self._siblings_wait(request.service.model, replica.name),
             )
             for request in requests
             # Where an engine does not say how many tokens it makes, a long answer that is not
             # streamed looks like none.
             if not request.begun and (counts_tokens or request.streams)
         )
+
+    def _siblings_wait(self, model: str, replica: str) -> bool:
+        return any(m == model and name != replica for m, name in self._waiting)
 
 
 def _take_away(requests: list[ProxiedRequest], why: str, *, cut: bool) -> None:
