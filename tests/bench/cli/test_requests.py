@@ -277,3 +277,28 @@ def test_a_choice_that_there_is_not_is_refused(options: RequestOptions, message:
     """With those that there are."""
     with pytest.raises(SettingInvalid, match=message):
         options.endpoint()
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [(("--names", "old,new"), {"old", "new"}), ((), {"http---127.0.0.1-1", "http---127.0.0.1-2"})],
+)
+def test_arms_have_names_of_their_own(
+    tmp_path: Path, server: Callable[..., Scribe], names: tuple[str, ...], folders: set[str]
+) -> None:
+    """Those that are given; numbers where one server is both arms."""
+    url = server().url
+
+    ask(tmp_path, "compare", url, *names)
+
+    port = url.rpartition(":")[2]
+    assert {one.name.replace(f"-{port}", "") for one in tmp_path.iterdir()} == folders
+
+
+@pytest.mark.parametrize("names", ["one", "a,a", "a,", "a,b,c"])
+def test_names_that_are_not_one_for_each_arm_are_refused(
+    tmp_path: Path, server: Callable[..., Scribe], names: str
+) -> None:
+    """Results are kept by name."""
+    with pytest.raises(SettingInvalid, match="must be 2 different names"):
+        ask(tmp_path, "compare", server().url, "--names", names)

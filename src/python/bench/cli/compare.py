@@ -9,6 +9,7 @@ import typer
 
 from bench.cli.asked import served_models, with_text_scales, workload_for
 from bench.cli.options import (
+    ArmNames,
     Drain,
     EngineCheckOptions,
     FailOn,
@@ -57,6 +58,7 @@ def compare(
     proofs: EngineCheckOptions,
     kept: OutputOptions,
     model: Models = None,
+    names: ArmNames = None,
     drain: Drain = True,
     reset_prefix_cache: ResetPrefixCache = False,
     fail_on: FailOn = None,
@@ -75,9 +77,11 @@ def compare(
     specs = [baseline, candidate]
     saved = [_saved(spec) for spec in specs]
     first = saved[0] or saved[1]
+    if first and names is not None:
+        raise SettingInvalid("--names is for arms that run; saved runs keep their names")
     if not first:
-        with live_arms(specs, load.fleet, given) as arms:
-            arms = _with_engines(arms, proofs)
+        with live_arms(specs, load.fleet, given) as started:
+            arms = _with_engines(_called(started, names), proofs)
             proven = _prove(arms, proofs, _resetting(arms, given, reset_prefix_cache, drain))
             shape = load.shape(verdict, drain=drain)
             schedule, proven = _plan(context, arms, load, data, model, shape, proven)
@@ -260,6 +264,7 @@ def grid(
     proofs: EngineCheckOptions,
     kept: OutputOptions,
     model: Models = None,
+    names: ArmNames = None,
     drain: Drain = True,
     reset_prefix_cache: ResetPrefixCache = False,
 ) -> None:
@@ -277,8 +282,8 @@ def grid(
     if len(cells) != 4:
         raise SettingInvalid(f"grid needs 4 arms (a 2x2 design), not {len(cells)}")
     given = run_context(context, kept, upstream=upstream, goal=limits.goal())
-    with live_arms(cells, load.fleet, given) as arms:
-        arms = _with_engines(arms, proofs)
+    with live_arms(cells, load.fleet, given) as started:
+        arms = _with_engines(_called(started, names), proofs)
         proven = _prove(arms, proofs, _resetting(arms, given, reset_prefix_cache, drain))
         shape = load.shape(drain=drain)
         schedule, proven = _plan(context, arms, load, data, model, shape, proven)
@@ -301,6 +306,24 @@ def live_arms(specs: list[str], fleet: str, given: "RunContext") -> "Iterator[li
     with fleets(simulated, fleet, new_scratch_folder(given.output_dir), given) as started:
         own = iter(started)
         yield [next(own) if spec.startswith("sim:") else _arm_at(spec) for spec in specs]
+
+
+def _called(arms: "Sequence[Arm]", names: str | None) -> "list[Arm]":
+    """Return *arms* under *names*, or their own, each name once.
+
+    Raises:
+        SettingInvalid: there are more or fewer names than arms, or two are equal.
+    """
+    import msgspec
+
+    from bench.target.arms import distinct
+
+    if names is None:
+        return distinct(arms)
+    given = [name.strip() for name in names.split(",")]
+    if len(given) != len(arms) or len(set(given)) < len(given) or not all(given):
+        raise SettingInvalid(f"--names {names!r} must be {len(arms)} different names")
+    return [msgspec.structs.replace(arm, name=name) for arm, name in zip(arms, given, strict=True)]
 
 
 def _arm_at(spec: str) -> "Arm":

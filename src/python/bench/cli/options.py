@@ -70,6 +70,14 @@ Models = Annotated[
         rich_help_panel=_LOAD,
     ),
 ]
+ArmNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names",
+        help="Names of the arms in all results, comma-separated, in their order.",
+        rich_help_panel=_RESULTS,
+    ),
+]
 Drain = Annotated[
     bool,
     typer.Option(

@@ -47,8 +47,9 @@ def simulate_grid(
         ),
     ] = ",".join(POLICIES),
 ) -> None:
-    """Predict a 2x2 design in virtual time: engines of one GPU with fixed shares of its memory or
-    with KVCached, times two routing policies.
+    """Predict a 2x2 design in virtual time: memory of one GPU fixed or shared, and two policies.
+
+    Engines have fixed shares of the GPU's memory, or share it with KVCached.
     """
     policies = tuple(name.strip() for name in policy.split(","))
     if len(policies) != 2:

@@ -157,17 +157,17 @@ def _share(value: float | None) -> str:
 
 
 def _trust(lines: Sequence[PlotLine], validity: Validity, manifest: Mapping[str, Any]) -> str:
-    reasons = "".join(f'<p class="invalid">{escape(reason)}</p>' for reason in validity.reasons)
     errors = "".join(
         f"<p>{escape(line.name)}: {error_text(totals(line.records))} of {len(line.records):,} "
         "requests failed</p>"
         for line in lines
     )
-    good = "" if reasons else "<p>No validity problems found.</p>"
+    # Why a run is invalid is in the heading.
+    good = "<p>No validity problems found.</p>" if validity.valid else ""
     return markup.section(
         "Validity",
         client_line(validity) + ".",
-        reasons + good + errors + _remarks(lines, manifest) + _due_and_sent(lines),
+        good + errors + _remarks(lines, manifest) + _due_and_sent(lines),
     )
 
 

@@ -28,7 +28,8 @@ def print_comparison(compared: ComparedRun, console: Console) -> None:
     console.print(comparison_table(compared.comparison))
     console.print()
     console.print(f"{rates_text(compared.comparison)}.", highlight=False, soft_wrap=True)
-    print_client(compared.run, console)
+    # The verdict says why a run is invalid.
+    print_client(compared.run, console, says_why=False)
     if not compared.run.interleaved:
         console.print(
             "separate runs: changes of the environment between them are part of the difference"
@@ -40,18 +41,18 @@ def print_comparison(compared: ComparedRun, console: Console) -> None:
 def print_grid(grid: GridRun, console: Console) -> None:
     """Print the effects, how loaded the client was, and what the effects say together."""
     console.print(grid_markdown(grid), soft_wrap=True, highlight=False)
-    print_client(grid.run, console)
+    print_client(grid.run, console, says_why=False)
     console.print(f"[bold]{grid_line(grid)}[/bold]", highlight=False, soft_wrap=True)
 
 
-def print_client(run: LoadResult, console: Console) -> None:
-    """Print how loaded the client was, and what makes the run invalid."""
+def print_client(run: LoadResult, console: Console, *, says_why: bool = True) -> None:
+    """Print how loaded the client was, and with *says_why* what makes the run invalid."""
     validity = judge(run.records, run.burden)
     console.print(client_line(validity), highlight=False, soft_wrap=True)
     for arm in sorted({record.arm for record in run.records}):
         for remark in remarks(run.of(arm)):
             console.print(f"{arm}: {remark}", markup=False, highlight=False, soft_wrap=True)
-    for reason in validity.reasons:
+    for reason in validity.reasons if says_why else ():
         console.print(f"[bold red]invalid:[/bold red] {reason}", highlight=False, soft_wrap=True)
     if run.partial:
         console.print("stopped early: results are kept and marked partial")

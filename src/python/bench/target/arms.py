@@ -1,6 +1,7 @@
 """The arms of a comparison: two upstreams, or two fleets of our own.  Input and output."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -92,10 +93,23 @@ def start_arms(
         for n, (b, own) in enumerate(zip(balancers, replicas, strict=True))
     ]
     programs += fronts
-    return tuple(
+    arms = [
         Arm(name=balancer, url=front.ready()["url"], replicas=own)
         for balancer, front, own in zip(balancers, fronts, replicas, strict=True)
-    )
+    ]
+    return tuple(distinct(arms))
+
+
+def distinct(arms: Sequence[Arm]) -> list[Arm]:
+    """Return *arms*, those of one name numbered: results are kept by name."""
+    times = Counter(arm.name for arm in arms)
+    numbers: Counter[str] = Counter()
+    named = []
+    for arm in arms:
+        numbers[arm.name] += 1
+        number = f" {numbers[arm.name]}" if times[arm.name] > 1 else ""
+        named.append(msgspec.structs.replace(arm, name=arm.name + number))
+    return named
 
 
 def _read(balancer: str) -> tuple[str, str, str]:

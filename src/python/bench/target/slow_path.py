@@ -18,6 +18,8 @@ from servekit.errors.tree import SettingInvalid
 from servekit.wire.address import Address, read_address
 
 _PIECE = 65_536
+# What a throttled link lets through at once: about half of an event.
+_SLICE = 128
 _STREAM = b"text/event-stream"
 # The last chunk of a body (RFC 9112, 7.1).
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -73,10 +75,13 @@ class SlowPath:
             held = b""
 
     async def _send(self, content: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(content)
-        await writer.drain()
-        if self._bytes_per_s:
-            await asyncio.sleep(len(content) / self._bytes_per_s)
+        size = _SLICE if self._bytes_per_s else len(content)
+        for start in range(0, len(content), size):
+            piece = content[start : start + size]
+            if self._bytes_per_s:
+                await asyncio.sleep(len(piece) / self._bytes_per_s)
+            writer.write(piece)
+            await writer.drain()
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:
