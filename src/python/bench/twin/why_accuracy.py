@@ -26,7 +26,7 @@ from servekit.fleet.fleet import load_fleet
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 ARMS = ("as it is", "with a fault")
-_REPLICAS = 2
+_BALANCER = "managed"
 
 # Engines this much slower than an H100 make a real queue of few requests.
 _SPEED = 0.25
@@ -170,7 +170,7 @@ def _start(name: str, fault: ArmFault, programs: list[Program], folder: Path) ->
     engines = Program(
         f"simulator {name}",
         [*argv, "--speed", str(fault.speed)],
-        log=place / "simulator.log",  # pants: no-infer-dep
+        log=place / "engines.log",
         yields=True,
     )
     programs.append(engines)
@@ -178,11 +178,10 @@ def _start(name: str, fault: ArmFault, programs: list[Program], folder: Path) ->
     front = Program(
         f"load balancer {name}",
         [
-            *("loadbalancer.managed", "--endpoints"),  # pants: no-infer-dep
-            ",".join(replicas.values()),
+            *(f"loadbalancer.{_BALANCER}", "--endpoints", ",".join(replicas.values())),
             *("--port", "0", "--policy", fault.policy),
         ],
-        log=place / "loadbalancer.log",  # pants: no-infer-dep
+        log=place / "front.log",
         yields=True,
     )
     programs.append(front)

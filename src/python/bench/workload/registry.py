@@ -27,6 +27,7 @@ from bench.workload.generators import (
     written,
 )
 from bench.workload.prompt_formats import read_json
+from bench.workload.request_bodies import Api
 from bench.workload.schedule import Call, DroppedRows, PartLayout, Schedule, in_order, read_schedule
 from bench.workload.trace_formats import read_rows
 from bench.workload.trace_rows import FileRows, ReadingOptions, TraceRow
@@ -216,6 +217,9 @@ def _from_file(ask: WorkloadSpec) -> _Made:
     if not found.rows:
         raise WorkloadInvalid(f"{ask.workload}: contains no requests that can be sent")
     every = _with_models(found.rows, ask) if ask.keeps_models else _without_models(found.rows)
+    if ask.reading.api is Api.EMBEDDINGS:
+        # Nothing is generated, and so nothing of it has to fit.
+        every = [msgspec.structs.replace(row, output_tokens=1) for row in every]
     rows, too_long = fitting(every, ask.fit)
     reasons = dict(found.left_out)
     if too_long:
