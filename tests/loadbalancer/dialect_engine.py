@@ -172,6 +172,7 @@ class DialectEngine(Engine):
 
     Attributes:
         dies: `before` anything, or in the `middle` of an answer; empty: it does not.
+        old: whether its streams end with the connection.
         number: what its responses are called by.
         models: what it lists; adapters can be loaded.
         made: ids of the responses that it keeps.
@@ -179,6 +180,7 @@ class DialectEngine(Engine):
     """
 
     dies: str = ""
+    old: bool = False
     number: int = 0
     models: list[str] = field(default_factory=lambda: ["m"])
     made: list[str] = field(default_factory=list)
@@ -237,19 +239,20 @@ class DialectEngine(Engine):
         writer.write(answer)
 
     async def _events(self, events: Iterable[bytes], writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-            b"transfer-encoding: chunked\r\n\r\n"
-        )
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+        writer.write(head + (b"\r\n" if self.old else b"transfer-encoding: chunked\r\n\r\n"))
         for number, event in enumerate(events):
             if self.dies and number == 3:
                 await writer.drain()
                 await asyncio.sleep(0.02)
                 writer.transport.abort()
                 return
-            writer.write(chunk(event))
+            writer.write(event if self.old else chunk(event))
             await writer.drain()
-        writer.write(b"0\r\n\r\n")
+        if self.old:
+            writer.close()
+        else:
+            writer.write(b"0\r\n\r\n")
 
     def _kept(self, method: str, path: str, writer: asyncio.StreamWriter) -> None:
         identity = path.split("/")[3]

@@ -68,6 +68,24 @@ async def test_cut_stream_says_so_in_its_dialect_and_has_no_end(path: str) -> No
     assert event.kind == ("message" if path == CHAT else "error")
 
 
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES, CHAT])
+async def test_stream_that_ends_with_its_connection_is_cut_where_its_end_is_missing(
+    path: str,
+) -> None:
+    """An engine that dies closes its connections too."""
+    async with running(DialectEngine(old=True)) as (_, port):
+        whole = await talk(port, asks(path, stream=True))
+    async with running(DialectEngine(old=True, dies="middle")) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asks(path, stream=True))
+        with pytest.raises(ConnectionResetError):
+            while await reader.read(1 << 16):
+                pass
+        writer.close()
+
+    assert b"three" in whole
+
+
 async def test_cut_stream_of_a_path_that_is_not_known_just_breaks_off() -> None:
     """What an event would mean there is unknown."""
     engine = DialectEngine(dies="middle")

@@ -41,6 +41,7 @@ from servekit.errors.tree import (
     RequestInvalid,
     ServeError,
     ShortOfResources,
+    StreamCut,
 )
 from servekit.relay.client_connection import Responder
 from servekit.relay.engine_connection import EngineConnection
@@ -50,7 +51,7 @@ from servekit.relay.heads import HttpRequestHead, HttpResponseHead, request_head
 from servekit.relay.responses import last_chunk, refusal, status_of
 from servekit.routing.decision import Decision
 from servekit.routing.load_tracker import InFlight
-from servekit.wire.dialects import Dialect, error_event
+from servekit.wire.dialects import Dialect, error_event, has_ended
 from servekit.wire.routes import Route
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ PIECES_KEPT = 6
 
 _OWN_LINES = b"%bx-servekit-replica: %b\r\nx-servekit-policy: %b\r\nx-servekit-queue-ms: %d\r\n"
 _JSON_STARTS = b"{["
+_JSON_ENDS = (b"}", b"]")
+# An event may come in two pieces; its number is near its end or its beginning.
+TAIL_BYTES = 64
 _RESPONSES = Dialect.RESPONSES
 # The id comes first, whether the response is whole or its first event.
 _RESPONSE_ID = re.compile(rb'"id": ?"([\w-]{1,200})"')
@@ -102,6 +106,7 @@ class ProxiedRequest(RelayExchange):
         "_in_flight",
         "_killed",
         "_last",
+        "_open_ended",
         "_over",
         "_own_lines",
         "_pending",
@@ -143,7 +148,7 @@ class ProxiedRequest(RelayExchange):
         super().__init__(client, head, body)
         self._route = route
         if route.dialect is _RESPONSES:
-            self._write = self._write_numbered  # type: ignore[assignment]
+            self._write = self._write_kept  # type: ignore[assignment]
         self._own_lines = own_lines
         self._traced = traced
         self._balancer = balancer
@@ -172,8 +177,9 @@ class ProxiedRequest(RelayExchange):
         self._pending: HttpResponseHead | None = None
         self._answer_head: HttpResponseHead | None = None
         self._held = b""
-        # What came last of a stream whose events are numbered.
+        # What came last, where the events are numbered or the answer ends with the connection.
         self._last = b""
+        self._open_ended = False
         self._raw = True
         self._spoken = False
         # Whether the pieces that come are kept.
@@ -349,6 +355,10 @@ class ProxiedRequest(RelayExchange):
             if piece:
                 self._first_byte()
             return
+        if head.length is None and not head.chunked:
+            # Only what came last tells whether it was the end.
+            self._open_ended = True
+            self._write = self._write_kept  # type: ignore[assignment]
         if head.is_event_stream:
             self._raw = not isinstance(framing, ChunkedFraming)
             self._says_usage = b'"include_usage"' in self._body
@@ -410,6 +420,9 @@ class ProxiedRequest(RelayExchange):
             self._pass_on_head(self._pending, b"")
         balancer = self._balancer
         head = self._answer_head
+        if self._open_ended and head is not None and not self._has_ended(head):
+            self.broke(StreamCut("the engine closed the connection before its answer ended"))
+            return
         # What the caller did wrong counts neither for the replica nor against it.
         if self._fault is None and head is not None and head.status < 400:
             if self._early and head.is_event_stream and stream_has_no_tokens(self._early_pieces):
@@ -619,6 +632,7 @@ class ProxiedRequest(RelayExchange):
         self._pending, self._held, self._spoken, self._raw = None, b"", False, True
         self._fault, self._early, self._early_pieces = None, True, ()
         self._ttft_s, self._status, self._answer_bytes = None, None, None
+        self._open_ended = False
         self._try_next(self._balancer.now())
 
     def _fail(self, error: ServeError) -> None:
@@ -651,10 +665,20 @@ class ProxiedRequest(RelayExchange):
 
     # Relaying.
 
-    def _write_numbered(self, piece: bytes | bytearray | memoryview) -> None:
-        """Pass on a piece of a stream whose events are numbered."""
-        self._last = bytes(piece)
+    def _write_kept(self, piece: bytes | bytearray | memoryview) -> None:
+        """Pass on a piece of which more must be known later than that it was passed on."""
+        kept = MAX_HELD_BYTES if self._open_ended else TAIL_BYTES
+        self._last = bytes(piece) if len(piece) >= kept else self._last[-kept:] + piece
         self._client.transport.write(piece)
+
+    def _has_ended(self, head: HttpResponseHead) -> bool:
+        """Whether an answer that ends with its connection has come to its end."""
+        if b"content-encoding" in head.fields or head.status >= 400:
+            return True
+        if head.is_event_stream:
+            return has_ended(self._route.dialect, self._last)
+        kind = head.fields.get(b"content-type", b"")
+        return not kind.startswith(b"application/json") or self._last.rstrip()[-1:] in _JSON_ENDS
 
     def _first_byte(self) -> None:
         self._spoken = True

@@ -11,6 +11,7 @@ from enum import Enum, auto
 import msgspec
 
 from servekit.wire.openai import error_envelope
+from servekit.wire.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,6 +39,13 @@ _MESSAGES_KINDS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_ENDS = {
+    Dialect.OPENAI: (DONE,),
+    Dialect.MESSAGES: (b"message_stop", b"event: error"),
+    Dialect.RESPONSES: tuple(
+        b"response." + how for how in (b"completed", b"incomplete", b"failed", b"cancelled")
+    ),
+}
 _SEQUENCE = re.compile(rb'"sequence_number": ?(\d{1,15})')
 
 
@@ -62,6 +70,13 @@ def error_event(dialect: Dialect, status: int, message: str, last: bytes = b"") 
     if dialect is Dialect.RESPONSES:
         return b"\n\nevent: error\ndata: %b\n\n" % _responses_error(message, last)
     return None
+
+
+def has_ended(dialect: Dialect, last: bytes) -> bool:
+    """Whether a stream that ends with its connection has ended, and not broken off, by what came
+    *last* of it; of an unknown API nothing is known."""
+    ends = _ENDS.get(dialect)
+    return ends is None or any(end in last for end in ends)
 
 
 def _messages_error(status: int, message: str, request_id: str) -> bytes:
