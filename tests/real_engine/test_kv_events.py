@@ -108,7 +108,7 @@ def test_receipts_agree_with_the_engines_to_the_block(start: Start, sockets: Pat
                 exact, other = ask(announced["url"], one.model, prompt)
                 known, guessed = known + exact, guessed + other
                 # Its events must have come before the next prompt is routed.
-                sleep(0.02)
+                sleep(0.05)
 
             assert guessed == 0
             assert hits(engines) - before == BLOCK_TOKENS * known

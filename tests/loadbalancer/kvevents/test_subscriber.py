@@ -154,13 +154,16 @@ def test_message_that_was_on_its_way_while_it_was_sent_again_is_no_restart() -> 
 def test_engine_that_says_nothing_after_a_prompt_is_not_believed() -> None:
     """It was sent blocks to store: after some seconds without an event it counts as not heard."""
     rank = FollowedRank()
-    rank.message(0, payload(stored([1], TOKENS[:4])))
-    rank.expect(10.0)
-    rank.expect(12.0)
+    rank.message(0, payload(stored([1], TOKENS[:4])), 9.0)
+    rank.expect(10.0, since_s=9.5)
+    rank.expect(12.0, since_s=9.5)
 
     assert rank.alive(10.0 + SILENCE_S - 0.1)
     assert not rank.alive(10.0 + SILENCE_S)
-    rank.message(1, payload(stored([2], TOKENS[4:8], parent=1)))
+    rank.message(1, payload(stored([2], TOKENS[4:8], parent=1)), 20.0)
+    assert rank.alive(99.0)
+    # Blocks are stored before the first token comes: it has said so already.
+    rank.expect(20.1, since_s=19.0)
     assert rank.alive(99.0)
 
 

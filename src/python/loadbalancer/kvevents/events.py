@@ -69,6 +69,7 @@ class FollowedRank:
         self._last = 0
         self.problems: dict[str, int] = {}
         self._silent_since_s: float | None = None
+        self._heard_s = float("-inf")
         self._loras: set[str] = set()
 
     def missing(self, number: int) -> bool:
@@ -84,8 +85,9 @@ class FollowedRank:
         """All that the publisher still had was sent again."""
         self.replayed_to = self.expected
 
-    def message(self, number: int, payload: bytes) -> None:
+    def message(self, number: int, payload: bytes, now_s: float = 0.0) -> None:
         """Take a message, published now or sent again."""
+        self._heard_s = now_s
         if number < self.expected:
             if number == self.expected - 1:
                 self.verified = xxhash.xxh3_64_intdigest(payload) == self._last
@@ -120,9 +122,10 @@ class FollowedRank:
         """What is known is not complete any more, until the engine starts anew or is emptied."""
         self._lost(why)
 
-    def expect(self, now_s: float) -> None:
-        """The engine must say something about a prompt that it has read by *now_s*."""
-        if self._silent_since_s is None:
+    def expect(self, now_s: float, since_s: float) -> None:
+        """The engine must have said something since *since_s*, when it got a prompt with blocks to
+        store, or say it now that its first token has come."""
+        if self._silent_since_s is None and self._heard_s < since_s:
             self._silent_since_s = now_s
 
     def alive(self, now_s: float) -> bool:

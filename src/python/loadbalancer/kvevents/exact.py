@@ -60,13 +60,14 @@ class KvKnowledge:
         block_tokens = next((r.block_tokens for r in self._replicas.values() if r.block_tokens), 0)
         if not block_tokens:
             return None
+        made_s = self._now()
         tokens = await self._tokens(question, upstream)
         if not tokens:
             return None
         lora: Hashable = question.model if self._is_adapter(question.model) else None
         # The last token is computed in any case.
         chain = prompt_chain(tokens[:-1], block_tokens, question.salt or None, lora)
-        return ExactPrompt(chain, block_tokens, len(tokens), self.held)
+        return ExactPrompt(chain, block_tokens, len(tokens), self.held, made_s)
 
     def held(self, replica: str, chain: Sequence[int]) -> int | None:
         """Return how many of the first blocks of *chain* *replica* has; None: unknown."""
@@ -79,7 +80,7 @@ class KvKnowledge:
         if known is not None and len(known.ranks) == 1:
             held = known.held(prompt.chain, self._now())
             if held is not None and held < len(prompt.chain):
-                known.ranks[0].expect(self._now())
+                known.ranks[0].expect(self._now(), prompt.made_s)
 
     def forget(self, replica: str) -> None:
         """*replica* was restarted; its events will say what it has."""

@@ -36,10 +36,12 @@ class KvSubscriber:
         self.replicas: dict[str, FollowedReplica] = {}
         self._endpoints_of = endpoints_of
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._now: Callable[[], float] = lambda: 0.0
         self._context = zmq.asyncio.Context()
 
     async def run(self, names: Callable[[], Iterable[str]], clock: Clock) -> None:
         """Follow those that *names* says there are, until cancelled."""
+        self._now = clock.now
         try:
             while True:
                 self.follow(frozenset(names()))
@@ -96,7 +98,7 @@ class KvSubscriber:
                     number = int.from_bytes(frames[1], "big")
                     if rank.missing(number):
                         await self._catch_up(rank, replay)
-                    rank.message(number, frames[2])
+                    rank.message(number, frames[2], self._now())
 
     async def _catch_up(self, rank: FollowedRank, replay: str | None) -> None:
         """Take what was missed, if the publisher is still the one that was heard before; all that
@@ -125,7 +127,7 @@ class KvSubscriber:
                     # Since 0.30 there is a topic before the number.
                     if len(frames) < 3 or len(frames[-2]) != 8 or frames[-2] == _END:
                         return len(frames) >= 3 and frames[-2] == _END
-                    rank.message(int.from_bytes(frames[-2], "big"), frames[-1])
+                    rank.message(int.from_bytes(frames[-2], "big"), frames[-1], self._now())
                     if rank.verified is False:
                         return False
         return False

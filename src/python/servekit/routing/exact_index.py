@@ -118,9 +118,10 @@ class ExactPrompt:
     Attributes:
         chain: the names of its full blocks, but for the one that has its last token: an engine
             computes that in any case.
+        made_s: when it was asked for.
     """
 
-    __slots__ = ("_held", "block_tokens", "chain", "tokens")
+    __slots__ = ("_held", "block_tokens", "chain", "made_s", "tokens")
 
     def __init__(
         self,
@@ -128,11 +129,13 @@ class ExactPrompt:
         block_tokens: int,
         tokens: int,
         held: Callable[[str, Sequence[int]], int | None],
+        made_s: float = 0.0,
     ) -> None:
         """*held* says how many of the first blocks a replica has cached; None: unknown."""
         self.chain = chain
         self.block_tokens = block_tokens
         self.tokens = tokens
+        self.made_s = made_s
         self._held = held
 
     def blocks_at(self, replica: str) -> int | None:
