@@ -4,12 +4,13 @@ import heapq
 import random
 from itertools import accumulate
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.loadgen.record import Record
-from bench.stats.plateau import plateau_of, rates
+from bench.stats.plateau import Rates, is_behind, plateau_of, rates
 from tests.support.records import a_record
 
 
@@ -185,3 +186,35 @@ def test_an_upstream_that_slows_down_at_the_end_is_cut_off_there(seed: int) -> N
     assert found is not None
     assert found.end_s == pytest.approx(since_s, abs=3.0)
     assert throughput([*fast, *slow]) == pytest.approx(10.0, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("sent_per_s", "seconds", "completed", "behind"),
+    [
+        (10.0, 100.0, 899, True),
+        (10.0, 100.0, 901, False),
+        # 15 of 20 due are a quarter less, and by chance.
+        (2.0, 10.0, 15, False),
+        (2.0, 10.0, 5, True),
+        (10.0, 100.0, 1_000, False),
+        (None, 100.0, 1, False),
+    ],
+)
+def test_an_upstream_is_behind_beyond_chance(
+    sent_per_s: float | None,
+    seconds: float,
+    completed: int,
+    behind: bool,
+) -> None:
+    """Below 90 % of what is due on the plateau, and by three standard errors of a count."""
+    found = Rates(
+        reached=True,
+        seconds=seconds,
+        completed=completed,
+        good=0,
+        tokens=None,
+        sent_per_s=sent_per_s,
+    )
+
+    assert is_behind(found) is behind
+    assert not is_behind(msgspec.structs.replace(found, reached=False))

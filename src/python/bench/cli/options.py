@@ -94,6 +94,16 @@ ResetPrefixCache = Annotated[
         rich_help_panel=_LOAD,
     ),
 ]
+WarmupRequests = Annotated[
+    int,
+    typer.Option(
+        "--warmup-requests",
+        "--warmup-request-count",
+        min=0,
+        help="Requests sent before the run and excluded from its results.",
+        rich_help_panel=_LOAD,
+    ),
+]
 Env = Annotated[
     str | None,
     typer.Option(
@@ -387,6 +397,7 @@ def run_context(
     upstream: RequestOptions | None = None,
     goal: "SloLimits | None" = None,
     min_effect: float = 0.0,
+    warmup_requests: int = 0,
     workers: int = 1,
 ) -> "RunContext":
     """Return what every job is given: how to send, where to print and keep, what was asked.
@@ -404,6 +415,7 @@ def run_context(
         endpoint=(upstream or RequestOptions()).endpoint(),
         goal=goal or DEFAULT_SLO,
         min_effect=min_effect,
+        warmup_requests=warmup_requests,
         # A file or a pipe has no width; the widest table needs this much.
         console=console if (console := Console()).is_terminal else Console(width=120),
         output_dir=kept.output_dir,

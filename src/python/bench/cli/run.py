@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.asked import with_text_scales, workload_for
-from bench.cli.options import Env, OutputOptions, SingleLoadOptions, Url, one_url, run_context
+from bench.cli.options import (
+    Env,
+    OutputOptions,
+    SingleLoadOptions,
+    Url,
+    WarmupRequests,
+    one_url,
+    run_context,
+)
 from bench.cli.request_options import DataOptions, RequestOptions
 from servekit.cli.options import grouped
 from servekit.errors.tree import SettingInvalid
@@ -29,6 +37,7 @@ def run(
     workers: Annotated[
         int, typer.Option(min=1, help="Number of load-generator processes.", rich_help_panel="Load")
     ] = 1,
+    warmup_requests: WarmupRequests = 0,
     *,
     once: SingleLoadOptions,
     data: DataOptions,
@@ -43,7 +52,9 @@ def run(
     from bench.target.arms import Arm
 
     where = one_url(env, url)
-    given = run_context(context, kept, upstream=upstream, workers=workers)
+    given = run_context(
+        context, kept, upstream=upstream, workers=workers, warmup_requests=warmup_requests
+    )
     schedule, given = _plan(context, where, once, data, given)
     users = once.users(data.speed)
     measured = measure_one(Arm(name=env or "url", url=where), schedule, users, given)

@@ -12,6 +12,7 @@ from bench.cli.options import (
     Seed,
     SloOptions,
     Url,
+    WarmupRequests,
     WorkloadName,
     one_url,
     run_context,
@@ -48,6 +49,7 @@ def sweep(
     ] = 100,
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
+    warmup_requests: WarmupRequests = 0,
     *,
     data: DataOptions,
     upstream: RequestOptions,
@@ -70,7 +72,7 @@ def sweep(
             for n in _numbers(concurrencies)
         ]
     )
-    given = run_context(context, kept, upstream=upstream)
+    given = run_context(context, kept, upstream=upstream, warmup_requests=warmup_requests)
     ask = workload_for(context, [where], model, workload, data, given.endpoint, seed=seed)
     sweep_steps(where, env or "url", ask, steps, with_text_scales(given, where, ask))
 
@@ -109,12 +111,13 @@ def search(
             help="Max number of rates to try.",
             rich_help_panel="Load",
         ),
-    ] = 10,
+    ] = 14,
     seconds: Annotated[
         float, typer.Option(help="Duration of each rate (s).", rich_help_panel="Load")
     ] = 20.0,
     workload: WorkloadName = "synthetic",
     seed: Seed = 1,
+    warmup_requests: WarmupRequests = 0,
     *,
     data: DataOptions,
     limits: SloOptions,
@@ -125,7 +128,7 @@ def search(
     from bench.experiments.sweeps import search_rate
 
     where = one_url(env, url)
-    given = run_context(context, kept, upstream=upstream)
+    given = run_context(context, kept, upstream=upstream, warmup_requests=warmup_requests)
     ask = workload_for(context, [where], model, workload, data, given.endpoint, seed=seed)
     search_rate(
         where,

@@ -48,6 +48,9 @@ from bench.target.arms import Arm, check_installed, reset_prefix_caches, start_a
 from bench.target.processes import stopped_at_the_end
 from bench.workload.schedule import Part, PartLayout, Schedule, whole
 
+# Concurrent requests of a warm-up.
+_WARMUP_USERS = 4
+
 # Estimated time until the last response, for the progress bar.
 _LAST_RESPONSES_S = 12.0
 
@@ -241,6 +244,7 @@ def measure_one(
 ) -> RunResult:
     """Measure one target: a closed loop of *concurrency* requests, or without it an open loop."""
     folder = run_folder(context.output_dir, arm.name)
+    warm_up(arm, schedule, context)
     measured = load_one(arm, schedule, concurrency, context)
     return _finish(arm, schedule, concurrency, measured, folder, context)
 
@@ -272,6 +276,24 @@ def _finish(
     keep_run(run, folder, context)
     print_report(folder, context.console)
     return run
+
+
+def warm_up(arm: Arm, schedule: Schedule, context: RunContext) -> None:
+    """Send the first requests of *schedule*, as many as are asked for, and forget the answers.
+
+    Their prompts are others of the same lengths: no prefix cache knows the real ones afterwards.
+    """
+    calls = schedule.calls[: context.warmup_requests]
+    if not calls:
+        return
+    others = msgspec.structs.replace(schedule, seed=schedule.seed + 1)
+    with ProgressDisplay(context.console, len(calls), None) as progress:
+        run_stoppable(
+            lambda given: keep_busy(arm, calls, _WARMUP_USERS, given),
+            book_for(others, context.endpoint),
+            progress,
+            context.endpoint,
+        )
 
 
 def load_one(

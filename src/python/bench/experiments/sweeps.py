@@ -7,25 +7,23 @@ from datetime import datetime
 import msgspec
 from rich.table import Table
 
-from bench.experiments.run import load_one, measure_one
+from bench.experiments.run import load_one, measure_one, warm_up
 from bench.loadgen.run_result import LoadResult, RunResult
 from bench.report.model_table import model_rows, models_table
-from bench.report.tables import number
+from bench.report.tables import interval_text, number
 from bench.report.terminal import print_dropped
 from bench.results.comparison_json import pretty
 from bench.results.context import RunContext
 from bench.results.files import new_run_folder, write_file
-from bench.stats.plateau import Rates, rates
-from bench.stats.rate_search import RateTrial, highest, next_rate
-from bench.stats.request_metrics import ITL, LATENCY, TTFT, summarize, totals
+from bench.stats.plateau import is_behind, rates
+from bench.stats.rate_search import RateTrial, highest, next_rate, search_text
+from bench.stats.request_metrics import ITL, LATENCY, TTFT, Stats, summarize, totals
+from bench.stats.run_intervals import intervals, share_interval, told
 from bench.stats.validity import judge
 from bench.stats.windowed_metrics import DEFAULT_SLO, SloLimits
 from bench.target.arms import Arm
 from bench.workload.registry import WorkloadSpec, make_schedule
 from bench.workload.schedule import Schedule
-
-# Beyond this the upstream is behind its load, and a higher rate only makes a longer queue.
-_SATURATED_SHARE = 0.9
 
 
 class SweepStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +41,7 @@ class SweepStepResult(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_s: float | None
     tokens_per_s: float | None
     ttft_p50_ms: float | None
+    ttft_p50_interval_ms: tuple[float, float] | None
     ttft_p99_ms: float | None
     itl_p50_ms: float | None
     e2e_p50_ms: float | None
@@ -65,6 +64,8 @@ def sweep_steps(
         schedule = _schedule(ask, step.requests, step.rate)
         if not found:
             print_dropped(schedule, context.console)
+        if not found:
+            warm_up(Arm(name=env, url=url), schedule, context)
         measured = load_one(Arm(name=env, url=url), schedule, step.users, context)
         found.append(_stepped(step, measured))
         write_file(folder / "sweep.json", pretty(found))
@@ -98,21 +99,39 @@ def search_rate(
         schedule = _schedule(ask, max(10, round(rate * seconds)), rate)
         if not tried:
             print_dropped(schedule, context.console)
+        if not tried:
+            warm_up(Arm(name=env, url=url), schedule, context)
         measured = load_one(Arm(name=env, url=url), schedule, None, context)
         if measured.partial:
             break
-        good = sum(goal.met_by(record) for record in measured.records)
-        tried.append(RateTrial(rate, good / len(measured.records), good / schedule.length_s))
+        # Requests that fail are the upstream's: they count as not good.
+        limited = judge(measured.records, measured.burden, max_error_share=1.0).reasons
+        if limited:
+            context.console.print(
+                f"{rate:.2f}/s: not counted, since this client limited it: {'; '.join(limited)}",
+                soft_wrap=True,
+                highlight=False,
+            )
+            break
+        tried.append(_trial(rate, measured, goal, schedule.length_s))
         write_file(folder / "search.json", pretty({"goal": goal, "share": share, "trials": tried}))
-        context.console.print(f"{rate:.2f}/s: {tried[-1].good_share:.1%} met the SLO")
-    best = highest(tried, share)
-    context.console.print(
-        "no rate met the SLO; lower --start-rate"
-        if best is None
-        else f"max rate: {best.rate:.2f} requests/s, of which {best.good_share:.1%} met the SLO "
-        f"(goodput {best.goodput:.2f}/s)"
-    )
-    return best
+        context.console.print(
+            f"{rate:.2f}/s: {tried[-1].good_share:.1%} met the SLO{_range(tried[-1])}"
+        )
+    context.console.print(search_text(tried, share), soft_wrap=True, highlight=False)
+    return highest(tried, share)
+
+
+def _trial(rate: float, measured: LoadResult, goal: SloLimits, length_s: float) -> RateTrial:
+    met = [goal.met_by(one) for one in sorted(measured.records, key=lambda one: one.due_s)]
+    return RateTrial(rate, sum(met) / len(met), sum(met) / length_s, share_interval(met))
+
+
+def _range(trial: RateTrial) -> str:
+    if trial.share_interval is None:
+        return ""
+    low, high = trial.share_interval
+    return f" (95% interval {low:.1%} to {high:.1%})"
 
 
 def each_model(
@@ -154,21 +173,20 @@ def _stepped(step: SweepStep, measured: LoadResult) -> SweepStepResult:
         step=step,
         requests_per_s=rate.request_throughput,
         tokens_per_s=rate.token_throughput,
-        ttft_p50_ms=found[TTFT].percentiles[50] if TTFT in found else None,
-        ttft_p99_ms=found[TTFT].percentiles[99] if TTFT in found else None,
-        itl_p50_ms=found[ITL].percentiles[50] if ITL in found else None,
-        e2e_p50_ms=found[LATENCY].percentiles[50] if LATENCY in found else None,
+        ttft_p50_ms=_percentile(found.get(TTFT), 50),
+        ttft_p50_interval_ms=intervals(records, 50).get(TTFT),
+        ttft_p99_ms=_percentile(found.get(TTFT), 99),
+        itl_p50_ms=_percentile(found.get(ITL), 50),
+        e2e_p50_ms=_percentile(found.get(LATENCY), 50),
         failed=total.failed,
         invalid=judge(measured.records, measured.burden).reasons,
-        saturated=step.users is None and _is_behind(rate),
+        saturated=step.users is None and is_behind(rate),
     )
 
 
-def _is_behind(rate: Rates) -> bool:
-    """Whether an open loop is answered slower than it asks; answers that take long are no sign of
-    it, so without a plateau nothing is said."""
-    done, sent = rate.request_throughput, rate.sent_per_s
-    return rate.reached and done is not None and sent is not None and done < _SATURATED_SHARE * sent
+def _percentile(of: Stats | None, at: int) -> float | None:
+    """Unknown where there are too few values."""
+    return None if of is None else told(of.percentiles, of.count)[at]
 
 
 def _table(found: Sequence[SweepStepResult]) -> Table:
@@ -178,6 +196,7 @@ def _table(found: Sequence[SweepStepResult]) -> Table:
         "requests/s",
         "tokens/s",
         "TTFT p50 (ms)",
+        "95% interval",
         "TTFT p99 (ms)",
         "ITL p50 (ms)",
         "E2E p50 (ms)",
@@ -192,6 +211,7 @@ def _table(found: Sequence[SweepStepResult]) -> Table:
             number(one.requests_per_s),
             number(one.tokens_per_s),
             number(one.ttft_p50_ms),
+            interval_text(one.ttft_p50_interval_ms),
             number(one.ttft_p99_ms),
             number(one.itl_p50_ms),
             number(one.e2e_p50_ms),

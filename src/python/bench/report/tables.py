@@ -1,9 +1,10 @@
 """Comparisons and runs as tables for people: rich on a terminal, Markdown in a file.  Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
+from bench.loadgen.record import Record
 from bench.loadgen.run_result import LoadResult, RunResult
 from bench.report.remarks import plateau_text, remarks
 from bench.stats.comparison import ComparedMetric, Comparison
@@ -20,11 +21,13 @@ from bench.stats.request_metrics import (
     ITL,
     LATENCY,
     TTFT,
+    Measure,
     Stats,
     Totals,
     summarize,
     totals,
 )
+from bench.stats.run_intervals import intervals, told
 from bench.stats.validity import Validity, judge
 from bench.stats.verdict import ComparedRun
 
@@ -160,11 +163,10 @@ def run_table(run: LoadResult, rate: Rates) -> Table:
     """Return the latencies, rates and totals of one run."""
     found, total = summarize(run.records), totals(run.records)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "mean", "p50", "p90", "p99"):
+    for heading in _RUN_HEADINGS:
         table.add_column(heading, justify="right" if heading else "left")
-    for measure in _RUN_ROWS:
-        if measure in found:
-            table.add_row(f"{measure.label} ({measure.unit})", *_run_cells(found[measure]))
+    for row in _run_rows(run.records, found):
+        table.add_row(*row)
     for label, value in _rate_rows(rate):
         table.add_row(label, value)
     table.add_row("Requests", str(total.requests))
@@ -186,8 +188,7 @@ def run_markdown(run: RunResult, rate: Rates) -> str:
     """Return the latencies and totals of one run in Markdown."""
     found, total = summarize(run.records), totals(run.records)
     validity = judge(run.records, run.burden)
-    lines = [["", "mean", "p50", "p90", "p99"], ["---"] * 5]
-    lines += [[f"{m.label} ({m.unit})", *_run_cells(found[m])] for m in _RUN_ROWS if m in found]
+    lines = [list(_RUN_HEADINGS), ["---"] * len(_RUN_HEADINGS), *_run_rows(run.records, found)]
     rates = (
         f"{number(rate.request_throughput)} requests/s, "
         f"{number(rate.token_throughput)} tokens/s, errors: {error_text(total)}"
@@ -198,8 +199,25 @@ def run_markdown(run: RunResult, rate: Rates) -> str:
     return f"**{run.arms[0]}: {rates}**\n\n{table}\n{said}\n{trust}{client_line(validity)}\n"
 
 
-def _run_cells(of: Stats) -> list[str]:
-    return [number(v) for v in (of.avg, *(of.percentiles[q] for q in (50, 90, 99)))]
+_RUN_HEADINGS = ("", "mean", "p50", "95% interval", "p90", "p99", "95% interval")
+
+
+def _run_rows(records: Sequence[Record], found: Mapping[Measure, Stats]) -> list[list[str]]:
+    """Return a row per measure; a percentile of too few answers is unknown."""
+    middle, tail = intervals(records, 50), intervals(records, 99)
+    rows = []
+    for m in _RUN_ROWS:
+        if m in found:
+            at = told(found[m].percentiles, found[m].count)
+            cells = [number(found[m].avg), number(at[50]), interval_text(middle.get(m))]
+            cells += [number(at[90]), number(at[99]), interval_text(tail.get(m))]
+            rows.append([f"{m.label} ({m.unit})", *cells])
+    return rows
+
+
+def interval_text(of: tuple[float, float] | None) -> str:
+    """Return an interval for people; a dash where it is unknown."""
+    return "-" if of is None else f"{number(of[0])} to {number(of[1])}"
 
 
 def error_text(total: Totals) -> str:

@@ -14,6 +14,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         options: the command line's options, for the manifest.
         min_effect: share of the baseline below which a difference does not matter.
+        warmup_requests: requests that are sent before a run, and excluded from its results.
         workers: load-generator processes, where there is one target.
         parquet: whether records are also kept as Parquet.
         browser: the program that draws plots as PNG; empty for none.
@@ -27,6 +28,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     goal: SloLimits = DEFAULT_SLO
     min_effect: float = 0.0
+    warmup_requests: int = 0
     workers: int = 1
     parquet: bool = False
     browser: str = ""

@@ -186,6 +186,22 @@ def rates(records: Sequence[Record], good: Iterable[bool]) -> Rates:
     )
 
 
+# Below this share of what is sent an upstream is behind its load, and more only makes a longer
+# queue; by so many standard errors of a count it must be, or it may be chance.
+_BEHIND_SHARE = 0.9
+_BEHIND_ERRORS = 3.0
+
+
+def is_behind(found: Rates) -> bool:
+    """Whether an open loop is answered slower than it asks; answers that take long are no sign of
+    it, so without a plateau nothing is said."""
+    if not found.reached or found.sent_per_s is None:
+        return False
+    due = found.sent_per_s * found.seconds
+    missing = due - found.completed
+    return missing > (1.0 - _BEHIND_SHARE) * due and missing > _BEHIND_ERRORS * math.sqrt(due)
+
+
 def _in(one: Record, within: Stretch) -> bool:
     return within.holds(one.last_token_s)
 

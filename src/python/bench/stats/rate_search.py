@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 # Where what held and what did not are this close, another trial would measure noise.
-_CLOSE = 1.05
+_CLOSE = 1.03
 
 
 class RateTrial(msgspec.Struct, frozen=True):
@@ -18,11 +18,13 @@ class RateTrial(msgspec.Struct, frozen=True):
     Attributes:
         good_share: requests that kept their limits.
         goodput: such requests per second.
+        share_interval: the 95 % interval of good_share; None of few requests.
     """
 
     rate: float
     good_share: float
     goodput: float
+    share_interval: tuple[float, float] | None = None
 
 
 def next_rate(trials: Sequence[RateTrial], start: float, share: float) -> float | None:
@@ -45,3 +47,20 @@ def highest(trials: Sequence[RateTrial], share: float) -> RateTrial | None:
     broke = min((t.rate for t in trials if t.good_share < share), default=float("inf"))
     holding = [t for t in trials if t.good_share >= share and t.rate < broke]
     return max(holding, key=lambda t: t.rate, default=None)
+
+
+def search_text(trials: Sequence[RateTrial], share: float) -> str:
+    """Return what *trials* say of the highest rate at which *share* of the requests are good."""
+    best = highest(trials, share)
+    if not trials:
+        return "no rate was measured"
+    if best is None:
+        return "no rate met the SLO; lower --start-rate"
+    broke = min((t.rate for t in trials if t.good_share < share), default=None)
+    found = (
+        f"{best.rate:.2f} requests/s, of which {best.good_share:.1%} met the SLO (goodput "
+        f"{best.goodput:.2f}/s)"
+    )
+    if broke is None:
+        return f"max rate: at least {found}; no rate that was tried broke the SLO"
+    return f"max rate: {found}; {broke:.2f}/s broke the SLO"

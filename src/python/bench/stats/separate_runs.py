@@ -43,7 +43,7 @@ def compare_runs(
 ) -> Comparison:
     """Return how the runs of *candidate* differ from those of *baseline*, each being one arm's."""
     figures = [[_figures(run, goal) for run in runs] for runs in (baseline, candidate)]
-    widening = 1.0 if alternate(baseline, candidate) else _WIDER_IN_GROUPS
+    widening = widening_of(baseline, candidate)
     rows = tuple(
         row_of(metric, [[run[metric.key] for run in arm] for arm in figures], min_effect, widening)
         for metric in METRICS
@@ -80,6 +80,11 @@ def _too_few(first: int, second: int, names: tuple[str, str]) -> str:
         f"machine: measure {' and '.join(missing)}, alternating the arms, and give the "
         "directories comma-separated"
     )
+
+
+def widening_of(baseline: Sequence[RunResult], candidate: Sequence[RunResult]) -> float:
+    """Return by how much intervals are widened: not at all where the arms' runs alternate."""
+    return 1.0 if alternate(baseline, candidate) else _WIDER_IN_GROUPS
 
 
 def alternate(baseline: Sequence[RunResult], candidate: Sequence[RunResult]) -> bool:
