@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from bench.cli.options import TrafficOptions, VerdictOptions, read_share
 from bench.runner import COMMAND_MODULES
 from bench.runner import app as runner_app
 from bench.target.mock_server import app as mock_app
 from servekit.cli.app import ProgramApp, command_line
+from servekit.errors.tree import SettingInvalid
 
 # docs/glossary.md has the terms that stand in their place.
 BANNED = re.compile(
@@ -106,3 +108,32 @@ def test_a_former_name_of_a_command_works(old: str, new: str) -> None:
     assert not known[new].hidden
     assert [one.opts for one in known[old].params] == [one.opts for one in known[new].params]
     assert known[old].callback.__wrapped__ is known[new].callback.__wrapped__
+
+
+def test_until_sure_takes_as_many_turns_as_there_is_time_for() -> None:
+    """Ten minutes for two arms: 300 s each, 16 s of them for the first turn and 3 s for others."""
+    load = TrafficOptions()
+
+    plain = load.shape(VerdictOptions())
+    sure = load.shape(VerdictOptions(until_sure=True, max_minutes=10.0), drain=True)
+
+    assert (plain.parts, plain.looks, plain.drain) == (load.parts, (), False)
+    assert (sure.parts, sure.drain) == (95, True)
+    assert sure.looks == (12, 17, 24, 34, 48, 68, 95)
+    assert 2 * sum(sure.lengths_s) <= 600.0
+    assert load.shape(VerdictOptions(until_sure=True, max_minutes=0.1)).parts == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("2.5%", 0.025), (0.1, 0.1)]
+)
+def test_a_min_effect_is_a_share_or_percent(text: str | float, share: float) -> None:
+    """As people write it."""
+    assert read_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["5", "-1%", "much", "", "100%", "nan"])
+def test_a_min_effect_that_is_no_share_is_refused(text: str) -> None:
+    """5 could be meant as 5 %: the remedy is in the message."""
+    with pytest.raises(SettingInvalid, match="must be a share below 1"):
+        read_share(text)

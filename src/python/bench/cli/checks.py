@@ -10,6 +10,7 @@ from msgspec import structs
 
 from bench.cli.options import Drain, TrafficOptions, VerdictOptions
 from servekit.cli.options import grouped, old_name
+from servekit.errors.tree import SettingInvalid
 
 if TYPE_CHECKING:
     from bench.workload.schedule import Schedule
@@ -100,6 +101,12 @@ def self_comparison(
     saved = None if like is None else load_saved(like)
     layout = load.shape(verdict, drain=drain) if saved is None else layout_of(saved)
     known = load_fleet(load.fleet)
+    missing = set(saved.schedule.models if saved else ()) - {one.name for one in known.models}
+    if missing:
+        raise SettingInvalid(
+            f"--fleet {load.fleet} does not serve {', '.join(sorted(missing))}, which {like} "
+            "requested; give the fleet file of that run"
+        )
     console = Console()
 
     def schedules() -> "Iterator[Schedule]":

@@ -159,7 +159,7 @@ JsonFile = Annotated[
 ]
 
 
-def _share(given: str | float) -> float:
+def read_share(given: str | float) -> float:
     """Read `5%` or `0.05`."""
     text = str(given)
     try:
@@ -252,7 +252,7 @@ class VerdictOptions:
     min_effect: Annotated[
         float,
         typer.Option(
-            parser=_share,
+            parser=read_share,
             metavar="SHARE",
             help="Min. difference that counts: 5% or 0.05 of the baseline; of metrics in percent, "
             "so many points.",
