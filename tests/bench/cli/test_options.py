@@ -119,7 +119,7 @@ def test_until_sure_takes_as_many_turns_as_there_is_time_for() -> None:
 
     assert (plain.parts, plain.looks, plain.drain) == (load.parts, (), False)
     assert (sure.parts, sure.drain) == (95, True)
-    assert sure.looks == (12, 17, 24, 34, 48, 68, 95)
+    assert sure.looks == (12, 18, 27, 40, 61, 91, 95)
     assert 2 * sum(sure.lengths_s) <= 600.0
     assert load.shape(VerdictOptions(until_sure=True, max_minutes=0.1)).parts == 1
 

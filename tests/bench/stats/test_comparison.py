@@ -155,8 +155,8 @@ def test_what_does_not_vary_is_known_exactly() -> None:
     assert figures == pytest.approx((50.0, 80.0, 30.0, 30.0, 30.0))
     assert (row.ratio, row.ratio_low, row.ratio_high) == pytest.approx((1.6, 1.6, 1.6))
     assert row.smallest_effect == pytest.approx(0.0, abs=1e-9)
-    # All twelve turns on one side, and so all of the 2,047 sets of them that are drawn.
-    assert row.p == pytest.approx(2 / 2**11)
+    # All twelve turns on one side, and so all of the 4,095 sets of them that are drawn.
+    assert row.p == pytest.approx(2 / 2**12)
     assert row.verdict is Verdict.WORSE
     assert row.headline
     assert not short(steady(), steady()).row("ttft_p90").headline
@@ -256,7 +256,7 @@ def test_interval_p_and_smallest_effect_are_of_the_same_draws() -> None:
         assert row.smallest_effect == pytest.approx(half_width * 3.077 / 2.201, rel=0.25)
     (nothing,) = (p for p in [equal.row("ttft_mean").p] if p is not None)
     assert 0.05 < nothing < 1.0
-    assert slower.row("ttft_mean").p == pytest.approx(2 / 2**11)
+    assert slower.row("ttft_mean").p == pytest.approx(2 / 2**12)
 
 
 def test_failed_requests_are_never_counted_as_served() -> None:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from bench.stats.looks import FIRST_LOOK, looks_of, share_of
-from bench.stats.turn_tests import swap_p, swaps, turns_needed
+from bench.stats.turn_tests import subset_p, subsets, swap_p, swaps, turns_needed
 
 
 @pytest.mark.parametrize(
     ("most", "looks"),
-    [(5, (5,)), (12, (12,)), (13, (12, 13)), (40, (12, 17, 24, 34, 40)), (17, (12, 17))],
+    [(5, (5,)), (12, (12,)), (13, (12, 13)), (40, (12, 18, 27, 40)), (18, (12, 18))],
 )
 def test_looks_come_when_there_is_half_as_much_more_to_see(
     most: int, looks: tuple[int, ...]
@@ -18,12 +18,15 @@ def test_looks_come_when_there_is_half_as_much_more_to_see(
     assert looks_of(most) == looks
 
 
-@pytest.mark.parametrize("most", [12, 20, 60, 99])
+@pytest.mark.parametrize("most", [12, 20, 60, 99, 300])
 def test_the_first_look_can_show_something(most: int) -> None:
     """In one of eight headline metrics, at its share of the 5 %."""
     looks = looks_of(most)
 
     assert turns_needed(8, 0.05 * share_of(looks)) <= FIRST_LOOK
+    always = np.ones(len(subsets(most, 1)))
+    assert subset_p(always, always) / share_of(looks) <= 0.05 / 8
+    assert swap_p(swaps(most, 1).sum(axis=1) - most / 2) / share_of(looks) <= 0.05 / 8
     assert sum(share_of(looks) for _ in looks) == pytest.approx(1.0)
 
 

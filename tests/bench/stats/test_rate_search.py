@@ -63,3 +63,12 @@ def test_what_is_said_of_a_search(trials: list[tuple[float, float]], said: str) 
     tried = [RateTrial(rate, share, rate * share) for rate, share in trials]
 
     assert search_text(tried, 0.95) == said
+
+
+def test_a_rate_at_the_required_share_holds() -> None:
+    """95 % of 95 % is enough, and breaks nothing."""
+    trials = [RateTrial(2.0, 0.95, 1.9)]
+
+    assert highest(trials, 0.95) == trials[0]
+    assert next_rate(trials, 2.0, 0.95) == 4.0
+    assert search_text(trials, 0.95).startswith("max rate: at least 2.00")

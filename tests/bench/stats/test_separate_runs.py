@@ -167,3 +167,26 @@ def test_one_state_of_the_machine_per_run_errs_in_one_case_of_twenty() -> None:
 
     assert alarms / 2_000 <= 0.05 + 3 * (0.05 * 0.95 / 2_000) ** 0.5
     assert alarms > 20
+
+
+def test_failed_requests_do_not_count_for_a_p99() -> None:
+    """400 answers of a run have one; 360 and 40 failures have none."""
+    whole = [
+        msgspec.structs.replace(
+            run, records=[at(a_record(arm=run.arms[0]), 1, n / 60) for n in range(400)]
+        )
+        for run in [*runs("a", [0, 2, 4], 0, 0, 0), *runs("b", [1, 3, 5], 0, 0, 0)]
+    ]
+    broken = [
+        msgspec.structs.replace(
+            run,
+            records=[
+                msgspec.structs.replace(r, error=None if n % 10 else "reset")
+                for n, r in enumerate(run.records)
+            ],
+        )
+        for run in whole
+    ]
+
+    assert compared(whole[:3], whole[3:]).row("ttft_p99").baseline is not None
+    assert compared(broken[:3], broken[3:]).row("ttft_p99").baseline is None

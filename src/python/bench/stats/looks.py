@@ -6,14 +6,13 @@ shown where p <= 0.05 / k, which is to say that k p <= 0.05.  Whenever the run e
 any look called alike arms different is at most 5 %.
 """
 
-import math
 from collections.abc import Sequence
 
 # With fewer turns no p is small enough for eight metrics and six looks.
 FIRST_LOOK = 12
 
-# Each look comes when there is so much more to see; looks that are denser see little that is new.
-_GROWTH = math.sqrt(2.0)
+# Each look comes when there is half as much more to see; denser ones see little that is new.
+_GROWTH = 1.5
 
 
 def looks_of(most_turns: int) -> tuple[int, ...]:
