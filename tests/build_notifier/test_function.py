@@ -19,6 +19,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 import build_notifier
+from servekit.launch.keeper import die_with_parent
 from servekit.launch.port import free_port
 from tests.build_notifier.events import BUILD_ID, build, message
 from tests.build_notifier.google_stand_ins import (
@@ -104,6 +105,7 @@ def _serving(**environ: str) -> Iterator[str]:
             "THREADS": "8",
             **environ,
         },
+        preexec_fn=die_with_parent,
     )
     try:
         _wait_for(port, process)

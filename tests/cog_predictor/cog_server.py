@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from servekit.launch.keeper import die_with_parent
 from servekit.launch.port import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -111,6 +112,7 @@ async def cog_server(
             env=variables,
             stdout=log,
             stderr=log,
+            preexec_fn=die_with_parent,
         )
     async with aiohttp.ClientSession() as session:
         server = CogServer(f"http://127.0.0.1:{port}", session, process, folder)

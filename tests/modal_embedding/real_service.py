@@ -13,6 +13,7 @@ import openai
 
 from modal_embedding.messages.vectors import Vectors, as_vectors
 from modal_embedding.test_embedding_client import client_of
+from servekit.launch.keeper import die_with_parent
 from tests.real_engine.environment import EngineEnvironment
 
 KEY = "a-key-of-the-test"
@@ -69,6 +70,7 @@ def local(environment: EngineEnvironment, model: Path, log: Path) -> Iterator[Ru
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            preexec_fn=die_with_parent,
         )
     with process:
         assert process.stdout is not None

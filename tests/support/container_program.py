@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from servekit.launch.keeper import die_with_parent
 from tests.support import fake_vllm
 from tests.support.model_archive import write_model
 
@@ -162,6 +163,7 @@ async def running_program(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,
+        preexec_fn=die_with_parent,
     )
     running = Container(process, folder, patience_s)
     running.watch()

@@ -5,13 +5,15 @@ them is rebuilt here.  Listens where OPENAI_PORT says, and not at all without it
 """
 
 import asyncio
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from cog_predictor.engine.openai_gate import gated
+from servekit.engine.extra_arguments import ExtraArguments
 from servekit.errors.tree import SettingInvalid
+from servekit.secrets.secret import Secret
 
 
 def openai_port(environ: Mapping[str, str]) -> int | None:
@@ -46,12 +48,15 @@ async def serve_openai(llm: Any, model: str, environ: Mapping[str, str]) -> None
     uvicorn = import_module("uvicorn")
     build_app = import_module("vllm.entrypoints.launchers.app").build_app
     app_state = import_module("vllm.entrypoints.launchers.api_server.app_state")
-    args = _arguments(model, environ.get("OPENAI_ARGS", ""))
+    given = ExtraArguments.from_setting(environ.get("OPENAI_ARGS", ""), "OPENAI_ARGS")
+    args = _arguments(model, given.words)
     tasks = await llm.get_supported_tasks()
     app = build_app(args, tasks, llm.model_config)
     await app_state.init_app_state(llm, app.state, args, tasks)
     host = "0.0.0.0"  # noqa: S104  # a container's own network, as for predictions
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
+    keys = (*given.api_keys, *_keys(environ))
+    gate = gated(app, keys)
+    server = uvicorn.Server(uvicorn.Config(gate, host=host, port=port, log_level="warning"))
     # Signals are the business of the server whose worker we are.
     server.capture_signals = _no_signals
     serving = asyncio.get_running_loop().create_task(_until_stopped(server), name="openai routes")
@@ -76,11 +81,16 @@ def _no_signals() -> Iterator[None]:
     yield
 
 
-def _arguments(model: str, extra: str) -> Any:
+def _keys(environ: Mapping[str, str]) -> Iterator[Secret]:
+    if key := environ.get("VLLM_API_KEY"):
+        yield Secret(key)
+
+
+def _arguments(model: str, extra: Sequence[str]) -> Any:
     cli_args = import_module("vllm.entrypoints.launchers.cli_args")
     parser = import_module("vllm.utils.argparse_utils").FlexibleArgumentParser()
     name = model.rstrip("/").rpartition("/")[2]
-    given = ["--model", model, "--served-model-name", name, *shlex.split(extra)]
+    given = ["--model", model, "--served-model-name", name, *extra]
     try:
         return cli_args.make_arg_parser(parser).parse_args(given)
     except SystemExit as error:

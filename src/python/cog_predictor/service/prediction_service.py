@@ -80,17 +80,20 @@ def import_vllm(environ: MutableMapping[str, str]) -> EngineFactory:
     """Return vLLM, imported where it finds its libraries."""
     # The weights are here: what runs beside the engine, and is started by it, needs no token.
     kept = environ.get("ENGINE_SECRETS", "").split(",")
+    own = dict(environ)
     for name in [name for name, value in environ.items() if holds_secret(name, value)]:
         if name not in kept:
             del environ[name]
+    # A key may be among them.
+    environ.pop("OPENAI_ARGS", None)
     preload_libraries(environ)
     error_log = keep_error_log(environ, Path(tempfile.mkdtemp(prefix="vllm-log-")))
     kind = vllm_kind()
 
     async def start(model: Path, args: Mapping[str, object]) -> GenerationEngine:
-        openai_port(environ)
+        openai_port(own)
         engine = await start_vllm(model, args, error_log)
-        await serve_openai(engine.llm, str(model), environ)
+        await serve_openai(engine.llm, str(model), own)
         end_at_once_at_exit()
         start_guardian(os.getppid())
         return engine

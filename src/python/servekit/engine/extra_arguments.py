@@ -44,8 +44,8 @@ class ExtraArguments:
         self.api_keys = tuple(keys)
 
     @classmethod
-    def from_setting(cls, text: str) -> "ExtraArguments":
-        """Return what the variable ENGINE_ARGS says.
+    def from_setting(cls, text: str, name: str = "ENGINE_ARGS") -> "ExtraArguments":
+        """Return what the variable *name* says.
 
         Raises:
             SettingInvalid: its quotes do not match.  The text is not shown: it may hold a key.
@@ -53,7 +53,7 @@ class ExtraArguments:
         try:
             return cls(shlex.split(text))
         except ValueError as error:
-            raise SettingInvalid(f"ENGINE_ARGS: {str(error).lower()}; close the quotes") from None
+            raise SettingInvalid(f"{name}: {str(error).lower()}; close the quotes") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExtraArguments) and (
