@@ -46,8 +46,9 @@ def urls(fleet: Path) -> Iterator[list[str]]:
 
 def test_containers_would_run_what_is_tried_here() -> None:
     """The fleet asks its engines for what the engines of this suite are started with."""
-    for pod in deployment_of(BASELINE, "cpu").pods:
-        asked = arguments_of(pod).argv()
+    deployment = deployment_of(BASELINE, "cpu")
+    for pod in deployment.pods:
+        asked = arguments_of(deployment, pod).argv()
         assert pod.model.name == "tiny"
         assert set(COMMON_ARGS) <= set(asked)
 

@@ -88,7 +88,9 @@ async def test_a_hub_that_is_gone_is_told(tmp_path: Path) -> None:
     download, repo = HubDownload(None, "http://127.0.0.1:9"), HubRepo("org/name", "v1")
 
     with pytest.raises(WeightsUnreachable, match="org/name"):
-        await download.fetch(repo, tmp_path / "repo", clock=FakeClock(), report=lambda _: None)
+        await download.fetch(
+            repo, tmp_path / "repo", clock=FakeClock(), report=lambda event, **_: event
+        )
 
 
 async def test_size_is_that_of_what_would_be_fetched(hub: Hub) -> None:
