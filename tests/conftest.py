@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, core, is_hypothesis_test, settings
 
 settings.register_profile(
     "servekit",
@@ -12,7 +12,17 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("servekit")
+# Other examples in every round, by the seed that build-support/ci/explore gives.
+EXPLORE = os.environ.get("SERVEKIT_EXPLORE", "")
+EXPLORE_TIMEOUT_S = 900
+settings.register_profile(
+    "explore",
+    settings.get_profile("servekit"),
+    derandomize=False,
+    max_examples=1000,
+    print_blob=True,
+)
+settings.load_profile("explore" if EXPLORE else "servekit")
 
 # A test that is marked with one of these runs when SERVEKIT_SUITES names it (commas between).
 SLOW_SUITES = {
@@ -29,11 +39,18 @@ RUN_AGAIN = ("real_engine", "docker", "browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if EXPLORE:
+        # As the command line's --hypothesis-seed.
+        core.global_force_seed = int(EXPLORE)
     for suite, why in SLOW_SUITES.items():
         config.addinivalue_line("markers", f"{suite}: {why}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if EXPLORE:
+        items[:] = [item for item in items if is_hypothesis_test(getattr(item, "obj", None))]
+        for item in items:
+            item.add_marker(pytest.mark.timeout(EXPLORE_TIMEOUT_S))
     asked_for = os.environ.get("SERVEKIT_SUITES", "").split(",")
     for item in items:
         for suite in SLOW_SUITES:

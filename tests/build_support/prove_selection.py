@@ -184,12 +184,12 @@ def _failed(root: Path, names: list[str], options: Iterable[str], timeout_s: flo
         return set()
     if process.returncode in (0, 5):
         return set()
-    if len(names) == 1 or "ImportError while loading conftest" in said:
+    if len(names) == 1:
         return set(names)
     return {name for name in names if re.search(rf"^ERROR {re.escape(name)}", said, re.MULTILINE)}
 
 
-def chosen(root: Path, count: int, seed: int) -> list[tuple[str, str]]:
+def chosen(root: Path, count: int, seed: int, kinds: str) -> list[tuple[str, str]]:
     """Kind and path of the files to break, by the shares of KINDS."""
     listed = tracked(root)
     picker = random.Random(seed)
@@ -197,7 +197,8 @@ def chosen(root: Path, count: int, seed: int) -> list[tuple[str, str]]:
     for kind, (pattern, share, _) in KINDS.items():
         fits = [path for path in listed if re.fullmatch(pattern, path)]
         fits = [path for path in fits if (root / path).stat().st_size and "__init__" not in path]
-        found += [(kind, path) for path in picker.sample(fits, min(share, len(fits)))]
+        taken = picker.sample(fits, min(share, len(fits)))
+        found += [(kind, path) for path in taken if re.search(kinds, kind)]
     return found[:count]
 
 
@@ -205,7 +206,7 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201  # this program's result
 
 
-def mutate(folder: Path, count: int, seed: int) -> int:
+def mutate(folder: Path, count: int, seed: int, kinds: str) -> int:
     """Print a row for each file; exit code 1 if a test failed that was not selected."""
     touched = {t: set(f) for t, f in json.loads((folder / "touched.json").read_text()).items()}
     root = Path(tempfile.mkdtemp(dir=folder)) / "copy"
@@ -219,7 +220,7 @@ def mutate(folder: Path, count: int, seed: int) -> int:
     picker = random.Random(seed)
     missed, sums = 0, [0, 0]
     say("| kind | file | selected | failed | not selected | slow |\n|---|---|---|---|---|---|")
-    for kind, path in chosen(root, count, seed):
+    for kind, path in chosen(root, count, seed, kinds):
         selected = graph.selected(path)
         near = {test for test, files in touched.items() if path in files} & fast
         others = sorted(fast - selected - near)
@@ -247,11 +248,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--files", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", default="", help="Only kinds that this expression is found in.")
     asked = parser.parse_args()
     if asked.what == "record":
         record(asked.folder.resolve())
         return 0
-    return mutate(asked.folder.resolve(), asked.files, asked.seed)
+    return mutate(asked.folder.resolve(), asked.files, asked.seed, asked.kinds)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ only Pants itself is a recorder there.
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from servekit.cli.version import VERSION
 from tests.build_support.runner import StepRun, evaluate, matrix_of, run_job, shims
 
 ROOT = Path(__file__).parents[2]
@@ -194,8 +196,63 @@ def test_the_required_job_passes_only_with_all_others(repository: Repository, re
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_every_run_line_is_known_to_these_tests(path: Path) -> None:
     """A job that is added is added here."""
-    assert path.name == "ci.yml"
-    assert set(load(path)["jobs"]) == {"check", "all"}
+    jobs = {"ci.yml": {"check", "all"}, "explore.yml": {"explore"}, "release.yml": {"wheel"}}
+
+    assert set(load(path)["jobs"]) == jobs[path.name]
+
+
+def test_a_night_of_other_examples_asks_for_tests_with_properties(repository: Repository) -> None:
+    """With a seed, and those that know the library."""
+    job = load(ROOT / ".github/workflows/explore.yml")["jobs"]["explore"]
+    script = repository.checkout / "build-support/ci/explore"
+    script.write_text(script.read_text().replace("SECONDS < budget", "rounds < 2"))
+
+    (run,) = repository.run(job, context({}))
+
+    assert run.code == 0, run.output
+    calls = repository.calls.read_text().splitlines()
+    assert "dependents 3rdparty/python:testing#hypothesis" in calls[0]
+    assert [call for call in calls[1:] if "SERVEKIT_EXPLORE=" in call] == calls[1:]
+    assert len(set(calls[1:])) == 2, "each round has a seed of its own"
+
+
+def test_a_night_that_finds_something_fails(repository: Repository) -> None:
+    """And says how to see it again."""
+    job = load(ROOT / ".github/workflows/explore.yml")["jobs"]["explore"]
+
+    (run,) = repository.run(job, context({}), PANTS_FAILS="test")
+
+    assert run.code == 1
+    assert "again: SEED=" in run.output
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"), [(f"v{VERSION}", 0), ("v9.9.9", 1)], ids=["the version's tag", "another tag"]
+)
+def test_only_a_tag_of_the_version_is_published(
+    repository: Repository, tag: str, code: int
+) -> None:
+    """The wheel and every bill of materials are there before anything is published."""
+    job = load(ROOT / ".github/workflows/release.yml")["jobs"]["wheel"]
+    for name in ("build-support/release", "3rdparty/python"):
+        shutil.copytree(ROOT / name, repository.checkout / name)
+    page, version = "src/python/pyproject.toml", "src/python/servekit/cli/version.py"
+    for name in (page, version):
+        (repository.checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, repository.checkout / name)
+    changelog = f"## {VERSION} (2026-11-28)\n\n### bench\n- Faster.\n"
+    (repository.checkout / "CHANGELOG.md").write_text(changelog)
+    python = shims(
+        repository.calls.parent / "python", python3=f'[[ $1 == -m ]] || exec {sys.executable} "$@"'
+    )
+    path = f"{python.partition(':')[0]}:{repository.environ['PATH']}"
+
+    runs = repository.run(job, {"github": {"ref_name": tag}}, PATH=path)
+
+    assert [run.code for run in runs][-1] == code, runs[-1].output
+    assert ("package src/python:wheel" in repository.calls.read_text()) == (code == 0)
+    written = {path.name for path in (repository.checkout / "dist/sbom").glob("*.json")}
+    assert ("loadbalancer.container.json" in written) == (code == 0)
 
 
 def test_the_stand_in_refuses_what_it_does_not_know() -> None:
