@@ -41,7 +41,7 @@ RUN_AGAIN = ("real_engine", "docker", "browser")
 def pytest_configure(config: pytest.Config) -> None:
     if EXPLORE:
         # As the command line's --hypothesis-seed.
-        core.global_force_seed = int(EXPLORE)
+        core.global_force_seed = int(EXPLORE)  # type: ignore[assignment]
     for suite, why in SLOW_SUITES.items():
         config.addinivalue_line("markers", f"{suite}: {why}")
 
