@@ -268,6 +268,27 @@ def test_stages_are_means_of_what_each_side_counted() -> None:
     assert found.hit_share == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize(("target", "known"), [("127.0.0.1:8001", False), ("llama-8b-1", True)])
+def test_engines_that_both_arms_have_tell_them_apart_in_nothing(target: str, known: bool) -> None:
+    """Their counters hold the requests of both: of two load balancers before one fleet, "slow link"
+    was what was left.  Fleets that are each arm's own have the same names, and no addresses."""
+    record = a_record(arm="a", wrote_s=0.005)
+    values = {
+        "vllm:time_to_first_token_seconds_sum": 0.9,
+        "vllm:time_to_first_token_seconds_count": 3.0,
+    }
+    snapshots = [
+        ServerSnapshot(at_s=at_s, arm=arm, target=target, values=said)
+        for arm in ("a", "b")
+        for at_s, said in ((-1.0, {}), (9.0, values))
+    ]
+
+    found = stages_of(a_run(schedule(1), [record], snapshots), "a")
+
+    assert found is not None
+    assert (found.path_first is not None) is known
+
+
 def test_a_table_says_what_was_named_instead() -> None:
     """Right ones are counted; wrong ones are named."""
     text = accuracy_markdown(

@@ -50,7 +50,9 @@ def stages_of(run: LoadResult, arm: str) -> StageTimes | None:
         return None
     # Counters before the first request that counts are those of the warm-up.
     begun_s = min(record.due_s for record in done)
-    counted = _Counted([s for s in run.snapshots if s.arm == arm], begun_s)
+    shared = _shared_engines(run.snapshots, arm)
+    own = [s for s in run.snapshots if s.arm == arm and s.target not in shared]
+    counted = _Counted(own, begun_s)
     send = _mean_ms(done, lambda r: r.sent_s - r.due_s)
     connect = _mean_ms(done, lambda r: (r.wrote_s or r.sent_s) - r.sent_s)
     ttft = _mean_ms(done, lambda r: r.content_s[0] - r.due_s)
@@ -72,6 +74,14 @@ def stages_of(run: LoadResult, arm: str) -> StageTimes | None:
         path_last=None if engine_e2e is None else e2e - before - engine_e2e,
         hit_share=counted.hit_share,
     )
+
+
+def _shared_engines(snapshots: Sequence[ServerSnapshot], arm: str) -> frozenset[str]:
+    """Return the engines of *arm* that another arm has as well: their counters hold the requests of
+    both.  Engines that were given by their address are known by it; fleets of our own repeat names.
+    """
+    own = {one.target for one in snapshots if one.arm == arm and ":" in one.target}
+    return frozenset(own & {one.target for one in snapshots if one.arm != arm})
 
 
 def _mean_ms(records: Sequence[Record], seconds: Callable[[Record], float]) -> float:
