@@ -107,7 +107,8 @@ def routable_request(
         sessions = _USUAL_SESSIONS
     session = None if sessions is None else _session(sessions, seen, fields)
     prompt = _prompt(seen, size) if counts else ReadPrompt(b"", size // BYTES_PER_TOKEN)
-    parts = (prompt.text_tokens, prompt.media_tokens, prompt.token_ids)
+    # Of no use to a policy that counts nothing: it then is not corrected either.
+    parts = (prompt.text_tokens, prompt.media_tokens, prompt.token_ids) if counts else (0, 0, 0)
     route = route_request(seen, prompt, service.tokens, hashes=hashes)
     if session is not None:
         route = msgspec.structs.replace(route, session=session)
