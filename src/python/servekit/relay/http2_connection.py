@@ -8,19 +8,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from h2 import events  # pants: no-infer-dep
 from h2.config import H2Configuration  # pants: no-infer-dep
 from h2.connection import ConnectionState, H2Connection  # pants: no-infer-dep
-from h2.events import (  # pants: no-infer-dep
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RemoteSettingsChanged,
-    RequestReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-    WindowUpdated,
-)
 from h2.exceptions import ProtocolError  # pants: no-infer-dep
 from h2.settings import SettingCodes, Settings  # pants: no-infer-dep
 
@@ -87,15 +77,15 @@ class Http2Connection(asyncio.Protocol):
         self._last_stream: int | None = None
         # Until when we listen to a client that we have said farewell to.
         self._linger_until_s: float | None = None
-        self._takes: dict[type[Event], Callable[[Any], None]] = {
-            RequestReceived: self._begin,
-            DataReceived: self._take_body,
-            StreamEnded: self._end_body,
-            StreamReset: self._was_reset,
-            WindowUpdated: self._take_window,
-            RemoteSettingsChanged: self._take_settings,
-            ConnectionTerminated: self._client_leaves,
-            TrailersReceived: lambda _: None,
+        self._takes: dict[type[events.Event], Callable[[Any], None]] = {
+            events.RequestReceived: self._begin,
+            events.DataReceived: self._take_body,
+            events.StreamEnded: self._end_body,
+            events.StreamReset: self._was_reset,
+            events.WindowUpdated: self._take_window,
+            events.RemoteSettingsChanged: self._take_settings,
+            events.ConnectionTerminated: self._client_leaves,
+            events.TrailersReceived: lambda _: None,
         }
         self.idle_since_s = self._now()
         self._deadline_s = self.idle_since_s + handler.limits.idle_timeout_s
@@ -141,12 +131,12 @@ class Http2Connection(asyncio.Protocol):
         if self._closing:
             return
         try:
-            events = self._h2.receive_data(data)
+            came = self._h2.receive_data(data)
         except ProtocolError:
             # The library has said why in a last frame.
             self._close()
             return
-        for event in events:
+        for event in came:
             take = self._takes.get(type(event))
             if take is not None:
                 take(event)
@@ -227,7 +217,7 @@ class Http2Connection(asyncio.Protocol):
 
     # Frames that came.
 
-    def _begin(self, event: RequestReceived) -> None:
+    def _begin(self, event: events.RequestReceived) -> None:
         number = event.stream_id
         if self._last_stream is not None and number > self._last_stream:
             self.reset(number, REFUSED_STREAM)
@@ -241,7 +231,7 @@ class Http2Connection(asyncio.Protocol):
         fields = [(bytes(name), bytes(value)) for name, value in event.headers]
         stream.open(fields, ended=event.stream_ended is not None)
 
-    def _take_body(self, event: DataReceived) -> None:
+    def _take_body(self, event: events.DataReceived) -> None:
         size = event.flow_controlled_length
         if (
             not event.data
@@ -256,13 +246,13 @@ class Http2Connection(asyncio.Protocol):
         if size:
             self._do(lambda: self._h2.acknowledge_received_data(size, event.stream_id))
 
-    def _end_body(self, event: StreamEnded) -> None:
+    def _end_body(self, event: events.StreamEnded) -> None:
         self._unread.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.end_body()
 
-    def _was_reset(self, event: StreamReset) -> None:
+    def _was_reset(self, event: events.StreamReset) -> None:
         self._unread.pop(event.stream_id, None)
         stream = self._streams.pop(event.stream_id, None)
         if stream is not None:
@@ -271,7 +261,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._resets.spend(self._now()):
             self._end(ENHANCE_YOUR_CALM)
 
-    def _take_window(self, event: WindowUpdated) -> None:
+    def _take_window(self, event: events.WindowUpdated) -> None:
         stream = self._streams.get(event.stream_id) if event.stream_id else None
         if stream is not None:
             stream.pump()
@@ -280,7 +270,7 @@ class Http2Connection(asyncio.Protocol):
         elif not self._idle_frames.spend(self._now()):
             self._end(ENHANCE_YOUR_CALM)
 
-    def _take_settings(self, event: RemoteSettingsChanged) -> None:
+    def _take_settings(self, event: events.RemoteSettingsChanged) -> None:
         del event
         # The library would remember whatever we send, as much as the client asks for.
         encoder = self._h2.encoder
@@ -289,7 +279,7 @@ class Http2Connection(asyncio.Protocol):
             self._end(ENHANCE_YOUR_CALM)
         self._pump()
 
-    def _client_leaves(self, event: ConnectionTerminated) -> None:
+    def _client_leaves(self, event: events.ConnectionTerminated) -> None:
         """It will ask nothing more; it may still wait for answers (section 6.8)."""
         if event.error_code != NO_ERROR or not self._streams:
             self._close()
