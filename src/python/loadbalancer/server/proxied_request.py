@@ -712,6 +712,8 @@ class ProxiedRequest(RelayExchange):
             self._decision.policy.encode(),
             1000 * (self._waited_s or 0.0),
         )
+        if self._receipt is not None:
+            own += self._receipt.header()
         if REQUEST_ID in head.fields:
             # The engine has it from us, and says so itself.
             own = own[own.index(b"\n") + 1 :]
