@@ -160,6 +160,8 @@ def test_the_bill_of_materials_keeps_to_the_schema(
     run(schema, "-c", VALIDATE, file)
 
     environment = install("uv", tmp_path / "env", extra).parent / "bin/python"
-    listed = json.loads(run("uv", "pip", "list", "--format", "json", "--python", environment))
+    listed = json.loads(
+        run("uv", "pip", "list", "--quiet", "--format", "json", "--python", environment)
+    )
     names = {one["name"] for one in listed} - {"servekit"}
     assert names == {one["name"] for one in json.loads(file.read_text())["components"]}
