@@ -42,10 +42,10 @@ async def sent_over(hold: bool = False, bytes_per_s: float | None = None) -> Out
 
 
 async def test_without_a_fault_tokens_pass_as_they_come() -> None:
-    """Each in a read of its own."""
+    """In several reads, however busy the machine is."""
     outcome = await sent_over()
 
-    assert len(set(outcome.content_s)) > 5
+    assert len(set(outcome.content_s)) > 2
 
 
 async def test_a_holding_proxy_sends_an_answer_when_it_is_whole() -> None:
