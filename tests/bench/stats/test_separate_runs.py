@@ -47,13 +47,13 @@ def compared(a: list[RunResult], b: list[RunResult]) -> Comparison:
 
 def test_welchs_t_by_hand() -> None:
     """1, 2, 3 against 5, 7, 9: 5 apart; variances 1 and 4, so the error is sqrt(5/3) = 1.291 and t
-    3.873; degrees of freedom (5/3)^2 / ((1/3)^2/2 + (4/3)^2/2) = 2.941; p 0.0318 and the interval
-    5 +- 1.291 * 3.219 by scipy 1.17's ttest_ind(equal_var=False)."""
+    3.873; degrees of freedom (5/3)^2 / ((1/3)^2/2 + (4/3)^2/2) = 2.941; p and interval are those of
+    scipy 1.17.1's ttest_ind(equal_var=False)."""
     row = row_of(TTFT, [[1.0, 2.0, 3.0], [5.0, 7.0, 9.0]])
 
     assert (row.baseline, row.candidate, row.difference, row.ratio) == (2.0, 7.0, 5.0, 3.5)
-    assert (row.low, row.high) == pytest.approx((0.8437, 9.1563), abs=2e-3)
-    assert row.p == pytest.approx(0.0318, abs=3e-4)
+    assert (row.low, row.high) == pytest.approx((0.84460, 9.15540), abs=2e-3)
+    assert row.p == pytest.approx(0.03156, abs=3e-4)
     assert row.verdict is Verdict.WORSE
     assert (row.ratio_low, row.ratio_high) == pytest.approx((1.4219, 5.5781), abs=1e-3)
     # 3.219 and 0.979 standard errors.
