@@ -117,3 +117,23 @@ if __name__ == "__main__":
     text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     PAGE.write_text(before + BEGIN + made() + END + rest.partition(END)[2])
+
+
+def test_parts_have_the_version_of_the_whole() -> None:
+    """BUILD files cannot import the one line that says it."""
+    text = (ROOT / "build-support/wheels.build").read_text()
+    said = re.search(r'^VERSION = "(.+)"$', text, re.MULTILINE)
+
+    assert said is not None
+    assert said[1] == VERSION
+
+
+def test_every_program_has_a_distribution_of_its_own() -> None:
+    """Which Pants builds from the libraries that it uses, and from nothing else."""
+    without = {
+        program
+        for program, _ in PROGRAMS.values()
+        if "servekit_dist(" not in (PYTHON / program / "BUILD").read_text()
+    }
+
+    assert without == set()

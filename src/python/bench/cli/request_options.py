@@ -274,7 +274,7 @@ class DataOptions:
         float | None,
         typer.Option(
             min=0,
-            help="multi-turn: send each turn this long after the previous answer, with its text "
+            help="Multi-turn: send each turn this long after the previous answer, with its text "
             "(s).",
         ),
     ] = None
