@@ -79,7 +79,7 @@ def test_only_a_new_kill_is_a_reason(
 
 HOG = """
 import sys
-from servekit.container.system import describe_memory_kill, read_memory_limit
+from servekit.launch.memory_limit import describe_memory_kill, read_memory_limit
 import subprocess
 before = read_memory_limit()
 subprocess.run([sys.executable, "-c", "x = bytearray(400_000_000)"])
