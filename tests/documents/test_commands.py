@@ -135,10 +135,11 @@ def module_of(address: str) -> str:
 
 
 def check_module(module: str, arguments: Sequence[str]) -> None:
+    if module.startswith("tests."):
+        check_file(f"{module.replace('.', '/')}.py", "", Path())
+        return
     if importlib.util.find_spec(module) is None:
         raise NotTypable(f"there is no module {module}")
-    if module.startswith("tests."):
-        return
     loaded = importlib.import_module(module)
     getattr(loaded, "add_commands", lambda: None)()
     # A module of a container's build reads its words itself.
