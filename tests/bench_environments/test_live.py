@@ -105,7 +105,20 @@ def test_both_are_compared_and_leave_nothing(host: Host, fleet: Path, table: lis
     again = docker("ps", "--quiet", "--filter", f"label={LABEL}")
 
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    load = ("--rate", 4, "--parts", 2, "--part-s", 4, "--warmup-s", 1, "--output-dir", host.root)
+    load = (
+        "--rate",
+        4,
+        "--parts",
+        2,
+        "--part-s",
+        4,
+        "--steady-s",
+        0,
+        "--warmup-s",
+        1,
+        "--output-dir",
+        host.root,
+    )
     compared = run_here(host.root, "bench.runner", "compare", *urls, *load)
     table += compared.stdout.splitlines()
 

@@ -61,7 +61,18 @@ def test_the_runner_compares_both_on_real_engines(
     before = [load_of(each.url).prompt_tokens or 0 for each in engines]
     # Two requests per second is what two engines on two busy cores keep up with.
     load = ("--workload", "default", "--arrivals", "constant", "--rate", "2")
-    parts = ("--parts", "2", "--part-s", "5", "--warmup-s", "1", "--output-dir", str(tmp_path))
+    parts = (
+        "--parts",
+        "2",
+        "--part-s",
+        "5",
+        "--steady-s",
+        "0",
+        "--warmup-s",
+        "1",
+        "--output-dir",
+        str(tmp_path),
+    )
 
     run("bench.runner", "compare", *urls, *load, *parts)
 

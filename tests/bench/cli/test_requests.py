@@ -64,8 +64,8 @@ def called(folder: Path, command: str, *argv: str) -> None:
 
 ONCE = {
     "run": ("run", "--num-requests", "3", "--concurrency", "1"),
-    "compare": ("compare", "--parts", "1", "--part-s", "1", "--warmup-s", "0"),
-    "grid": ("grid", "--parts", "1", "--part-s", "1", "--warmup-s", "0"),
+    "compare": ("compare", "--parts", "1", "--part-s", "1", "--steady-s", "0", "--warmup-s", "0"),
+    "grid": ("grid", "--parts", "1", "--part-s", "1", "--steady-s", "0", "--warmup-s", "0"),
     "sweep": ("sweep", "--concurrencies", "1", "--num-requests", "3"),
     "search": ("search", "--max-trials", "1", "--seconds", "1", "--start-rate", "3"),
     "all-models": ("all-models", "baseline", "1", "3"),
