@@ -1,7 +1,7 @@
 """Documents -> the commands that they tell a reader to type.  Pure.
 
-A command stands in a fenced block without a language (or of a shell), or in an indented one.  What
-stands there and begins with no known word is output, or a file.
+A command stands in a fenced block without a language (or of a shell), in an indented one, or
+between backticks.  What stands there and begins with no known word is output, or a file.
 """
 
 import re
@@ -28,6 +28,8 @@ OTHERS = {
 # They stand before a command and change nothing about it.
 _BEFORE = {"taskset": 2, "nice": 0, "time": 0}
 _SHELLS = ("", "bash", "console", "sh", "shell")
+# A command within a sentence or a table, between backticks.
+_INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:\./pants|pants|python -m|pytest) [^`]+)`")
 _SET = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 
@@ -59,8 +61,11 @@ def _code_lines(document: str) -> Iterator[tuple[int, str]]:
             fence = opened[1] if fence is None else None
         elif fence is not None:
             yield number, line if fence in _SHELLS else ""
+        elif line.startswith("    "):
+            yield number, line[4:]
         else:
-            yield number, line[4:] if line.startswith("    ") else ""
+            yield number, ""
+            yield from ((number, span) for span in _INLINE.findall(line))
 
 
 def _joined(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
