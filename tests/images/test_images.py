@@ -184,4 +184,4 @@ def test_sources_are_a_small_layer_above_the_dependencies(image: str) -> None:
 
     # The newest comes first.
     sources, dependencies = (int(size) for size, _ in program.findall(history))
-    assert 0 < sources < min(3_000_000, dependencies / 20)
+    assert 0 < sources < min(4_000_000, dependencies / 20)

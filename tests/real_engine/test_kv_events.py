@@ -61,7 +61,8 @@ def hits(engines: list[Engine]) -> int:
 def prompts(rng: Random, number: int) -> Iterator[list[int]]:
     """Yield prompts of token ids: conversations that go on, and new ones."""
     talks: list[list[int]] = []
-    system = [rng.randrange(10, 200) for _ in range(100)]
+    # Of less than 512 bytes nothing is asked.
+    system = [rng.randrange(10, 200) for _ in range(140)]
     for _ in range(number):
         if not talks or rng.random() < 0.2:
             talks = [*talks[-12:], list(system)]

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bench.target.arms import Arm, reset_prefix_caches
-from servekit.errors.tree import EngineUnreachable
+from bench.target.arms import Arm, check_installed, reset_prefix_caches
+from servekit.errors.tree import EngineUnreachable, SettingInvalid
 
 
 @asynccontextmanager
@@ -63,3 +63,15 @@ async def test_an_engine_that_others_use_is_named() -> None:
     async with answering(busy(), []) as url:
         with pytest.raises(EngineUnreachable, match="still holds requests"):
             await reset_prefix_caches(Arm(name="a", url=url, replicas={"one": url}))
+
+
+def test_nothing_need_be_installed_for_arms_that_run_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the bench's image, which has no simulator."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    check_installed([])
+
+    with pytest.raises(SettingInvalid, match="not part of this installation"):
+        check_installed(["managed"])

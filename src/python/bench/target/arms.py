@@ -54,7 +54,7 @@ def environment_url(env: str) -> str:
 
 
 def check_installed(balancers: Sequence[str]) -> None:
-    """Raise unless the simulator and *balancers* could be started.
+    """Raise unless *balancers*, and the simulator behind them, could be started.
 
     Raises:
         SettingInvalid: one of them is unknown or not installed.
@@ -64,7 +64,8 @@ def check_installed(balancers: Sequence[str]) -> None:
         if kind not in ENVIRONMENTS:
             raise SettingInvalid(f"load balancer must be 'baseline' or 'managed', not {kind!r}")
         require_module(f"loadbalancer.{kind}", _REMEDY)
-    require_module("simulator.main", _REMEDY)  # pants: no-infer-dep
+    if balancers:
+        require_module("simulator.main", _REMEDY)  # pants: no-infer-dep
 
 
 def start_arms(
