@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from tests.documents.typed_commands import TypedCommand, commands_in
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+def _is_no_option(word: str) -> bool:
+    return not word.startswith(("-", "["))
+
+
 def typed() -> list[TypedCommand]:
     return [c for document in DOCUMENTS for c in commands_in((ROOT / document).read_text())]
 
@@ -23,7 +28,8 @@ def typed() -> list[TypedCommand]:
 def test_pants_knows_every_target(tmp_path: Path) -> None:
     """Asked of a copy, since a sandbox has links that Pants refuses."""
     root = tmp_path / "repository"
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "dist")
+    links = (".git", ".cache", ".pants.d", ".python-build-standalone", ".hypothesis", ".*_cache")
+    ignored = shutil.ignore_patterns(*links, "__pycache__", "node_modules", "dist")
     shutil.copytree(ROOT, root, ignore=ignored)
     addresses = {
         word
@@ -55,7 +61,7 @@ def test_programs_among_the_tests_know_their_options() -> None:
     wrong = []
     for module, *words in sorted(c for c in commands if c[0].startswith("tests.")):
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", module, "--help"],
+            [sys.executable, "-m", module, *takewhile(_is_no_option, words), "--help"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,

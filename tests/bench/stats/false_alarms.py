@@ -9,6 +9,7 @@ run, go through the product's tests and Holm's rule.  Of turns only the p of sig
 which is never above the one that the product takes: the product errs at most as often.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -183,6 +184,8 @@ def tables(runs: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in tables(int(sys.argv[1]) if len(sys.argv) > 1 else 200):
+    reader = argparse.ArgumentParser(description=__doc__)
+    reader.add_argument("runs", nargs="?", type=int, default=200, help="runs of each cell")
+    for line in tables(reader.parse_args().runs):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
