@@ -23,13 +23,14 @@ from bench_environments.generated import deployment_of, generated_files
 from bench_environments.gpu_log import GPU_LOG_COMMAND
 from bench_environments.lifecycle import DeployOptions, Machine
 from bench_environments.plan import load_plan
-from bench_environments.started import Launcher, child_environ, require_module
+from bench_environments.started import Launcher
 from servekit.cli.app import ProgramApp
 from servekit.cli.options import grouped
 from servekit.cli.program import run_program
 from servekit.cli.server import run_until_stopped, until_stopped
 from servekit.errors.tree import SettingInvalid
 from servekit.fleet.fleet import load_fleet
+from servekit.launch.modules import environ_of_modules, require_module
 from servekit.timing.clock import SystemClock
 
 app = ProgramApp(
@@ -40,6 +41,7 @@ app = ProgramApp(
 
 # An hour: the first start downloads models of 125 GB.
 _TIMEOUT_S = 3600.0
+_REMEDY = "run experiments from a checkout, or install its wheel as well"
 
 DryRun = Annotated[bool, typer.Option(help="Print the actions without doing them.")]
 EnvFile = Annotated[
@@ -227,7 +229,7 @@ def experiment(
         "loadbalancer.managed",  # pants: no-infer-dep
         "kvcached_engine.main",  # pants: no-infer-dep
     ):  # pants: no-infer-dep
-        require_module(module)
+        require_module(module, _REMEDY)
     planned = load_plan(plan)
     fleet = load_fleet(planned.fleet)
     commands = {kind: tuple(shlex.split(machine.vllm)) for kind in EngineKind}
@@ -243,7 +245,7 @@ def experiment(
         time_limit_s=time_limit_s,
         swap=machine.swap_gpus,
     )
-    launcher = Launcher(child_environ(os.environ), SystemClock())
+    launcher = Launcher(environ_of_modules(os.environ), SystemClock())
     undone: list[int] = []
 
     async def run(stop: asyncio.Event) -> None:

@@ -1,9 +1,6 @@
 """Processes of an environment: started, watched, stopped.  Input and output."""
 
 import asyncio
-import importlib.util
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from typing import IO
 
 from bench_environments.processes import ProcessStart
 from servekit.client.client import Client
-from servekit.errors.tree import EngineExited, EngineNotReady, ServeError, SettingInvalid
+from servekit.errors.tree import EngineExited, EngineNotReady, ServeError
 from servekit.launch.child import Child, start_child
 from servekit.launch.readiness import wait_until_ready
 from servekit.timing.clock import Clock
@@ -77,29 +74,6 @@ class Launcher:
             return (await get(url, self.clock))[0] == 200
 
         await wait_until_ready(healthy, clock=self.clock, timeout_s=timeout_s, interval_s=_LOOK_S)
-
-
-def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which programs of this repository find what we find."""
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    return {**environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def require_module(module: str) -> None:
-    """Raise unless `python -m module` could be started.
-
-    Raises:
-        SettingInvalid: it is not there.
-    """
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise SettingInvalid(
-            f"{module.split('.')[0]} is not part of this installation; run experiments from a "
-            "checkout, or install its wheel as well"
-        )
 
 
 async def get(url: str, clock: Clock) -> tuple[int, bytes]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.target.processes import Program, require_module, stopped_at_the_end
-from servekit.errors.tree import EngineExited, EngineNotReady, SettingInvalid
+from bench.target.processes import Program, stopped_at_the_end
+from servekit.errors.tree import EngineExited, EngineNotReady
 
 
 def is_running(pid: int) -> bool:
@@ -84,9 +84,3 @@ def test_a_program_dies_with_us_even_if_we_are_killed(tmp_path: Path) -> None:
         parent.wait()
 
     assert wait_until_gone(child)
-
-
-def test_a_module_that_is_not_installed_is_named_with_a_remedy() -> None:
-    """Without the simulator, the runner still measures what runs elsewhere."""
-    with pytest.raises(SettingInvalid, match="nonesuch is not part of this installation; give"):
-        require_module("nonesuch.main", "give --url")

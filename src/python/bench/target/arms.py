@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import msgspec
 
-from bench.target.processes import Program, require_module
+from bench.target.processes import Program
 from servekit.client.client import Client
 from servekit.errors.tree import EngineUnreachable, RequestInvalid, SettingInvalid
+from servekit.launch.modules import require_module
 from servekit.timing.clock import SystemClock
 from servekit.wire.openai import ModelCard, read_models
 
@@ -136,16 +137,6 @@ def _balancer(name: str, replicas: dict[str, str]) -> list[str]:
 
 def _log(folder: Path, number: int, program: str) -> Path:
     return folder / f"{number}-{program}.log"
-
-
-async def models_at(url: str, api_key: str = "") -> tuple[str, ...]:
-    """Return the names of the models that the upstream at *url* serves.
-
-    Raises:
-        EngineUnreachable: there is no answer, or not one of an OpenAI-compatible server.
-        RequestInvalid: what answers is no list of models.
-    """
-    return tuple(card.id for card in await model_cards(url, api_key))
 
 
 async def model_limits(

@@ -1,7 +1,6 @@
 """Programs that we start, and never leave behind.  Input and output."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import selectors
@@ -9,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from servekit.errors.tree import EngineExited, EngineNotReady, SettingInvalid
+from servekit.errors.tree import EngineExited, EngineNotReady
 from servekit.launch.keeper import die_with_parent
+from servekit.launch.modules import environ_of_modules
 
 # An interpreter and its imports take about 1 s; a machine under heavy load took 15 s.
 READY_TIMEOUT_S = 60.0
@@ -38,7 +38,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=_environment(os.environ),
+                env=environ_of_modules(os.environ),
                 start_new_session=True,
                 preexec_fn=_step_back if yields else die_with_parent,
             )
@@ -119,26 +119,6 @@ def stopped_at_the_end() -> Iterator[list[Program]]:
             program.ask_to_stop()
         for program in reversed(programs):
             program.stop()
-
-
-def require_module(module: str, remedy: str) -> None:
-    """Raise unless `python -m module` could be started.  Nothing is imported but its package.
-
-    Raises:
-        SettingInvalid: it is not there.
-    """
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise SettingInvalid(f"{module.split('.')[0]} is not part of this installation; {remedy}")
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The child finds what we find: in a checkout, in a pex, or among installed wheels."""
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    return {**environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def _step_back() -> None:
