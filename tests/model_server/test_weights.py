@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from model_server.weights import bytes_in, room_missing
+from model_server.weights import room_missing
+from servekit.weights.cache import bytes_on_disk
 from tests.model_server.node import model_server
 from tests.support.container_program import COMMIT, MODEL, write_snapshot
 from tests.support.gated_hub import Hub, hub, hub_files
@@ -164,7 +165,7 @@ def test_what_came_already_needs_no_room(tmp_path: Path) -> None:
     partial = tmp_path / "partial"
     partial.mkdir()
     (partial / "weights").write_bytes(bytes(1_000_000))
-    came = bytes_in(partial)
+    came = bytes_on_disk(partial)
 
     assert came >= 1_000_000
     assert room_missing(None, tmp_path, partial) == 0

@@ -13,7 +13,7 @@ from servekit.container.local_model import LocalModel, find_snapshot, read_facts
 from servekit.container.startup_progress import StartupProgress
 from servekit.errors.tree import ServeError, WeightsMissing, WeightsUnreachable
 from servekit.timing.clock import Clock
-from servekit.weights.cache import Cache, find_copy
+from servekit.weights.cache import Cache, bytes_on_disk, find_copy
 from servekit.weights.download import RangedDownload, open_session
 from servekit.weights.model import Fetchers, FetchRepo, ensure_model
 from servekit.weights.model_folder import is_model, require_model
@@ -168,20 +168,7 @@ def room_missing(size: int | None, store: Path, partial: Path) -> int:
     if size is None:
         return 0
     free = shutil.disk_usage(store).free
-    return max(0, size - bytes_in(partial) - free)
-
-
-def bytes_in(folder: Path) -> int:
-    """Return what the files below *folder* take on the disk; they may go as we look."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                # A file that is fetched in parts has its whole size from the start.
-                total += (Path(root) / name).stat().st_blocks * 512
-            except OSError:
-                continue
-    return total
+    return max(0, size - bytes_on_disk(partial) - free)
 
 
 def size_text(count: int) -> str:
@@ -194,7 +181,7 @@ async def _watched(partial: Path, progress: StartupProgress, clock: Clock) -> As
 
     async def watch() -> None:
         while True:
-            came = await asyncio.to_thread(bytes_in, partial)
+            came = await asyncio.to_thread(bytes_on_disk, partial)
             progress.phase = f"downloading: {size_text(came)} so far"
             await clock.sleep(WATCH_S)
 

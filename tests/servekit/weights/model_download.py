@@ -36,7 +36,7 @@ import typer
 
 from servekit.cli.program import run_program
 from servekit.timing.clock import SystemClock
-from servekit.weights.cache import Cache
+from servekit.weights.cache import Cache, bytes_on_disk
 from servekit.weights.download import RangedDownload, open_session
 from servekit.weights.hub import HubDownload
 from servekit.weights.model import Fetchers, ensure_model
@@ -180,7 +180,7 @@ def measure(url: str, told: Connection, archive: Archive, bytes_per_s: float) ->
             if not first_s and _sent(told) > 0:
                 first_s = time.monotonic()
             rss = max(rss, _peak_of(process.pid))
-            disk = max(disk, _blocks(Path(folder)))
+            disk = max(disk, bytes_on_disk(Path(folder)))
             time.sleep(0.05)
         took_s = time.monotonic() - (first_s or began_s)
         assert process.returncode == 0
@@ -201,17 +201,6 @@ def _peak_of(pid: int) -> int:
         return 0
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
-
-
-def _blocks(folder: Path) -> int:
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(root) / name).stat().st_blocks * 512
-            except OSError:
-                continue
-    return total
 
 
 def kill_often(url: str, told: Connection, archive: Archive, kills: int) -> None:

@@ -232,3 +232,16 @@ def remove(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """Return what the files below *folder* take on the disk; they may go as we look."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                # A file that is fetched in parts has its whole size from the start.
+                total += (Path(root) / name).stat().st_blocks * 512
+            except OSError:
+                continue
+    return total

@@ -28,6 +28,7 @@ from servekit.weights.arrivals import Arrivals, Restarted
 from servekit.weights.buckets import BucketAccess, BucketDownload
 from servekit.weights.cache import (
     Cache,
+    bytes_on_disk,
     evict,
     find_copy,
     find_placed,
@@ -382,7 +383,7 @@ class _Fetch:
         Raises:
             NoRoom: it has not.
         """
-        here = _bytes_in(partial) if resumed is None else resumed
+        here = bytes_on_disk(partial) if resumed is None else resumed
         evicted = evict(self.cache, cache_name(self.source), size, self._missing_bytes(size - here))
         if evicted:
             self.report("least recently used models removed", models=evicted)
@@ -396,11 +397,6 @@ class _Fetch:
     def _missing_bytes(self, coming_bytes: int) -> int:
         free = shutil.disk_usage(self.cache.store).free
         return coming_bytes + _SPARE_BYTES - free
-
-
-def _bytes_in(folder: Path) -> int:
-    # A file that is fetched in parts has its whole size from the start; its blocks tell.
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _gigabytes(count: int) -> str:
