@@ -1,6 +1,7 @@
 """Records -> the plots of a report, as SVG.  Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -143,12 +144,7 @@ def _ttft_by_length(records: Sequence[Record]) -> list[tuple[float, float]]:
         for r in records
         if r.ttft_s is not None
     )
-    size = max(1, -(-len(known) // _GROUPS))
-    groups = [known[at : at + size] for at in range(0, len(known), size)]
-    return [
-        (float(np.median([n for n, _ in own])), float(np.median([ms for _, ms in own])))
-        for own in groups
-    ]
+    return _of_groups(known, np.median)
 
 
 def goodput_by_rate(lines: Sequence[PlotLine], windows: Sequence[Window]) -> list[Plot]:
@@ -173,12 +169,17 @@ def _good_by_due(records: Sequence[Record], windows: Sequence[Window]) -> list[t
         if own:
             good = sum(map(DEFAULT_SLO.met_by, own))
             rates.append((len(own) / window.length_s, good / window.length_s))
-    rates.sort()
-    size = max(1, -(-len(rates) // _GROUPS))
-    groups = [rates[at : at + size] for at in range(0, len(rates), size)]
+    return _of_groups(sorted(rates), np.mean)
+
+
+def _of_groups(
+    points: Sequence[tuple[float, float]], middle: Callable[[Sequence[float]], Any]
+) -> list[tuple[float, float]]:
+    """Return the *middle* of groups of as many *points* each, which are in order."""
+    size = max(1, -(-len(points) // _GROUPS))
+    groups = [points[at : at + size] for at in range(0, len(points), size)]
     return [
-        (float(np.mean([due for due, _ in own])), float(np.mean([good for _, good in own])))
-        for own in groups
+        (float(middle([x for x, _ in own])), float(middle([y for _, y in own]))) for own in groups
     ]
 
 

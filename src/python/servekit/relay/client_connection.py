@@ -274,8 +274,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
+        self.peer = peer_of(transport)
         clients = self._clients
         clients.add(self)
         if len(clients) > clients.most and not clients.shed_idle():
@@ -560,6 +559,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             # TLS reads and drops the rest by itself until the client has closed too.
             self.transport.close()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> bytes:
+    """Return the address that a client speaks from."""
+    peer = transport.get_extra_info("peername")
+    return peer[0].encode() if isinstance(peer, tuple) else b"unknown"
 
 
 def reset(transport: asyncio.Transport) -> None:

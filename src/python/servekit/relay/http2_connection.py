@@ -22,6 +22,7 @@ from servekit.relay.client_connection import (
     ClientSet,
     Handler,
     RelayedRequest,
+    peer_of,
     reset,
 )
 from servekit.relay.heads import MAX_HEAD_BYTES
@@ -103,8 +104,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
+        self.peer = peer_of(transport)
         clients = self._clients
         clients.add(self)
         self._h2.local_settings = Settings(

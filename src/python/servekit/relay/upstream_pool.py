@@ -116,12 +116,7 @@ class UpstreamPool:
         Raises:
             EngineUnreachable, EngineTimeout, StreamCut: there was no whole answer.
         """
-        connection = self.idle() or await self.connect()
-        head = (
-            f"GET {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
-            f"{self._authorization}\r\n"
-        )
-        return await self._ask_on(connection, head.encode("latin-1"), b"", timeout_s)
+        return await self._ask_anywhere("GET", path, "", b"", timeout_s)
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Return status and body of the answer to JSON, which must do no harm if it comes twice.
@@ -129,11 +124,17 @@ class UpstreamPool:
         Raises:
             EngineUnreachable, EngineTimeout, StreamCut: there was no whole answer.
         """
+        lines = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        return await self._ask_anywhere("POST", path, lines, body, timeout_s)
+
+    async def _ask_anywhere(
+        self, method: str, path: str, lines: str, body: bytes, timeout_s: float
+    ) -> tuple[int, bytes]:
+        """Ask on an idle connection where there is one."""
         connection = self.idle() or await self.connect()
         head = (
-            f"POST {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"{self._authorization}\r\n"
+            f"{method} {self.address.path}{path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
+            f"{lines}{self._authorization}\r\n"
         )
         return await self._ask_on(connection, head.encode("latin-1"), body, timeout_s)
 
