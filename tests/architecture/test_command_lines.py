@@ -1,6 +1,5 @@
 """Every program's command line: what `--help` says of each command and option."""
 
-import importlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from servekit.cli.app import ProgramApp, command_line
 from tests.architecture.repository import PYTHON
+from tests.support.command_lines import app_of
 
 # Modules with a ProgramApp named `app`.
 PROGRAMS = sorted(
@@ -27,10 +27,8 @@ def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def program(module: str) -> tuple[ProgramApp, list[tuple[str, Any]]]:
-    loaded = importlib.import_module(module)
-    # The bench adds its commands when it is run.
-    getattr(loaded, "add_commands", lambda: None)()
-    return loaded.app, list(commands(command_line(loaded.app), module))
+    app = app_of(module)
+    return app, list(commands(command_line(app), module))
 
 
 @pytest.mark.parametrize("module", PROGRAMS)

@@ -1,20 +1,20 @@
 """The bench as it is called: `python -m bench.runner`."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.programs import environ
+
 
 def runner(folder: Path, *argv: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "bench.runner", *argv],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environ(),
     )
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import importlib
 import importlib.util
 import io
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from servekit.cli.app import command_line
 from tests.architecture.repository import PYTHON, ROOT
 from tests.documents.typed_commands import OTHERS, TypedCommand, commands_in
+from tests.support.command_lines import command_line_of
 
 # As documents call a program of ours beside `python -m`.
 ALIASES = {"runner": "bench.runner", "modal_embedding": "modal_embedding.main"}
@@ -141,11 +140,8 @@ def check_module(module: str, arguments: Sequence[str]) -> None:
         return
     if importlib.util.find_spec(module) is None:
         raise NotTypable(f"there is no module {module}")
-    loaded = importlib.import_module(module)
-    getattr(loaded, "add_commands", lambda: None)()
-    # A module of a container's build reads its words itself.
-    if app := getattr(loaded, "app", None):
-        check_words(command_line(app), list(arguments))
+    if command := command_line_of(module):
+        check_words(command, list(arguments))
 
 
 def check_words(command: Any, arguments: list[str]) -> None:

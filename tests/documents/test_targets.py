@@ -1,6 +1,5 @@
 """What documents say of targets and of tests that are programs, asked of Pants and of those."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from tests.architecture.repository import ROOT
 from tests.documents.test_commands import DOCUMENTS, PANTS, PYTHONS
 from tests.documents.typed_commands import TypedCommand, commands_in
+from tests.support.programs import environ
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -67,7 +67,7 @@ def test_programs_among_the_tests_know_their_options() -> None:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-m", module, *takewhile(_is_no_option, words), "--help"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environ(),
             capture_output=True,
             text=True,
             check=False,

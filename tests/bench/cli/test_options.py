@@ -1,17 +1,13 @@
 """The command line of the benchmark: its help, and the former names that still work."""
 
-import importlib
 import re
 from typing import Any
 
 import pytest
 
 from bench.cli.options import TrafficOptions, VerdictOptions, read_share
-from bench.runner import COMMAND_MODULES
-from bench.runner import app as runner_app
-from bench.target.mock_server import app as mock_app
-from servekit.cli.app import ProgramApp, command_line
 from servekit.errors.tree import SettingInvalid
+from tests.support.command_lines import command_line_of
 
 # docs/glossary.md has the terms that stand in their place.
 BANNED = re.compile(
@@ -23,14 +19,8 @@ BANNED = re.compile(
 
 def commands() -> dict[str, Any]:
     """Every command by its name; the runner itself is ""."""
-    app = ProgramApp("bench")
-    for name in COMMAND_MODULES:
-        importlib.import_module(f"bench.cli.{name}").register(app)
-    return {
-        "": command_line(runner_app),
-        "mock": command_line(mock_app),
-        **command_line(app).commands,
-    }
+    runner = command_line_of("bench.runner")
+    return {"": runner, "mock": command_line_of("bench.target.mock_server"), **runner.commands}
 
 
 def options() -> list[tuple[str, Any]]:
