@@ -10,12 +10,13 @@ from bench.loadgen.client_load import ClientLoad
 from bench.loadgen.record import Record
 from bench.loadgen.run_result import RunResult
 from bench.report.tables import effects_markdown
+from bench.stats.comparison import contrasts
 from bench.stats.factorial import (
     CELLS,
     EFFECTS,
     Effect,
     GridRun,
-    effects,
+    effect_of,
     grid_run,
     judged_together,
 )
@@ -37,9 +38,13 @@ def a_cell(seed: int, later_s: float) -> list[Record]:
     ]
 
 
+def effects(cells: list[list[Record]]) -> list[Effect]:
+    return [effect_of(one) for one in contrasts(cells, TURNS, EFFECTS, SloLimits(), 1)]
+
+
 def measured(later_s: dict[str, float]) -> dict[str, Effect]:
     cells = [a_cell(seed, later_s[cell]) for seed, cell in enumerate(CELLS)]
-    found = effects(cells, TURNS, goal=SloLimits(), seed=1)
+    found = effects(cells)
     return {one.effect: one for one in found if one.metric == "ttft_mean"}
 
 
@@ -68,7 +73,7 @@ def test_what_only_both_bring_is_an_interaction() -> None:
 def test_the_table_has_a_column_per_effect() -> None:
     """Fit for a report."""
     cells = [a_cell(seed, 0.0) for seed in range(4)]
-    found = effects(cells, TURNS, goal=SloLimits(), seed=1)
+    found = effects(cells)
 
     lines = effects_markdown(found, ["ttft_p50", "error_rate"]).splitlines()
 
@@ -100,7 +105,7 @@ def test_effects_of_what_does_not_vary_are_exact(effect: str, value: float) -> N
     """Worked out by hand from the four cells; intervals have no width."""
     cells = [steady_cell(later_ms) for later_ms in (1, 2, 7, 20)]
 
-    found = effects(cells, TURNS, goal=SloLimits(), seed=1)
+    found = effects(cells)
     one = next(e for e in found if (e.metric, e.effect) == ("ttft_p50", effect))
 
     assert (one.estimate, one.low, one.high) == pytest.approx((value, value, value))
@@ -112,7 +117,7 @@ def test_more_goodput_is_better_and_more_latency_worse() -> None:
     failing = steady_cell(0, error="reset")
     cells = [failing, steady_cell(0), failing, steady_cell(0)]
 
-    found = effects(cells, TURNS, goal=SloLimits(), seed=1)
+    found = effects(cells)
     verdicts = {e.metric: e.verdict for e in found if e.effect == "load balancer"}
 
     assert verdicts["slo_share"] is Verdict.BETTER
@@ -123,7 +128,7 @@ def test_an_effect_on_what_a_cell_lacks_is_unknown() -> None:
     """No answer in one cell: no estimate, no interval, no verdict; the rest is told."""
     cells = [steady_cell(0), steady_cell(0), steady_cell(0), steady_cell(0, error="reset")]
 
-    found = effects(cells, TURNS, goal=SloLimits(), seed=1)
+    found = effects(cells)
     ttft = next(e for e in found if (e.metric, e.effect) == ("ttft_p50", "both"))
     errors = next(e for e in found if (e.metric, e.effect) == ("error_rate", "both"))
 
@@ -210,7 +215,7 @@ def test_cells_that_did_different_work_have_no_effect_on_latency() -> None:
 def test_holm_takes_all_effects_together() -> None:
     """One p of 0.002 among 24 effects is shown, one of 0.003 is not."""
     cells = [a_cell(seed, 0.01) for seed in range(4)]
-    effect = effects(cells, TURNS, goal=SloLimits(), seed=1)[0]
+    effect = effects(cells)[0]
     names = ["engine", "load balancer", "interaction"]
     for p, shown in ((0.002, 1), (0.003, 0)):
         ps = [p, *[0.9] * 23]

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from bench.loadgen.record import Record
 from bench.loadgen.run_result import RunResult
 from bench.stats.answers import why_incomparable
 from bench.stats.comparison import (
@@ -22,7 +21,7 @@ from bench.stats.comparison import (
 )
 from bench.stats.intervals import Verdict, known, verdict_of
 from bench.stats.validity import Validity, judge
-from bench.stats.windowed_metrics import SloLimits, Window, turns_of
+from bench.stats.windowed_metrics import SloLimits, turns_of
 from bench.workload.schedule import Part
 
 # Which cell is which: engine, then load balancer; 0 is the baseline's.
@@ -112,7 +111,7 @@ def grid_run(
     why = why_incomparable(cells, [f"{c} ({t})" for c, t in zip(CELLS, targets, strict=True)])
     found = judged_together(
         _without_verdict(one) if why and is_of_the_work(one.metric) else one
-        for one in map(_effect, all_of_them)
+        for one in map(effect_of, all_of_them)
     )
     n_units = len({unit for _, unit in units})
     said = sentence(found, n_units, interleaved=run.interleaved)
@@ -144,14 +143,8 @@ def _values(one: Contrasted) -> CellValues:
     return CellValues(metric=metric.key, label=metric.label, unit=metric.unit, values=values)
 
 
-def effects(
-    cells: Sequence[Sequence[Record]], turns: Sequence[Window], *, goal: SloLimits, seed: int
-) -> list[Effect]:
-    """Return the effects on every metric.  *cells* are in the order of CELLS."""
-    return [_effect(one) for one in contrasts(cells, turns, EFFECTS, goal, seed)]
-
-
-def _effect(one: Contrasted) -> Effect:
+def effect_of(one: Contrasted) -> Effect:
+    """Return the effect that *one* is of a metric, judged by itself."""
     metric, estimate = one.metric, known(one.estimate)
     low, high = one.interval(1.0) or (None, None)
     p = None if estimate is None else one.p(1.0)
